@@ -1,0 +1,1 @@
+"""What jaxml measures of itself and of its peers: `python -m bench.<chapter>`."""

@@ -1,0 +1,79 @@
+"""The one clock, the one scale, and the one notebook in which both are written down.
+
+Memory is what the compiler says (exact); time is a ratio of functions that ran in turn in
+one process (medians), for the machine's speed drifts.
+"""
+
+import datetime
+import json
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def temporaries(function: Callable[..., Any], *arguments: Any) -> int:
+    """Bytes that the compiled function holds beside its arguments and results."""
+    compiled = jax.jit(function).lower(*arguments).compile()
+    analysis = compiled.memory_analysis()
+    assert analysis is not None, "this backend does not say what it holds"
+    return analysis.temp_size_in_bytes
+
+
+def paired(
+    runs: Mapping[str, Callable[[], Any]], *, repeats: int = 15, warmup: int = 2
+) -> dict[str, float]:
+    """Median seconds of each run, all of them taken in turn `repeats` times."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(warmup + repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def record(bench: str, rows: list[dict[str, Any]]) -> None:
+    """Prints the rows as a table and appends each as a line to this device's results."""
+    table = Table(title=f"{bench} on {device()}")
+    for column in rows[0]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    Console(width=max(100, 18 * len(rows[0]))).print(table)
+
+    stamp = {
+        "date": datetime.date.today().isoformat(),
+        "device": device(),
+        "jax": jax.__version__,
+        "jaxml": metadata.version("jaxml"),
+        "bench": bench,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    with open(RESULTS / f"{jax.default_backend()}.jsonl", "a") as file:
+        file.writelines(json.dumps(stamp | row) + "\n" for row in rows)
+
+
+def device() -> str:
+    """What ran: an accelerator's name, or the processor with its number of cores."""
+    first = jax.devices()[0]
+    if first.platform != "cpu":
+        return first.device_kind
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,153 @@
+"""Safe arithmetic: a value and a derivative wherever the mathematics has them.
+
+All functions take and return arrays of one float dtype, float32 or wider.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import erfc
+
+from jaxml._core.derivatives import with_derivatives
+
+
+def keep(x: Array, where: Array | None, otherwise: float = 0.0) -> Array:
+    """`x` where `where` holds; elsewhere `otherwise`, with a derivative of exactly 0."""
+    return x if where is None else jnp.where(where, x, otherwise)
+
+
+def safe_divide(x: Array, y: Array) -> Array:
+    """x / y; where y = 0, 0 with all derivatives 0."""
+    return jnp.where(y == 0, 0.0, x / jnp.where(y == 0, 1.0, y))
+
+
+def times(weight: Array, x: Array) -> Array:
+    """weight · x, where a weight of 0 takes away even an infinite x."""
+    return weight * jnp.where((weight == 0) & jnp.isinf(x), 0.0, x)
+
+
+def sqrt(x: Array) -> Array:
+    """√x, with derivative 0 at 0."""
+    return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
+
+
+@with_derivatives(lambda x: sigmoid(x) * sigmoid(-x))
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e⁻ˣ); 1 - sigmoid(x) is sigmoid(-x), which keeps its digits."""
+    return jax.lax.logistic(x)
+
+
+@with_derivatives(sigmoid)
+def softplus(x: Array) -> Array:
+    """log(1 + eˣ)"""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@with_derivatives(lambda x: sech_squared(x))
+def tanh(x: Array) -> Array:
+    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)"""
+    below = jnp.expm1(-2 * jnp.abs(x))
+    return jnp.copysign(below / (2 + below), x)
+
+
+@with_derivatives(lambda x: -2 * tanh(x) * sech_squared(x))
+def sech_squared(x: Array) -> Array:
+    """1 / cosh²x = 1 - tanh²x, without the difference"""
+    decay = jnp.exp(-2 * jnp.abs(x))
+    return 4 * decay / jnp.square(1 + decay)
+
+
+@with_derivatives(lambda x: -times(normal_pdf(x), x))
+def normal_pdf(x: Array) -> Array:
+    """φ(x) = e^(-x²/2) / √(2π)"""
+    return jnp.exp(-x * x / 2) / jnp.sqrt(2 * jnp.pi).astype(x.dtype)
+
+
+@with_derivatives(normal_pdf)
+def normal_cdf(x: Array) -> Array:
+    """Φ(x) = ½ erfc(-x/√2)"""
+    return erfc(-x / jnp.sqrt(2).astype(x.dtype)) / 2
+
+
+def log_softmax(x: Array, axis: int = -1, where: Array | None = None) -> Array:
+    """log(eˣ / Σ eˣ) over what is kept, -∞ elsewhere.
+
+    Near 0 too every digit is right: log(1 - 1e-30) is -1e-30.
+    """
+    return keep(_log_softmax(keep(x, where, -jnp.inf), axis), where, -jnp.inf)
+
+
+def logsumexp(x: Array, axis: int = -1, where: Array | None = None) -> Array:
+    """log Σ eˣ over what is kept, -∞ when that is nothing."""
+    return _logsumexp(keep(x, where, -jnp.inf), axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _log_softmax(x: Array, axis: int) -> Array:
+    below, log_total = _below_max(x, axis)
+    return -(below + log_total)
+
+
+@_log_softmax.defjvp
+def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    y = _log_softmax(*primals, axis)
+    p, rest = jnp.exp(y), -jnp.expm1(y)  # for p near 1, 1 - p keeps its digits
+    (dx,) = tangents
+    return y, rest * dx + p * dx - jnp.sum(p * dx, axis, keepdims=True)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _logsumexp(x: Array, axis: int) -> Array:
+    _, log_total = _below_max(x, axis)
+    return jnp.squeeze(jnp.max(x, axis, keepdims=True) + log_total, axis)
+
+
+@_logsumexp.defjvp
+def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    (x,), (dx,) = primals, tangents
+    return _logsumexp(x, axis), jnp.sum(jnp.exp(_log_softmax(x, axis)) * dx, axis)
+
+
+def _below_max(x: Array, axis: int) -> tuple[Array, Array]:
+    """max x - x, and log Σ e^(x - max x) with log1p of all terms but the largest."""
+    top = jnp.max(x, axis, keepdims=True)
+    below = jnp.where(x == top, 0.0, top - x)  # at infinity too: ∞ - ∞ is 0 here
+    others = jnp.sum(jnp.where(below == 0, 0.0, jnp.exp(-below)), axis, keepdims=True)
+    ties = jnp.sum(below == 0, axis, keepdims=True, dtype=x.dtype)
+    return below, jnp.log1p(others + jnp.maximum(ties - 1, 0))
+
+
+def norm(x: Array, axis: int = -1) -> Array:
+    """‖x‖₂, with derivative 0 at 0; neither overflows nor underflows on the way."""
+    return _norm(x, axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _norm(x: Array, axis: int) -> Array:
+    scale = jnp.max(jnp.abs(x), axis, keepdims=True)
+    unit = safe_divide(x, scale)
+    return jnp.squeeze(scale, axis) * sqrt(jnp.sum(jnp.square(unit), axis))
+
+
+@_norm.defjvp
+def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    (x,), (dx,) = primals, tangents
+    length = _norm(x, axis)
+    unit = safe_divide(x, jnp.expand_dims(length, axis))
+    return length, jnp.sum(unit * dx, axis)
+
+
+@with_derivatives(
+    lambda b, t: -t * b ** (t - 1),
+    lambda b, t: -(b**t) * jnp.log(b),
+)
+def one_minus_power(b: Array, t: Array) -> Array:
+    """1 - bᵗ for b in [0, 1), without the difference."""
+    return -jnp.expm1(t * jnp.log(b))
+
+
+def abs_squared(x: Array) -> Array:
+    """|x|², real for complex x too."""
+    return jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else x * x

@@ -1,0 +1,36 @@
+"""The only reduction."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jaxml._core.compiled import compiled
+from jaxml._core.numerics import keep, safe_divide
+
+
+@compiled()
+def mean(
+    values: Float[Array, "*shape"],
+    *,
+    weights: Float[Array, "*shape"] | None = None,
+    where: Bool[Array, "*shape"] | None = None,
+) -> Float[Array, ""]:
+    """The weighted mean of what is kept.
+
+        mean = Σ w v / Σ w        over the kept
+
+    It is 0 with gradient 0 when nothing is kept or all weights are 0. What is left out
+    changes nothing, not even by being NaN.
+
+    Args:
+        values: Losses, one per example.
+        weights: w, non-negative; equal weights by default. A weight per class is
+            `weights=class_weights[labels]`.
+        where: True for what counts; everything by default.
+
+    Example:
+        >>> mean(jnp.array([1.0, 2.0, jnp.nan]), where=jnp.array([True, True, False]))
+        Array(1.5, dtype=float32)
+    """
+    weights = keep(jnp.ones_like(values) if weights is None else weights, where)
+    return safe_divide(jnp.sum(weights * keep(values, where)), jnp.sum(weights))

@@ -1,0 +1,175 @@
+"""What all optimizers share: the pair of functions, the count, the dtypes, the rate.
+
+An optimizer is written as the step of ONE array, from its paper; `transformation` lifts it
+to trees. Arithmetic and accumulators are float32 or wider, updates have the gradients'
+dtype, and every number is an argument of the compiled step: none takes a parameter's dtype.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jaxml._core.checks import check_range, refuse
+from jaxml._core.numerics import one_minus_power
+from jaxml._core.types import Scalar, Schedule, Tree
+
+Transformation = optax.GradientTransformationExtraArgs
+
+Mask = Tree | Callable[[Tree], Tree]
+"""Booleans beside the parameters, for whole branches if need be, or what makes them."""
+
+
+class Slot(NamedTuple):
+    """An accumulator that an optimizer keeps beside each parameter."""
+
+    start: Scalar = 0.0
+    real: bool = False  # as |g|² is, where g is complex
+
+
+def transformation(
+    name: str,
+    state_type: Callable[..., Any],
+    learning_rate: Scalar | Schedule,
+    slots: tuple[Slot | None, ...],
+    numbers: Callable[[Array, Array], tuple[Any, ...]],
+    step: Callable[..., tuple[Array, ...]],
+    *,
+    state_dtype: Any = None,
+    decayed: Mask | None = None,
+) -> Transformation:
+    """The optimizer with this step.
+
+    Args:
+        name: For messages.
+        state_type: A NamedTuple of the count and one field for each slot.
+        learning_rate: A number, or a schedule of the count.
+        slots: What is kept beside each parameter; None for a field that stays None.
+        numbers: (rate, t) -> the scalars that `step` takes, at step t = 1, 2, ...
+        step: (numbers, g, [p,] *slots) -> (update, *slots), all of one array. It takes
+            the parameter p, or 0 where it is not to decay, if `decayed` is given.
+        state_dtype: The dtype of the slots; float32 or wider by default.
+        decayed: Which parameters decay.
+    """
+    kept = [slot for slot in slots if slot is not None]
+    leaf_step = jax.jit(step)
+
+    def init(params: Tree) -> Any:
+        _check_params(name, params)
+        trees = [_fill(params, slot, state_dtype) if slot else None for slot in slots]
+        return state_type(jnp.zeros((), jnp.int32), *trees)
+
+    def update(grads: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple:
+        del extra  # the interface hands every member of a chain everything
+        count = optax.safe_increment(state.count)
+        rate = _rate(name, learning_rate, state.count)
+        scalars = numbers(rate, count.astype(float))
+
+        leaves, structure = jax.tree.flatten(grads)
+        trees = [tree for tree in state[1:] if tree is not None]
+        if decayed is not None:
+            trees = [_where_decayed(name, params, decayed), *trees]
+        rows = zip(leaves, *map(structure.flatten_up_to, trees), strict=True)
+        updated = [_run(leaf_step, scalars, row, len(kept)) for row in rows]
+
+        columns = zip(*updated, strict=True) if updated else [()] * (1 + len(kept))
+        updates, *moved = [structure.unflatten(column) for column in columns]
+        rest = iter(moved)
+        return updates, state_type(
+            count, *(next(rest) if slot else None for slot in slots)
+        )
+
+    return Transformation(init, update)
+
+
+def shares(decay: Scalar) -> tuple[Array, Array]:
+    """What a moving average keeps and what it takes in: (β, 1 - β)."""
+    kept = jnp.asarray(decay, float)
+    return kept, 1 - kept
+
+
+def ema(shares: tuple[Array, Array], mean: Array, x: Array) -> Array:
+    """The exponential moving average β m + (1 - β) x, of about the last 1 / (1 - β)."""
+    kept, new = shares
+    return kept * mean + new * x
+
+
+def debias(decay: Scalar, t: Array) -> Array:
+    """1 - decayᵗ: the share of a moving average, begun at 0, that t values make up."""
+    return one_minus_power(jnp.asarray(decay, t.dtype), t)
+
+
+def check_unit(name: str, **numbers: Scalar | None) -> None:
+    """Raises a ValueError for a Python number outside [0, 1)."""
+    for argument, value in numbers.items():
+        check_range(name, argument, value, "be in [0, 1)", lambda v: 0 <= v < 1)
+
+
+def check_positive(name: str, **numbers: Scalar | None) -> None:
+    """Raises a ValueError for a Python number that is not >= 0."""
+    for argument, value in numbers.items():
+        check_range(name, argument, value, "be non-negative", lambda v: v >= 0)
+
+
+def _rate(name: str, learning_rate: Scalar | Schedule, count: Array) -> Array:
+    rate = jnp.asarray(
+        learning_rate(count) if callable(learning_rate) else learning_rate
+    )
+    if rate.shape or not jnp.isrealobj(rate):
+        rule = "be a number or a schedule that returns one"
+        refuse(TypeError, name, "learning_rate", rule, rate)
+    return rate.astype(float)
+
+
+def _run(step: Callable, scalars: tuple, row: tuple, kept: int) -> tuple[Array, ...]:
+    """The step of one array, in one dtype throughout, with its results rounded back."""
+    wide = _wide(*(leaf.dtype for leaf in row))
+    scalars = jax.tree.map(lambda number: jnp.asarray(number, wide), scalars)
+    with jax.numpy_dtype_promotion("standard"):  # real numbers times complex arrays
+        results = step(scalars, *(_as(leaf, wide) for leaf in row))
+    dtypes = [row[0].dtype, *(leaf.dtype for leaf in row[len(row) - kept :])]
+    return tuple(r.astype(dtype) for r, dtype in zip(results, dtypes, strict=True))
+
+
+def _fill(params: Tree, slot: Slot, dtype: Any) -> Tree:
+    def fill(leaf: Array) -> Array:
+        real = dtype or _wide(leaf.dtype)
+        complex_too = jnp.iscomplexobj(leaf) and not slot.real
+        return jnp.full_like(leaf, slot.start, _complex(real) if complex_too else real)
+
+    return jax.tree.map(fill, params)
+
+
+def _wide(*dtypes: Any) -> Any:
+    """The real dtype, float32 or wider, in which arrays of these dtypes are worked on."""
+    reals = [jnp.finfo(dtype).dtype for dtype in dtypes]
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(jnp.float32, *reals)
+
+
+def _as(leaf: Array, real: Any) -> Array:
+    return leaf.astype(_complex(real) if jnp.iscomplexobj(leaf) else real)
+
+
+def _complex(real: Any) -> Any:
+    return jnp.complex128 if real == jnp.float64 else jnp.complex64
+
+
+def _where_decayed(name: str, params: Tree, decayed: Mask) -> Tree:
+    if params is None:
+        refuse(
+            TypeError, name, "params", "be given to update, for weight decay", params
+        )
+    mask = decayed(params) if callable(decayed) else decayed
+    none = jax.tree.map(jnp.zeros_like, params)
+    return jax.tree.map(lambda keep, p, zero: p if keep else zero, mask, params, none)
+
+
+def _check_params(name: str, params: Tree) -> None:
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            where = f"params{jax.tree_util.keystr(path)}"
+            refuse(TypeError, name, where, "be a float or complex array", leaf)

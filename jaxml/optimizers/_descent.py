@@ -1,0 +1,159 @@
+"""Gradient descent, plain and with a memory of its direction.
+
+g is the gradient, η the learning rate, u the update that is added to the parameters.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxml._core.types import Scalar, Schedule, Tree
+from jaxml.optimizers._base import (
+    Slot,
+    Transformation,
+    check_positive,
+    check_unit,
+    transformation,
+)
+
+
+class DescentState(NamedTuple):
+    count: Array
+
+
+class MomentumState(NamedTuple):
+    count: Array
+    trace: Tree
+
+
+def sgd(learning_rate: Scalar | Schedule, *, state_dtype: Any = None) -> Transformation:
+    """Gradient descent: a step against the gradient.
+
+        u = -η g
+
+    Batch, stochastic or mini-batch, by what the gradient is taken over. One rate serves
+    all parameters, and near a saddle point the steps become small.
+
+    Args:
+        learning_rate: η, a number or a schedule.
+        state_dtype: Unused, for there is no accumulator; taken as everywhere.
+
+    Reference:
+        Robbins and Monro, A stochastic approximation method, Annals of Mathematical
+        Statistics 22(3), 1951, https://doi.org/10.1214/aoms/1177729586
+
+    Example:
+        >>> optimizer = sgd(0.5)
+        >>> optimizer.update(jnp.array([2.0]), optimizer.init(jnp.zeros(1)))[0]
+        Array([-1.], dtype=float32)
+    """
+    check_positive("sgd", learning_rate=learning_rate)
+
+    def step(numbers: tuple, g: Array) -> tuple:
+        (rate,) = numbers
+        return (-rate * g,)
+
+    return transformation(
+        "sgd", DescentState, learning_rate, (), lambda rate, t: (rate,), step
+    )
+
+
+def momentum(
+    learning_rate: Scalar | Schedule,
+    *,
+    decay: Scalar = 0.9,
+    dampening: Scalar = 0.0,
+    state_dtype: Any = None,
+) -> Transformation:
+    """Gradient descent that keeps part of its last direction, which damps oscillation.
+
+        b ← μ b + (1 - δ) g, at first b = g        u = -η b
+
+    Args:
+        learning_rate: η, a number or a schedule.
+        decay: μ in [0, 1), the part of the direction that is kept.
+        dampening: δ in [0, 1), how much less a new gradient counts.
+        state_dtype: The dtype of b; float32 or wider by default.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Reference:
+        Polyak, Some methods of speeding up the convergence of iteration methods, 1964,
+        https://doi.org/10.1016/0041-5553(64)90137-5; dampening as in PyTorch's SGD.
+
+    Example:
+        >>> optimizer = momentum(1.0, decay=0.5)
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> _, state = optimizer.update(jnp.ones(1), state)
+        >>> optimizer.update(jnp.ones(1), state)[0]
+        Array([-1.5], dtype=float32)
+    """
+    check_positive("momentum", learning_rate=learning_rate)
+    check_unit("momentum", decay=decay, dampening=dampening)
+
+    def numbers(rate: Array, t: Array) -> tuple:
+        return rate, decay, jnp.where(t == 1, 1.0, 1 - jnp.asarray(dampening, t.dtype))
+
+    def step(numbers: tuple, g: Array, b: Array) -> tuple:
+        rate, decay, share = numbers
+        b = decay * b + share * g
+        return -rate * b, b
+
+    return transformation(
+        "momentum",
+        MomentumState,
+        learning_rate,
+        (Slot(),),
+        numbers,
+        step,
+        state_dtype=state_dtype,
+    )
+
+
+def nesterov(
+    learning_rate: Scalar | Schedule, *, decay: Scalar = 0.9, state_dtype: Any = None
+) -> Transformation:
+    """Momentum that looks ahead: the gradient corrects where momentum is about to go.
+
+        b ← μ b + g        u = -η (g + μ b)
+
+    Nesterov's own form takes the gradient at the point x - ημb ahead and steps by -ηb.
+    Written for y = x - ημb, the point that the gradient is taken at, its step is
+    y' - y = -η b' - ημ (b' - b) = -η (g + μ b'): this form, at a constant η.
+
+    Args:
+        learning_rate: η, a number or a schedule.
+        decay: μ in [0, 1), the part of the direction that is kept.
+        state_dtype: The dtype of b; float32 or wider by default.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Reference:
+        Sutskever, Martens, Dahl and Hinton, On the importance of initialization and
+        momentum in deep learning, ICML 2013, https://proceedings.mlr.press/v28/sutskever13.html
+
+    Example:
+        >>> optimizer = nesterov(1.0, decay=0.5)
+        >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.zeros(1)))[0]
+        Array([-1.5], dtype=float32)
+    """
+    check_positive("nesterov", learning_rate=learning_rate)
+    check_unit("nesterov", decay=decay)
+
+    def step(numbers: tuple, g: Array, b: Array) -> tuple:
+        rate, decay = numbers
+        b = decay * b + g
+        return -rate * (g + decay * b), b
+
+    return transformation(
+        "nesterov",
+        MomentumState,
+        learning_rate,
+        (Slot(),),
+        lambda rate, t: (rate, decay),
+        step,
+        state_dtype=state_dtype,
+    )

@@ -1,0 +1,34 @@
+"""Where a step stands between two others, and the curves drawn between two values."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxml._core.numerics import safe_divide
+from jaxml._core.types import Scalar
+
+
+def number(value: Scalar) -> Array:
+    """In the default float dtype, in which all schedules are computed."""
+    return jnp.asarray(value, float)
+
+
+def passed(step: Array, start: Array, end: Array) -> Array:
+    """The share of the way from `start` to `end` that lies behind: 0 before, 1 after."""
+    share = jnp.clip(safe_divide(step - start, end - start), 0.0, 1.0)
+    return jnp.where(step >= end, 1.0, share)
+
+
+def left(step: Array, start: Array, end: Array) -> Array:
+    """The share of the way from `start` to `end` that lies ahead: 1 before, 0 after."""
+    share = jnp.clip(safe_divide(end - step, end - start), 0.0, 1.0)
+    return jnp.where(step >= end, 0.0, share)
+
+
+def between(low: Scalar, high: Scalar, share: Array) -> Array:
+    """low + (high - low) · share, exact at both ends."""
+    return number(low) * (1 - share) + number(high) * share
+
+
+def half_cosine(share: Array) -> Array:
+    """½ (1 - cos(π share)), with all digits near 0."""
+    return jnp.square(jnp.sin(jnp.pi / 2 * share))

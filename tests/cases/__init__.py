@@ -1,0 +1,75 @@
+"""The table of cases: one row for every public function, one file for every chapter.
+
+A row says how to sample a function's arrays, what their true value is (float64 NumPy,
+written from the paper with plain loops), which numbers may vary, and what happens at the
+extremes. `test_contract.py` holds every row to every promise.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FLOATS = (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16)
+
+
+class Extreme(NamedTuple):
+    """Arrays and keywords at an extreme, and the value there (None: only finite)."""
+
+    arrays: tuple[Any, ...]
+    value: Any
+    keywords: Mapping[str, Any] = {}
+    finite: tuple[int, ...] | None = None  # arrays with finite derivatives; None: all
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    function: Callable[..., Any]
+    sample: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
+    truth: Callable[..., Any]
+    numbers: Mapping[str, tuple[float, ...]] = field(
+        default_factory=dict
+    )  # each one's values; defaults first
+    options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # static arguments of this row
+    mask: Callable[[np.random.Generator], np.ndarray] | None = None
+    extremes: tuple[Extreme, ...] = ()
+    dtypes: tuple[Any, ...] = FLOATS
+    rtol: float = 1e-12  # of float64
+    ulps: float = 4.0  # of float32
+    cancels: bool = False  # rounding is relative to the largest result, not to each
+    call: Callable[..., Any] | None = None  # how the function is made one of arrays
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        chapter = self.function.__module__.split(".")[1]
+        return f"{chapter}.{self.function.__name__}"
+
+    def __call__(self, *arrays: Any, **numbers: Any) -> jax.Array:
+        return (self.call or self.function)(*arrays, **self.options, **numbers)
+
+    def expected(self, *arrays: Any, **numbers: Any) -> np.ndarray:
+        arrays = tuple(
+            np.asarray(a, np.float64) if _is_float(a) else np.asarray(a) for a in arrays
+        )
+        with np.errstate(all="ignore"):
+            return np.asarray(self.truth(*arrays, **self.options, **numbers))
+
+    def variations(self) -> list[dict[str, float]]:
+        """The numbers at their defaults, then each one at each of its values."""
+        return [{}] + [{n: v} for n, values in self.numbers.items() for v in values]
+
+
+def _is_float(array: Any) -> bool:
+    return jnp.issubdtype(jnp.asarray(array).dtype, jnp.floating)
+
+
+def cases() -> list[Case]:
+    from cases import activations, losses, optimizers, schedules
+
+    return activations.CASES + losses.CASES + optimizers.CASES + schedules.CASES

@@ -1,0 +1,39 @@
+"""Docstrings: complete, short, and with examples that run."""
+
+import doctest
+import inspect
+
+import jax
+import jax.numpy as jnp
+import pytest
+from test_architecture import CHAPTERS, PUBLIC
+
+FUNCTIONS = [
+    (chapter, name)
+    for chapter, name in PUBLIC
+    if inspect.isfunction(getattr(CHAPTERS[chapter], name))
+]
+
+
+@pytest.mark.parametrize(("chapter", "name"), FUNCTIONS)
+def test_the_example_runs(chapter: str, name: str) -> None:
+    function = getattr(CHAPTERS[chapter], name)
+    names = {"jax": jax, "jnp": jnp, **vars(CHAPTERS[chapter])}
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    with jax.enable_x64(False):
+        for test in doctest.DocTestFinder().find(function, name, globs=names):
+            runner.run(test)
+    assert runner.summarize().failed == 0
+    assert runner.tries > 0, "there is no example"
+
+
+@pytest.mark.parametrize(("chapter", "name"), FUNCTIONS)
+def test_the_docstring_is_complete(chapter: str, name: str) -> None:
+    function = getattr(CHAPTERS[chapter], name)
+    text = inspect.getdoc(function) or ""
+    sentence = text.split("\n\n")[0]
+    assert sentence.endswith((".", ":")), "it begins with one sentence"
+    assert len(text.splitlines()) <= 34
+    for argument in inspect.signature(function).parameters:
+        if argument != "where":
+            assert f"\n    {argument}: " in text, f"{argument} is not explained"
