@@ -1,5 +1,6 @@
 """What every function promises, held against every row of the table of cases."""
 
+import functools
 import inspect
 import re
 import zlib
@@ -154,13 +155,15 @@ def test_extremes_have_values_and_finite_derivatives(case: Case) -> None:
                 function(*floats), value, rtol=1e-6, atol=1e-60, err_msg=str(extreme)
             )
         for i in range(len(floats)) if extreme.finite is None else extreme.finite:
-
-            def total(x: jax.Array, f: Any = function, xs: list = floats) -> jax.Array:
-                values = f(*xs[:i], x, *xs[i + 1 :])
-                return jnp.sum(jnp.where(jnp.isnan(values), 0.0, values))
-
+            total = functools.partial(finite_sum, function, floats, i)
             assert np.isfinite(jax.grad(total)(floats[i])).all(), extreme
             assert np.isfinite(jax.hessian(total)(floats[i])).all(), extreme
+
+
+def finite_sum(function: Any, floats: list, i: int, x: jax.Array) -> jax.Array:
+    """The sum of the values that are numbers, as a function of the i-th array."""
+    values = function(*floats[:i], x, *floats[i + 1 :])
+    return jnp.sum(jnp.where(jnp.isnan(values), 0.0, values))
 
 
 @rows(lambda case: case.mask)

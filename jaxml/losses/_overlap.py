@@ -42,8 +42,8 @@ def dice_loss(
         Milletari, Navab and Ahmadi, V-Net, 3DV 2016, https://arxiv.org/abs/1606.04797
 
     Example:
-        >>> dice_loss(jnp.full((4, 4, 1), 0.5), jnp.ones((4, 4, 1)))
-        Array([0.3333333], dtype=float32)
+        >>> dice_loss(jnp.full((4, 4, 1), 1.0), jnp.full((4, 4, 1), 0.5))
+        Array([0.33333334], dtype=float32)
     """
     check_pixel_axes("dice_loss", axis, probabilities)
     pixels = None if where is None else where[..., None]
