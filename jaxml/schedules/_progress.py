@@ -13,13 +13,13 @@ def number(value: Scalar) -> Array:
 
 
 def passed(step: Array, start: Array, end: Array) -> Array:
-    """The share of the way from `start` to `end` that lies behind: 0 before, 1 after."""
+    """The share of the way from `start` to `end` that is behind: 0 before, 1 after."""
     share = jnp.clip(safe_divide(step - start, end - start), 0.0, 1.0)
     return jnp.where(step >= end, 1.0, share)
 
 
 def left(step: Array, start: Array, end: Array) -> Array:
-    """The share of the way from `start` to `end` that lies ahead: 1 before, 0 after."""
+    """The share of the way from `start` to `end` that is ahead: 1 before, 0 after."""
     share = jnp.clip(safe_divide(end - step, end - start), 0.0, 1.0)
     return jnp.where(step >= end, 0.0, share)
 

@@ -1,8 +1,8 @@
 """The table of cases: one row for every public function, one file for every chapter.
 
 A row says how to sample a function's arrays, what their true value is (float64 NumPy,
-written from the paper with plain loops), which numbers may vary, and what happens at the
-extremes. `test_contract.py` holds every row to every promise.
+written from the paper with plain loops), which numbers may vary, and what happens at
+the extremes. `test_contract.py` holds every row to every promise.
 """
 
 from collections.abc import Callable, Mapping

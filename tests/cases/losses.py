@@ -11,7 +11,7 @@ INF, NAN = np.inf, np.nan
 
 
 def rows(truth):
-    """The truth of a batch from the truth of one example, whose event is the last axis."""
+    """The truth of a batch from that of one example, whose event is the last axis."""
 
     def batch(first, second, where=None, **numbers):
         shape = first.shape[:-1]

@@ -1,6 +1,6 @@
 """Optimizers: the recurrence of each paper over 60 steps, in float64 NumPy.
 
-A row turns the pair of functions into one: gradients [steps, n] in, updates [steps, n] out,
+A row turns the pair of functions into one: gradients [steps, n] in, updates out,
 with parameters that stay at 1 where weight decay looks at them.
 """
 
