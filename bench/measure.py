@@ -1,7 +1,7 @@
 """The one clock, the one scale, and the one notebook in which both are written down.
 
-Memory is what the compiler says (exact); time is a ratio of functions that ran in turn in
-one process (medians), for the machine's speed drifts.
+Memory is what the compiler says (exact); time is a ratio of functions that ran in turn
+in one process (medians), for the machine's speed drifts.
 """
 
 import datetime
@@ -44,7 +44,7 @@ def paired(
 
 
 def record(bench: str, rows: list[dict[str, Any]]) -> None:
-    """Prints the rows as a table and appends each as a line to this device's results."""
+    """Prints the rows as a table and appends them as lines to the device's results."""
     table = Table(title=f"{bench} on {device()}")
     for column in rows[0]:
         table.add_column(column, justify="right")

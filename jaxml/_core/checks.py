@@ -70,7 +70,7 @@ def check_range(
 def check_pixel_axes(
     function: str, axis: int | tuple[int, ...], pixels: jax.Array
 ) -> None:
-    """Raises a ValueError unless `axis` names different axes and spares the classes, last."""
+    """Raises a ValueError unless `axis` names different axes, none the last."""
     axes = (axis,) if isinstance(axis, int) else axis
     allowed = range(-pixels.ndim, pixels.ndim)
     named = {a % pixels.ndim for a in axes if a in allowed} - {pixels.ndim - 1}

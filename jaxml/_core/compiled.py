@@ -1,6 +1,7 @@
 """The decorators of every public function: checked and compiled, both while tracing.
 
-A call whose shapes and dtypes were seen before runs the compiled program and nothing else.
+A call whose shapes and dtypes were seen before runs the compiled program and nothing
+else.
 """
 
 import functools
@@ -21,10 +22,11 @@ R = TypeVar("R")
 def compiled(
     *, static: tuple[str, ...] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Compiles a function, with its signature checked and its arithmetic in f32 or wider.
+    """Compiles a function, its signature checked, its arithmetic in f32 or wider.
 
-    `static` names the arguments that are structure (an axis, a count); every other number
-    is traced. float16 and bfloat16 arguments are widened, and the result is rounded once.
+    `static` names the arguments that are structure (an axis, a count); every other
+    number is traced. float16 and bfloat16 arguments are widened, and the result is
+    rounded once.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -105,7 +107,7 @@ def _widened(function: Callable, signature: inspect.Signature) -> Callable[..., 
 
 
 def _rounded(body: Callable, signature: inspect.Signature) -> Callable[..., Any]:
-    """`body`, with its result in the dtype that the float arrays among its arguments share."""
+    """`body`, with its result in the dtype of the float arrays given."""
 
     def run(*values: Any) -> Any:
         return _cast(body(*values), _float_dtype(signature, values))
@@ -114,12 +116,12 @@ def _rounded(body: Callable, signature: inspect.Signature) -> Callable[..., Any]
 
 
 def _are_numbers(signature: inspect.Signature) -> list[bool]:
-    """Which parameters are a `Scalar`, or None: those that a Python float may stand for."""
+    """Which parameters are a `Scalar`, or None: a Python float may stand there."""
     return [float in get_args(p.annotation) for p in signature.parameters.values()]
 
 
 def _float_dtype(signature: inspect.Signature, values: tuple) -> Any:
-    """What the dtypes of the float arrays among `values` promote to; numbers have no say."""
+    """What the float arrays among `values` promote to; numbers have no say."""
     arrays = [v for v, number in zip(values, _are_numbers(signature)) if not number]
     return _promoted(
         *(leaf.dtype for leaf in jax.tree.leaves(arrays) if _is_float(leaf))

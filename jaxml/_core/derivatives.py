@@ -16,11 +16,11 @@ def with_derivatives(*partials: Callable[..., Any]) -> Callable[[Callable], Call
         def sigmoid(x): ...
 
     The derivatives are formulas of the same arguments, so they may be differentiated
-    again, forward and reverse. Between a forward and a backward pass the arguments alone
-    are kept: `jax.checkpoint` has the derivative computed again from them.
+    again, forward and reverse. Between a forward and a backward pass the arguments
+    alone are kept: `jax.checkpoint` has the derivative computed again from them.
 
-    A second derivative through `lax.scan` forgets the rule (JAX 0.10 inlines it), so the
-    formula itself has to be differentiable too.
+    A second derivative through `lax.scan` forgets the rule (JAX 0.10 inlines it), so
+    the formula itself has to be differentiable too.
     """
 
     def decorate(formula: Callable) -> Callable:

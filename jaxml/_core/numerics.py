@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import erfc
+from jax.typing import ArrayLike
 
 from jaxml._core.derivatives import with_derivatives
 
 
 def keep(x: Array, where: Array | None, otherwise: float = 0.0) -> Array:
-    """`x` where `where` holds; elsewhere `otherwise`, with a derivative of exactly 0."""
+    """`x` where `where` holds; elsewhere `otherwise`, with derivative 0."""
     return x if where is None else jnp.where(where, x, otherwise)
 
 
@@ -23,8 +24,9 @@ def safe_divide(x: Array, y: Array) -> Array:
     return jnp.where(y == 0, 0.0, x / jnp.where(y == 0, 1.0, y))
 
 
-def times(weight: Array, x: Array) -> Array:
+def times(weight: ArrayLike, x: ArrayLike) -> Array:
     """weight · x, where a weight of 0 takes away even an infinite x."""
+    weight = jnp.asarray(weight)
     return weight * jnp.where((weight == 0) & jnp.isinf(x), 0.0, x)
 
 
@@ -33,7 +35,11 @@ def sqrt(x: Array) -> Array:
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
 
 
-@with_derivatives(lambda x: sigmoid(x) * sigmoid(-x))
+def _sigmoid_slope(x: Array) -> Array:
+    return sigmoid(x) * sigmoid(-x)
+
+
+@with_derivatives(_sigmoid_slope)
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e⁻ˣ); 1 - sigmoid(x) is sigmoid(-x), which keeps its digits."""
     return jax.lax.logistic(x)
@@ -45,21 +51,33 @@ def softplus(x: Array) -> Array:
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
-@with_derivatives(lambda x: sech_squared(x))
+def _tanh_slope(x: Array) -> Array:
+    return sech_squared(x)
+
+
+@with_derivatives(_tanh_slope)
 def tanh(x: Array) -> Array:
     """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)"""
     below = jnp.expm1(-2 * jnp.abs(x))
     return jnp.copysign(below / (2 + below), x)
 
 
-@with_derivatives(lambda x: -2 * tanh(x) * sech_squared(x))
+def _sech_squared_slope(x: Array) -> Array:
+    return -2 * tanh(x) * sech_squared(x)
+
+
+@with_derivatives(_sech_squared_slope)
 def sech_squared(x: Array) -> Array:
     """1 / cosh²x = 1 - tanh²x, without the difference"""
     decay = jnp.exp(-2 * jnp.abs(x))
     return 4 * decay / jnp.square(1 + decay)
 
 
-@with_derivatives(lambda x: -times(normal_pdf(x), x))
+def _normal_pdf_slope(x: Array) -> Array:
+    return -times(normal_pdf(x), x)
+
+
+@with_derivatives(_normal_pdf_slope)
 def normal_pdf(x: Array) -> Array:
     """φ(x) = e^(-x²/2) / √(2π)"""
     return jnp.exp(-x * x / 2) / jnp.sqrt(2 * jnp.pi).astype(x.dtype)

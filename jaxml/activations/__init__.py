@@ -1,7 +1,7 @@
 """Activations: activation(x, *, parameters), the shape of x, the dtype of x.
 
-Numbers may be traced. Derivatives keep x alone and may be taken to any order, forward and
-reverse; what they are at a kink, the docstring says.
+Numbers may be traced. Derivatives keep x alone and may be taken to any order, forward
+and reverse; what they are at a kink, the docstring says.
 """
 
 from jaxml.activations._saturating import (

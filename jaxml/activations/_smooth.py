@@ -45,7 +45,7 @@ def _swish_slope(x: Array, beta: Array) -> Array:
     lambda x, beta: times(times(sigmoid(beta * x) * sigmoid(-beta * x), x), x),
 )
 def swish(x: Float[Array, "*shape"], *, beta: Scalar = 1.0) -> Float[Array, "*shape"]:
-    """x gated by its own sigmoid: smooth, bounded below, unbounded above, not monotonic.
+    """x gated by its own sigmoid: smooth, bounded below, not monotonic.
 
         swish(x) = x σ(βx)        swish'(x) = σ(βx) + βx σ(βx) σ(-βx)
 

@@ -1,8 +1,8 @@
 """Losses: loss(predicted, true, *, parameters, where=None), one value per example.
 
-The axes that a loss consumes are its event; all others are batch and pass through. Losses
-never reduce: `mean` is the only reduction. Numbers may be traced. What stands under False
-in `where` may be anything: it changes neither a value nor a gradient.
+The axes that a loss consumes are its event; all others are batch and pass through.
+Losses never reduce: `mean` is the only reduction. Numbers may be traced. What stands
+under False in `where` may be anything: it changes neither a value nor a gradient.
 """
 
 from jaxml.losses._reduce import (

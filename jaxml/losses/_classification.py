@@ -66,7 +66,7 @@ def soft_cross_entropy(
     *,
     where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """The cross entropy of the predicted distribution q relative to a target p, in nats.
+    """The cross entropy of a predicted distribution q relative to a target p, in nats.
 
         loss = -Σⱼ pⱼ log qⱼ    with q = softmax(logits)
              = H(p) + KL(p‖q)
@@ -104,7 +104,7 @@ def binary_cross_entropy_with_logits(
     *,
     pos_weight: Scalar = 1.0,
 ) -> Float[Array, "*shape"]:
-    """The nats that a yes-or-no answer costs under the predicted probability: per element.
+    """The nats that a yes or no costs under the predicted probability, per element.
 
         loss = -[w t log p + (1 - t) log(1 - p)]    with p = σ(logits)
 
@@ -140,8 +140,8 @@ def focal_loss(
 
         loss = -(1 - p)^γ log p    with p = softmax(logits)[label]
 
-    At γ = 0 it is the cross entropy. First and second derivatives are finite for every γ,
-    however sure the prediction.
+    At γ = 0 it is the cross entropy. First and second derivatives are finite for every
+    γ, however sure the prediction.
 
     Args:
         logits: Unnormalised scores.

@@ -1,7 +1,7 @@
 """Explicit pairs and triplets: rows that should be near each other, or far apart.
 
-The event is the last axis, a row; d is the Euclidean distance, whose derivative at equal
-rows is 0.
+The event is the last axis, a row; d is the Euclidean distance, whose derivative at
+equal rows is 0.
 """
 
 import jax

@@ -1,8 +1,8 @@
 """Optimizers: optimizer(learning_rate, *, parameters), optax's own (init, update).
 
-They stand wherever optax takes a gradient transformation. `learning_rate` is a number or a
-schedule; every number may be traced, and its range is checked while it is Python's.
-Accumulators are float32 or wider, updates have the gradients' dtype.
+They stand wherever optax takes a gradient transformation. `learning_rate` is a number
+or a schedule; every number may be traced, and its range is checked while it is
+Python's. Accumulators are float32 or wider, updates have the gradients' dtype.
 """
 
 from jaxml.optimizers._descent import (

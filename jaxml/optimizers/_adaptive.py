@@ -1,7 +1,7 @@
 """Optimizers that give every parameter a rate of its own, from its past gradients.
 
-g is the gradient, η the learning rate, t = 1, 2, ... the step, u the update that is added
-to the parameters. |g|² is g² where g is real.
+g is the gradient, η the learning rate, t = 1, 2, ... the step, u the update that is
+added to the parameters. |g|² is g² where g is real.
 """
 
 from typing import Any, NamedTuple
@@ -217,8 +217,8 @@ def adamw(
 
         u = -η (m̂ / (√v̂ + ε) + λ x)    with m̂ and v̂ as in `adam`
 
-    L2 regularisation in the gradient would be divided by √v̂ too, and so would shrink least
-    the parameters that have the largest gradients.
+    L2 regularisation in the gradient would be divided by √v̂ too, and so would shrink
+    least the parameters that have the largest gradients.
 
     Args:
         learning_rate: η, a number or a schedule.

@@ -1,8 +1,9 @@
 """What all optimizers share: the pair of functions, the count, the dtypes, the rate.
 
-An optimizer is written as the step of ONE array, from its paper; `transformation` lifts it
-to trees. Arithmetic and accumulators are float32 or wider, updates have the gradients'
-dtype, and every number is an argument of the compiled step: none takes a parameter's dtype.
+An optimizer is written as the step of ONE array, from its paper; `transformation` lifts
+it to trees. Arithmetic and accumulators are float32 or wider, updates have the
+gradients' dtype, and every number is an argument of the compiled step: none takes a
+parameter's dtype.
 """
 
 from collections.abc import Callable
@@ -62,13 +63,13 @@ def transformation(
         trees = [_fill(params, slot, state_dtype) if slot else None for slot in slots]
         return state_type(jnp.zeros((), jnp.int32), *trees)
 
-    def update(grads: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple:
+    def update(updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple:
         del extra  # the interface hands every member of a chain everything
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         rate = _rate(name, learning_rate, state.count)
         scalars = numbers(rate, count.astype(float))
 
-        leaves, structure = jax.tree.flatten(grads)
+        leaves, structure = jax.tree.flatten(updates)
         trees = [tree for tree in state[1:] if tree is not None]
         if decayed is not None:
             trees = [_where_decayed(name, params, decayed), *trees]
@@ -76,7 +77,7 @@ def transformation(
         updated = [_run(leaf_step, scalars, row, len(kept)) for row in rows]
 
         columns = zip(*updated, strict=True) if updated else [()] * (1 + len(kept))
-        updates, *moved = [structure.unflatten(column) for column in columns]
+        steps, *moved = [structure.unflatten(column) for column in columns]
         rest = iter(moved)
         return updates, state_type(
             count, *(next(rest) if slot else None for slot in slots)
@@ -108,7 +109,7 @@ def check_unit(name: str, **numbers: Scalar | None) -> None:
         check_range(name, argument, value, "be in [0, 1)", lambda v: 0 <= v < 1)
 
 
-def check_positive(name: str, **numbers: Scalar | None) -> None:
+def check_positive(name: str, **numbers: Scalar | Schedule | None) -> None:
     """Raises a ValueError for a Python number that is not >= 0."""
     for argument, value in numbers.items():
         check_range(name, argument, value, "be non-negative", lambda v: v >= 0)
@@ -144,7 +145,7 @@ def _fill(params: Tree, slot: Slot, dtype: Any) -> Tree:
 
 
 def _wide(*dtypes: Any) -> Any:
-    """The real dtype, float32 or wider, in which arrays of these dtypes are worked on."""
+    """The real dtype, float32 or wider, in which arrays of these are worked on."""
     reals = [jnp.finfo(dtype).dtype for dtype in dtypes]
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(jnp.float32, *reals)

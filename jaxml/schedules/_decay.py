@@ -41,8 +41,8 @@ def cosine(
         ValueError: If `decay_steps` is negative.
 
     Reference:
-        Loshchilov and Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR
-        2017, https://arxiv.org/abs/1608.03983
+        Loshchilov and Hutter, SGDR: stochastic gradient descent with warm restarts,
+        ICLR 2017, https://arxiv.org/abs/1608.03983
 
     Example:
         >>> float(cosine(1.0, 10)(5))
