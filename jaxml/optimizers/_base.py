@@ -78,10 +78,9 @@ def transformation(
 
         columns = zip(*updated, strict=True) if updated else [()] * (1 + len(kept))
         steps, *moved = [structure.unflatten(column) for column in columns]
-        rest = iter(moved)
-        return updates, state_type(
-            count, *(next(rest) if slot else None for slot in slots)
-        )
+        for i in [i for i, slot in enumerate(slots) if slot is None]:
+            moved.insert(i, None)
+        return steps, state_type(count, *moved)
 
     return Transformation(init, update)
 
