@@ -8,10 +8,16 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import erfc
 from jax.typing import ArrayLike
 
 from jaxml._core.derivatives import with_derivatives
+from jaxml._core.logistic import sech_squared as sech_squared
+from jaxml._core.logistic import sigmoid as sigmoid
+from jaxml._core.logistic import sigmoid_slope as sigmoid_slope
+from jaxml._core.logistic import softplus as softplus
+from jaxml._core.logistic import tanh as tanh
+from jaxml._core.normal import normal_cdf as normal_cdf
+from jaxml._core.normal import normal_pdf as normal_pdf
 
 
 def keep(x: Array, where: Array | None, otherwise: float = 0.0) -> Array:
@@ -33,60 +39,6 @@ def times(weight: ArrayLike, x: ArrayLike) -> Array:
 def sqrt(x: Array) -> Array:
     """√x, with derivative 0 at 0."""
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
-
-
-def _sigmoid_slope(x: Array) -> Array:
-    return sigmoid(x) * sigmoid(-x)
-
-
-@with_derivatives(_sigmoid_slope)
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + e⁻ˣ); 1 - sigmoid(x) is sigmoid(-x), which keeps its digits."""
-    return jax.lax.logistic(x)
-
-
-@with_derivatives(sigmoid)
-def softplus(x: Array) -> Array:
-    """log(1 + eˣ)"""
-    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
-
-
-def _tanh_slope(x: Array) -> Array:
-    return sech_squared(x)
-
-
-@with_derivatives(_tanh_slope)
-def tanh(x: Array) -> Array:
-    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)"""
-    below = jnp.expm1(-2 * jnp.abs(x))
-    return jnp.copysign(below / (2 + below), x)
-
-
-def _sech_squared_slope(x: Array) -> Array:
-    return -2 * tanh(x) * sech_squared(x)
-
-
-@with_derivatives(_sech_squared_slope)
-def sech_squared(x: Array) -> Array:
-    """1 / cosh²x = 1 - tanh²x, without the difference"""
-    decay = jnp.exp(-2 * jnp.abs(x))
-    return 4 * decay / jnp.square(1 + decay)
-
-
-def _normal_pdf_slope(x: Array) -> Array:
-    return -times(normal_pdf(x), x)
-
-
-@with_derivatives(_normal_pdf_slope)
-def normal_pdf(x: Array) -> Array:
-    """φ(x) = e^(-x²/2) / √(2π)"""
-    return jnp.exp(-x * x / 2) / jnp.sqrt(2 * jnp.pi).astype(x.dtype)
-
-
-@with_derivatives(normal_pdf)
-def normal_cdf(x: Array) -> Array:
-    """Φ(x) = ½ erfc(-x/√2)"""
-    return erfc(-x / jnp.sqrt(2).astype(x.dtype)) / 2
 
 
 def log_softmax(x: Array, axis: int = -1, where: Array | None = None) -> Array:

@@ -1,0 +1,147 @@
+"""Where the coefficients of jaxml's polynomial kernels come from.
+
+    python -m bench.kernels
+
+prints each one as it stands in the library, with the relative error of the fit. A fit
+is the interpolant at Chebyshev's nodes, in 60 digits: within a small factor of the best
+polynomial of its degree, and the same wherever it is run.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+
+mp.mp.dps = 60
+Function = Callable[[Any], Any]
+
+
+def fit(f: Function, low: float, high: float, degree: int) -> list[Any]:
+    """Coefficients c₀, c₁, ... of the interpolant of f on [low, high]."""
+    low, high = mp.mpf(low), mp.mpf(high)
+    angles = [(2 * i + 1) * mp.pi / (2 * degree + 2) for i in range(degree + 1)]
+    nodes = [(low + high) / 2 + (high - low) / 2 * mp.cos(angle) for angle in angles]
+    vandermonde = mp.matrix([[x**j for j in range(degree + 1)] for x in nodes])
+    return list(mp.lu_solve(vandermonde, mp.matrix([f(x) for x in nodes])))
+
+
+def report(
+    name: str, f: Function, low: Any, high: Any, degree: int, offset: int = 0
+) -> None:
+    """Prints the fit of f; the error is relative to f + offset."""
+    coefficients = fit(f, low, high, degree)
+    points = [low + (high - low) * mp.mpf(2 * i + 1) / 800 for i in range(400)]
+    worst = max(
+        abs((mp.polyval(coefficients[::-1], x) - f(x)) / (f(x) + offset))
+        for x in points
+    )
+    print(f"{name}  # relative error {mp.nstr(worst, 2)}")
+    print("    " + ", ".join(repr(float(np.float32(c))) for c in coefficients))
+
+
+def pair(name: str, x: Any) -> None:
+    """A constant as a float32 and the rest of it."""
+    high = np.float32(float(x))
+    print(f"{name}  {float(high)!r}, {float(np.float32(float(x - float(high))))!r}")
+
+
+def cut(name: str, x: Any) -> None:
+    """A constant as its leading 12 bits, which multiply exactly, and the rest of it."""
+    _, exponent = mp.frexp(x)
+    high = mp.floor(mp.ldexp(x, 12 - exponent)) * mp.mpf(2) ** (exponent - 12)
+    print(f"{name}  {float(high)!r}, {float(np.float32(float(x - high)))!r}")
+
+
+# For x < 0 and t = -x, Φ(x) = e^(-t²/2) K(t): K falls from 1/2 as slowly as 1/t does.
+
+
+def tail(t: Any) -> Any:
+    return mp.exp(t * t / 2) * mp.erfc(t / mp.sqrt(2)) / 2
+
+
+def gelu_bracket(t: Any) -> Any:
+    """gelu'(-t) e^(t²/2) = K(t) - t/√(2π)"""
+    return tail(t) - t / mp.sqrt(2 * mp.pi)
+
+
+def smooth_factor(name: str, f: Callable[..., Any], guess: float, degree: int) -> None:
+    """The a with f(a, a) = 1/2, and w with f(t, a) = (1 + w)/2.
+
+    It is a polynomial of c = (t - a)/(t + a), for t in [0, 14].
+    """
+    a = mp.mpf(float(np.float32(float(mp.findroot(lambda a: f(a, a) - 0.5, guess)))))
+    print(f"{name}'s a = {float(a)!r}")
+
+    def w(c: Any) -> Any:
+        return 2 * f(a * (1 + c) / (1 - c), a) - 1
+
+    report(name, w, -1, (14 - a) / (14 + a), degree, offset=1)
+
+
+# The self-gated: f(x) = x σ(y(x)), y odd, has f'(-t) = (1 + e - t y') e / (1 + e)² with
+# e = e^-y(t). What is fitted is f'(-t) / e / (root - t).
+
+
+def swish_slope(t: Any) -> Any:
+    e = mp.exp(-t)
+    return (1 + e - t) / (1 + e) ** 2
+
+
+QUICK = mp.mpf("1.702")
+GELU_TANH = 2 * mp.sqrt(2 / mp.pi), 2 * mp.sqrt(2 / mp.pi) * mp.mpf("0.044715")
+
+
+def gelu_tanh_slope(t: Any) -> Any:
+    a, b = GELU_TANH
+    e = mp.exp(-a * t - b * t**3)
+    return (1 + e - a * t - 3 * b * t**3) / (1 + e) ** 2
+
+
+def mish_slope(t: Any) -> Any:
+    e = mp.exp(-t)
+    return ((e + 2) * (e * e + 2 * e + 2) - 4 * t * (1 + e)) / (e * e + 2 * e + 2) ** 2
+
+
+def about_root(name: str, f: Function, guess: float, width: float, degree: int) -> None:
+    """The root of f, and f(t) / d as a polynomial of d = root - t for |d| < width."""
+    root = mp.findroot(f, guess)
+    pair(f"{name}'s root", root)
+    report(name, lambda d: f(root - d) / d, -width, width, degree)
+
+
+def main() -> None:
+    cut("log 2", mp.log(2))
+    half = mp.log(2) / 2 * mp.mpf("1.001")
+    report("exp", lambda r: (mp.exp(r) - 1 - r) / r**2, -half, half, 5)
+
+    def atanh(z: Any) -> Any:
+        w = mp.sqrt(z)
+        return 2 * (mp.atanh(w) - w) / w**3
+
+    report("log1p", atanh, 0, 1 / mp.mpf(9), 4)
+    report("logit", atanh, 0, 1 / mp.mpf(4), 6)
+
+    def tanh(z: Any) -> Any:
+        x = mp.sqrt(z)
+        return (mp.tanh(x) - x) / x**3
+
+    report("tanh", tanh, 0, mp.mpf("0.4"), 5)
+    report("tanh_shrink", lambda z: -tanh(z), 0, mp.mpf("2.26"), 10)
+
+    smooth_factor("normal tail", lambda t, a: (t + a) * tail(t), 0.9, 15)
+    root = mp.findroot(gelu_bracket, 0.75)
+    pair("gelu's root", root)
+    print("and minus the slope there ", float(-mp.diff(gelu_bracket, root)))
+    smooth_factor("gelu", lambda t, a: gelu_bracket(t) / (root - t), 2.0, 10)
+    about_root("swish", swish_slope, 1.28, 0.75, 9)
+    about_root("quick_gelu", lambda t: swish_slope(QUICK * t), 0.75, 0.44, 9)
+    about_root("gelu_tanh", gelu_tanh_slope, 0.75, 0.6, 9)
+    about_root("mish", mish_slope, 1.19, 1.2, 13)
+    cut("2√(2/π)", GELU_TANH[0])
+    cut("0.044715 · 2√(2/π)", GELU_TANH[1])
+    cut("1.702", QUICK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The logistic function and what is made of it, with every digit in the tails.
+
+Everything is a rational function of e = e^-|x|, with e or 1 taken out in front.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxml._core.derivatives import with_derivatives
+from jaxml._core.exponentials import (
+    exp,
+    is_single,
+    ldexp,
+    log1p,
+    polynomial,
+    power,
+    rest_of_sum,
+    times,
+)
+
+TANH = (  # (tanh x - x) / x³ in x², from `python -m bench.kernels`
+    *(-0.3333333432674408, 0.1333329975605011, -0.053958460688591),
+    *(0.021762503311038017, -0.0083231870085001, 0.0022695017978549004),
+)
+
+
+def _sigmoid_curvature(x: Array) -> Array:
+    return -sigmoid_slope(x) * tanh(x / 2)
+
+
+@with_derivatives(_sigmoid_curvature)
+def sigmoid_slope(x: Array) -> Array:
+    """σ(x) σ(-x) = e / (1 + e)² with e = e^-|x|"""
+    return _bell(x, 1.0)
+
+
+def _bell(x: Array, f: float) -> Array:
+    """f σ(x) σ(-x)"""
+    decay = power(-jnp.abs(x))
+    e = ldexp(1 + decay.q, decay.k)
+    total = 1 + e
+    inverse = 1 / (total * total)
+    rest = rest_of_sum(total, 1, e)
+    return times(f * inverse, decay, -2 * rest * total * inverse)
+
+
+@with_derivatives(sigmoid_slope)
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e⁻ˣ); 1 - sigmoid(x) is sigmoid(-x), which keeps its digits."""
+    decay = exp(-jnp.abs(x))
+    return jnp.where(x > 0, 1.0, decay) / (1 + decay)
+
+
+@with_derivatives(sigmoid)
+def softplus(x: Array) -> Array:
+    """log(1 + eˣ)"""
+    return jnp.maximum(x, 0) + log1p(exp(-jnp.abs(x)))
+
+
+def _tanh_slope(x: Array) -> Array:
+    return sech_squared(x)
+
+
+@with_derivatives(_tanh_slope)
+def tanh(x: Array) -> Array:
+    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)"""
+    if not is_single(x):
+        return jnp.tanh(x)
+    decay = exp(-2 * jnp.abs(x))
+    near = jnp.clip(x, -0.625, 0.625)
+    square = near * near
+    return jnp.where(
+        jnp.abs(x) < 0.625,
+        near + near * square * polynomial(square, TANH),
+        jnp.copysign(1 - 2 * decay / (1 + decay), x),
+    )
+
+
+def sech_squared(x: Array) -> Array:
+    """1 / cosh²x = 1 - tanh²x, without the difference"""
+    return _bell(2 * x, 4.0)
