@@ -115,11 +115,12 @@ def main() -> None:
     half = mp.log(2) / 2 * mp.mpf("1.001")
     report("exp", lambda r: (mp.exp(r) - 1 - r) / r**2, -half, half, 5)
 
+    report("log1p", lambda x: (mp.log1p(x) - x) / x**2, 0, 1, 9)
+
     def atanh(z: Any) -> Any:
         w = mp.sqrt(z)
         return 2 * (mp.atanh(w) - w) / w**3
 
-    report("log1p", atanh, 0, 1 / mp.mpf(9), 4)
     report("logit", atanh, 0, 1 / mp.mpf(4), 6)
 
     def tanh(z: Any) -> Any:
@@ -132,7 +133,6 @@ def main() -> None:
     smooth_factor("normal tail", lambda t, a: (t + a) * tail(t), 0.9, 15)
     root = mp.findroot(gelu_bracket, 0.75)
     pair("gelu's root", root)
-    print("and minus the slope there ", float(-mp.diff(gelu_bracket, root)))
     smooth_factor("gelu", lambda t, a: gelu_bracket(t) / (root - t), 2.0, 10)
     about_root("swish", swish_slope, 1.28, 0.75, 9)
     about_root("quick_gelu", lambda t: swish_slope(QUICK * t), 0.75, 0.44, 9)

@@ -20,19 +20,21 @@ R = TypeVar("R")
 
 
 def compiled(
-    *, static: tuple[str, ...] = ()
+    *, static: tuple[str, ...] = (), widened: bool = True
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compiles a function, its signature checked, its arithmetic in f32 or wider.
 
     `static` names the arguments that are structure (an axis, a count); every other
     number is traced. float16 and bfloat16 arguments are widened, and the result is
-    rounded once.
+    rounded once; with `widened=False` the function sees to that itself.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        formula = _widened(_by_position(function), signature)
-        return _program(function, _rounded(formula, signature), static)
+        formula = _by_position(function)
+        if widened:
+            formula = _rounded(_widened(formula, signature), signature)
+        return _program(function, formula, static)
 
     return decorate
 

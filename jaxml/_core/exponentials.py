@@ -26,8 +26,10 @@ EXP = (
     *(0.0013933731243014336, 0.000198910798644647),
 )
 LOG1P = (
-    *(0.6666666865348816, 0.3999970555305481, 0.285923570394516),
-    *(0.2170657515525818, 0.23224329948425293),
+    *(-0.5, 0.333332359790802, -0.24996760487556458),
+    *(0.19956707954406738, -0.16365152597427368, 0.13033364713191986),
+    *(-0.09139414131641388, 0.049309972673654556, -0.017184266820549965),
+    *(0.0028016420546919107,),
 )
 
 
@@ -70,6 +72,16 @@ def product(x: Array, y: ArrayLike, y_lo: ArrayLike) -> tuple[Array, Array]:
     return jnp.where(small, hi * y, rough), rest
 
 
+def ratio(x: Array, y: Array) -> tuple[Array, Array]:
+    """x / y in two parts, an exponent: beyond ±`edge` it stays there."""
+    rough = jax.lax.clamp(-edge(x), x / y, edge(x))
+    small = jnp.abs(rough) < edge(x)
+    hi, _ = split(jnp.where(small, rough, 0.0))
+    y_hi, y_lo = split(y)
+    rest = jnp.where(small, x, 0.0) - hi * y_hi - hi * y_lo  # exact
+    return jnp.where(small, hi, rough), jnp.where(small, rest / y, 0.0)
+
+
 def half_square(x: Array) -> tuple[Array, Array]:
     """x²/2 in two parts."""
     hi, lo = split(x)
@@ -98,7 +110,7 @@ def power(hi: Array, lo: ArrayLike = 0.0) -> Power:
 
 def times(f: Array, e: Power, w: ArrayLike = 0.0) -> Array:
     """f (1 + w) e, with one rounding for the product."""
-    return ldexp(f + f * (e.q + (w + w * e.q)), e.k)
+    return ldexp(f + f * (e.q + w * (1 + e.q)), e.k)
 
 
 def exp(hi: Array, lo: ArrayLike = 0.0) -> Array:
@@ -114,12 +126,20 @@ def expm1(x: Array) -> Array:
 
 
 def log1p(x: Array) -> Array:
-    """log(1 + x) for x in [0, 1], as 2 artanh(w) with w = x / (2 + x)."""
+    """log(1 + x) for x in [0, 1]."""
     if not is_single(x):
         return jnp.log1p(x)
-    double = x / (1 + x / 2)
-    square = double * double / 4
-    return double + double * square * polynomial(square, LOG1P) / 2
+    return x + x * x * polynomial(x, LOG1P)
+
+
+def reciprocal(x: Array) -> Array:
+    """1 / x for a moderate x > 0, which may be used more than once.
+
+    XLA on CPU ends a loop at a division with two uses, and writes it to memory, which
+    takes longer than all the arithmetic here. So quotients are formed last, or so.
+    """
+    rough = jnp.square(jax.lax.rsqrt(x))
+    return rough + rough * (1 - x * rough)
 
 
 def ldexp(f: Array, k: Array) -> Array:

@@ -18,6 +18,7 @@ from jaxml._core.exponentials import (
     edge,
     is_single,
     ldexp,
+    log1p,
     polynomial,
     power,
     product,
@@ -25,7 +26,9 @@ from jaxml._core.exponentials import (
     split,
     times,
 )
-from jaxml._core.logistic import sech_squared, sigmoid, sigmoid_slope, softplus, tanh
+from jaxml._core.logistic import sech_squared, sigmoid, sigmoid_slope, tanh
+from jaxml._core.logistic import softplus as log1p_exp
+from jaxml._core.numerics import times as weigh
 
 QUICK_HI, QUICK_LO = 1.70166015625, 0.00033984374022111297  # 1.702, 12 bits of it first
 SLOPE_HI, SLOPE_LO = 1.595703125, 6.599660264328122e-05  # 2√(2/π)
@@ -43,15 +46,16 @@ class Root(NamedTuple):
     width: float
     polynomial: tuple[float, ...]
 
-    def slope(self, d: Array, f: Array, decay: Power, w: Array) -> Array:
-        """f (1 + w) e, or what is better where |d| < width."""
+    def slope(self, d: Array, f: Array, g: Array, decay: Power, w: Array) -> Array:
+        """f / g (1 + w) e, or what is better where |d| < width."""
         if not is_single(d):
-            return times(f, decay, w)
+            return times(f, decay, w) / g
         inside = jnp.abs(d) < self.width
         d = jnp.clip(d, -self.width, self.width)
         # beside the polynomial, or XLA would fold root and rest into one number
         near = d * polynomial(d, self.polynomial) + self.rest * self.polynomial[0]
-        return times(jnp.where(inside, near, f), decay, jnp.where(inside, 0.0, w))
+        f = times(jnp.where(inside, near, f), decay, jnp.where(inside, 0.0, w))
+        return f / jnp.where(inside, 1.0, g)
 
 
 SWISH = Root(  # swish'(-t), β = 1
@@ -98,8 +102,8 @@ def gated(x: Array, y: Array, y_lo: Array) -> Array:
     decay, e = _decay(y, y_lo)
     total = 1 + e
     near = jnp.where(y > -edge(y), x, 0.0)  # further below, 0 even if x is -∞
-    below = times(near / total, decay, -rest_of_sum(total, 1, e) / total)
-    return jnp.where(y > 0, x / total, below)
+    below = times(near, decay, -rest_of_sum(total, 1, e) * (1 - e / 2))
+    return jnp.where(y > 0, x, below) / total
 
 
 def swish(x: Array, beta: Array) -> Array:
@@ -107,11 +111,25 @@ def swish(x: Array, beta: Array) -> Array:
     return gated(x, *product(x, *split(beta)))
 
 
+@with_derivatives(
+    lambda x, beta: beta * swish_curvature(beta * x),
+    lambda x, beta: weigh(swish_curvature(beta * x), x),
+)
 def swish_slope(x: Array, beta: Array) -> Array:
     """σ(y) + y σ(y) σ(-y) with y = βx"""
     hi, lo = split(beta)
     y, y_lo = product(x, hi, lo)
     return _swish_slope(y, y_lo, SWISH, _less(SWISH.root, jnp.abs(x), jnp.abs(beta)))
+
+
+def silu(x: Array) -> Array:
+    """x σ(x)"""
+    return swish(x, jnp.ones((), x.dtype))
+
+
+def silu_slope(x: Array) -> Array:
+    """σ(x) + x σ(x) σ(-x)"""
+    return swish_slope(x, jnp.ones((), x.dtype))
 
 
 def _less(root: float, x: Array, y: Array) -> Array:
@@ -122,11 +140,18 @@ def _less(root: float, x: Array, y: Array) -> Array:
 
 def _swish_slope(y: Array, y_lo: Array, root: Root, d: Array) -> Array:
     decay, e = _decay(y, y_lo)
-    total = 1 + e
     bracket = (1 - jnp.abs(y)) + (e - jnp.where(y > 0, y_lo, -y_lo))
-    rest = rest_of_sum(total, 1, e)
-    below = root.slope(d, bracket / (total * total), decay, -2 * rest / total)
-    return jnp.where(y > 0, 1 - below, below)
+    return _mirrored(y, root, d, bracket, decay, e)
+
+
+def _mirrored(
+    y: Array, root: Root, d: Array, bracket: Array, decay: Power, e: Array
+) -> Array:
+    """bracket · e / (1 + e)², or for y > 0 what is missing to 1."""
+    total = 1 + e
+    w = -rest_of_sum(total, 1, e) * (2 - e)
+    below = root.slope(d, bracket, total * total, decay, w)
+    return jnp.where(y > 0, 1.0, 0.0) + jnp.where(y > 0, -1.0, 1.0) * below
 
 
 def swish_curvature(y: Array) -> Array:
@@ -165,14 +190,10 @@ def gelu_tanh_slope(x: Array) -> Array:
     t = jnp.minimum(jnp.abs(x), 50)
     y, y_lo = _cubic(t)
     decay, e = _decay(y, y_lo)
-    total = 1 + e
     hi, lo = split(t)
     cubic = (y - SLOPE_HI * hi) + (y_lo - SLOPE_HI * lo - SLOPE_LO * t)
     bracket = (1 - y) - 2 * cubic + (e - y_lo)
-    rest = rest_of_sum(total, 1, e)
-    f, w = bracket / (total * total), -2 * rest / total
-    below = GELU_TANH.slope(GELU_TANH.root - t, f, decay, w)
-    return jnp.where(x > 0, 1 - below, below)
+    return _mirrored(x, GELU_TANH, GELU_TANH.root - t, bracket, decay, e)
 
 
 def _cubic(x: Array) -> tuple[Array, Array]:
@@ -198,7 +219,7 @@ def mish(x: Array) -> Array:
 
 def _mish_curvature(x: Array) -> Array:
     x = jnp.clip(x, -edge(x), edge(x))
-    inner = softplus(x)
+    inner = log1p_exp(x)
     bell = sech_squared(inner) * sigmoid(x)
     return bell * (2 + x * (sigmoid(-x) - 2 * tanh(inner) * sigmoid(x)))
 
@@ -210,12 +231,30 @@ def mish_slope(x: Array) -> Array:
     decay, e = _decay(x, 0.0)
     more = e * (2 + e)
     total = 2 + more
-    f = (4 * (1 - t) + e * (6 - 4 * t + e * (4 + e))) / (total * total)
-    rest = rest_of_sum(total, 2, more)
-    below = MISH.slope(MISH.root - t, f, decay, -2 * rest / total)
+    f = 4 * (1 - t) + e * (6 - 4 * t + e * (4 + e))
+    w = -rest_of_sum(total, 2, more)
+    below = MISH.slope(MISH.root - t, f, total * total, decay, w)
     total = 1 + 2 * e * (1 + e)
     above = 1 + 2 * e * e * (2 * t * (1 + e) / total - 1) / total
     return jnp.where(x > 0, above, below)
+
+
+def softplus(x: Array, beta: Array) -> Array:
+    """log(1 + e^(βx)) / β"""
+    y, y_lo = product(x, *split(beta))
+    _, e = _decay(y, y_lo)
+    return jnp.where(y > 0, x, 0.0) + log1p(e) / beta
+
+
+@with_derivatives(
+    lambda x, beta: beta * sigmoid_slope(beta * x),
+    lambda x, beta: weigh(sigmoid_slope(beta * x), x),
+)
+def softplus_slope(x: Array, beta: Array) -> Array:
+    """σ(βx)"""
+    y, y_lo = product(x, *split(beta))
+    _, e = _decay(y, y_lo)
+    return jnp.where(y > 0, 1.0, e) / (1 + e)
 
 
 def _decay(y: Array, y_lo: ArrayLike) -> tuple[Power, Array]:

@@ -39,9 +39,8 @@ def _bell(x: Array, f: float) -> Array:
     decay = power(-jnp.abs(x))
     e = ldexp(1 + decay.q, decay.k)
     total = 1 + e
-    inverse = 1 / (total * total)
     rest = rest_of_sum(total, 1, e)
-    return times(f * inverse, decay, -2 * rest * total * inverse)
+    return times(f * jnp.ones_like(x), decay, -rest * (2 - e)) / (total * total)
 
 
 @with_derivatives(sigmoid_slope)

@@ -18,6 +18,7 @@ from jaxml._core.exponentials import (
     is_single,
     polynomial,
     power,
+    reciprocal,
     rest_of_sum,
     times,
 )
@@ -32,7 +33,6 @@ TAIL = (  # w, where (t + a) e^(t²/2) Φ(-t) = (1 + w)/2
     *(0.0008120626443997025,),
 )
 SLOPE_ROOT = 0.7517915368080139, -1.211444988769017e-08  # gelu'(-t) = 0
-SLOPE_THERE = 0.5724061752276146
 SLOPE_CENTRE = 2.1380293369293213
 SLOPE = (  # w, where e^(t²/2) gelu'(-t) / (root - t) = (1 + w)/2
     *(3.2888456402702104e-09, -0.270459920167923, 0.06921742111444473),
@@ -58,8 +58,7 @@ def normal_cdf(x: Array) -> Array:
     """Φ(x) = ½ erfc(-x/√2)"""
     if not is_single(x):
         return erfc(-x / jnp.sqrt(2).astype(x.dtype)) / 2
-    below = _times_lower_tail(jnp.ones_like(x), x)
-    return jnp.where(x > 0, 1 - below, below)
+    return jnp.where(x > 0, 1.0, 0.0) + _times_tail(jnp.where(x > 0, -1.0, 1.0), x)
 
 
 def _gelu_derivative(x: Array) -> Array:
@@ -71,8 +70,17 @@ def gelu(x: Array) -> Array:
     """x Φ(x)"""
     if not is_single(x):
         return jnp.where(x > 0, x, _within(x)) * normal_cdf(x)
-    below = _times_lower_tail(_within(x), x)
-    return jnp.where(x > 0, x - below, below)
+    return jnp.maximum(x, 0) + _times_tail(-jnp.abs(_within(x)), x)
+
+
+def _times_tail(f: Array, x: Array) -> Array:
+    """f Φ(-|x|)"""
+    t = jnp.abs(_within(x))
+    total = TAIL_CENTRE + t
+    inverse = reciprocal(total)
+    w = polynomial((t - TAIL_CENTRE) * inverse, TAIL)
+    rest = rest_of_sum(total, TAIL_CENTRE, t)
+    return times(f, _decay(t), w - rest * inverse) / (2 * total)
 
 
 def _gelu_second_derivative(x: Array) -> Array:
@@ -87,19 +95,10 @@ def gelu_slope(x: Array) -> Array:
         return normal_cdf(x) + _within(x) * normal_pdf(x)
     t = jnp.abs(_within(x))
     root, rest = SLOPE_ROOT
-    w = polynomial((t - SLOPE_CENTRE) / (t + SLOPE_CENTRE), SLOPE)
-    from_root = (root - t) / 2 + rest * SLOPE_THERE / (1 + w)
+    w = polynomial((t - SLOPE_CENTRE) * reciprocal(t + SLOPE_CENTRE), SLOPE)
+    from_root = (root - t) / 2 + rest / 2
     below = times(from_root, _decay(t), w)
     return jnp.where(x > 0, 1 - below, below)
-
-
-def _times_lower_tail(f: Array, x: Array) -> Array:
-    """f Φ(-|x|)"""
-    t = jnp.abs(_within(x))
-    total = TAIL_CENTRE + t
-    w = polynomial((t - TAIL_CENTRE) / total, TAIL)
-    rest = rest_of_sum(total, TAIL_CENTRE, t) / total
-    return times(f / 2 / total, _decay(t), w - rest)
 
 
 def _decay(t: Array) -> Power:

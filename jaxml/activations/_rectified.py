@@ -1,13 +1,15 @@
-"""Rectified activations: the identity above 0, something small below, a kink at 0.
+"""Rectified activations and shrinkage: the identity far out, with kinks nearer 0.
 
-All are elementwise and keep the shape of x. At the kink the derivative is the left one.
+All are elementwise and keep the shape of x. At a kink the derivative is the left one.
 """
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jaxml._core import numerics
 from jaxml._core.compiled import elementwise
+from jaxml._core.exponentials import exp, expm1, is_single, polynomial, ratio
 from jaxml._core.types import Scalar
 
 
@@ -37,6 +39,28 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         Array([0., 0., 2.], dtype=float32)
     """
     return jnp.maximum(x, 0.0)
+
+
+@elementwise(lambda x: jnp.where((x > 0) & (x <= 6), 1.0, 0.0))
+def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """relu that stops at 6, which numbers of few bits still resolve.
+
+        relu6(x) = min(max(0, x), 6)        relu6'(0) = 0, relu6'(6) = 1
+
+    Args:
+        x: Any number.
+
+    Returns:
+        Numbers in [0, 6].
+
+    Reference:
+        Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861
+
+    Example:
+        >>> relu6(jnp.array([-1.0, 2.0, 8.0]))
+        Array([0., 2., 6.], dtype=float32)
+    """
+    return jnp.clip(x, 0, 6)
 
 
 @elementwise(
@@ -69,8 +93,8 @@ def leaky_relu(
 
 
 @elementwise(
-    lambda x, alpha: jnp.where(x > 0, 1.0, alpha * jnp.exp(_below(x))),
-    lambda x, alpha: jnp.expm1(_below(x)),
+    lambda x, alpha: jnp.where(x > 0, 1.0, alpha * exp(_below(x))),
+    lambda x, alpha: expm1(_below(x)),
 )
 def elu(x: Float[Array, "*shape"], *, alpha: Scalar = 1.0) -> Float[Array, "*shape"]:
     """x above 0, and an exponential approach to -α below: mean activations near 0.
@@ -92,4 +116,209 @@ def elu(x: Float[Array, "*shape"], *, alpha: Scalar = 1.0) -> Float[Array, "*sha
         >>> elu(jnp.array([-jnp.inf, 0.0, 2.0]))
         Array([-1.,  0.,  2.], dtype=float32)
     """
-    return jnp.where(x > 0, x, alpha * jnp.expm1(_below(x)))
+    return jnp.where(x > 0, x, alpha * expm1(_below(x)))
+
+
+def _celu_alpha_slope(x: Array, alpha: Array) -> Array:
+    """e^z - 1 - z e^z with z = x/α, and 0 above 0."""
+    z = jnp.maximum(_below(x) / alpha, -200.0)
+    return expm1(z) - z * exp(z)
+
+
+@elementwise(
+    lambda x, alpha: jnp.where(x > 0, 1.0, exp(*ratio(_below(x), alpha))),
+    _celu_alpha_slope,
+)
+def celu(x: Float[Array, "*shape"], *, alpha: Scalar = 1.0) -> Float[Array, "*shape"]:
+    """elu with its exponent scaled, so that its derivative has no jump at 0.
+
+        celu(x) = x for x > 0, α (e^(x/α) - 1) otherwise        celu'(0) = 1
+
+    Args:
+        x: Any number.
+        alpha: α, the depth at -∞, positive.
+
+    Returns:
+        Numbers in (-α, ∞).
+
+    Reference:
+        Barron, Continuously differentiable exponential linear units, 2017,
+        https://arxiv.org/abs/1704.07483
+
+    Example:
+        >>> celu(jnp.array([-jnp.inf, 0.0, 2.0]), alpha=2.0)
+        Array([-2.,  0.,  2.], dtype=float32)
+    """
+    return jnp.where(x > 0, x, alpha * expm1(_below(x) / alpha))
+
+
+SELU_SCALE = 1.0507009873554804934
+SELU_DEPTH = 1.7580993408473768599  # the scale times α = 1.6732632423543772848
+
+
+@elementwise(lambda x: jnp.where(x > 0, SELU_SCALE, SELU_DEPTH * exp(_below(x))))
+def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """elu at a scale that keeps activations of mean 0 and variance 1 as they are.
+
+        selu(x) = λ x for x > 0, λ α (eˣ - 1) otherwise        selu'(0) = λ α
+
+    with λ = 1.0507009873554805 and α = 1.6732632423543772.
+
+    Args:
+        x: Any number.
+
+    Returns:
+        Numbers in (-1.76, ∞).
+
+    Reference:
+        Klambauer et al., Self-normalizing neural networks, NeurIPS 2017,
+        https://arxiv.org/abs/1706.02515
+
+    Example:
+        >>> selu(jnp.array([-jnp.inf, 0.0, 1.0]))
+        Array([-1.7580993,  0.       ,  1.050701 ], dtype=float32)
+    """
+    return jnp.where(x > 0, SELU_SCALE * x, SELU_DEPTH * expm1(_below(x)))
+
+
+@elementwise(
+    lambda x, threshold, value: jnp.where(x > threshold, 1.0, 0.0),
+    lambda x, threshold, value: jnp.zeros_like(x),
+    lambda x, threshold, value: jnp.where(x > threshold, 0.0, 1.0),
+)
+def threshold(
+    x: Float[Array, "*shape"], *, threshold: Scalar, value: Scalar
+) -> Float[Array, "*shape"]:
+    """What is above a threshold, and one fixed value for everything else.
+
+        threshold(x) = x for x > θ, v otherwise        threshold'(θ) = 0
+
+    The derivative for θ is 0: the jump at θ has none.
+
+    Args:
+        x: Any number.
+        threshold: θ.
+        value: v, what stands for a number that is not above θ.
+
+    Returns:
+        v, or numbers in (θ, ∞).
+
+    Reference:
+        Konda, Memisevic and Krueger, Zero-bias autoencoders and the benefits of
+        co-adapting features, ICLR 2015, https://arxiv.org/abs/1402.3337
+
+    Example:
+        >>> threshold(jnp.array([0.5, 1.0, 2.0]), threshold=1.0, value=0.0)
+        Array([0., 0., 2.], dtype=float32)
+    """
+    return jnp.where(x > threshold, x, value)
+
+
+@elementwise(
+    lambda x, threshold: jnp.where(jnp.abs(x) > threshold, 1.0, 0.0),
+    lambda x, threshold: jnp.zeros_like(x),
+)
+def hard_shrink(
+    x: Float[Array, "*shape"], *, threshold: Scalar = 0.5
+) -> Float[Array, "*shape"]:
+    """What is far from 0, and 0 for everything near it.
+
+        hard_shrink(x) = x for |x| > θ, 0 otherwise        hard_shrink'(±θ) = 0
+
+    The derivative for θ is 0: the jumps at ±θ have none.
+
+    Args:
+        x: Any number.
+        threshold: θ, non-negative.
+
+    Returns:
+        0, or numbers beyond ±θ.
+
+    Reference:
+        Donoho and Johnstone, Ideal spatial adaptation by wavelet shrinkage, Biometrika
+        1994, https://doi.org/10.1093/biomet/81.3.425
+
+    Example:
+        >>> hard_shrink(jnp.array([-2.0, 0.5, 1.0]))
+        Array([-2.,  0.,  1.], dtype=float32)
+    """
+    return jnp.where(jnp.abs(x) > threshold, x, 0.0)
+
+
+@elementwise(
+    lambda x, threshold: jnp.where((x > threshold) | (x <= -threshold), 1.0, 0.0),
+    lambda x, threshold: -jnp.sign(_shrunk(x, threshold)),
+)
+def soft_shrink(
+    x: Float[Array, "*shape"], *, threshold: Scalar = 0.5
+) -> Float[Array, "*shape"]:
+    """x moved towards 0 by a fixed length, and 0 once it is there.
+
+        soft_shrink(x) = sign(x) max(0, |x| - θ)
+
+    with derivative 1 at the kink -θ and 0 at the kink θ: the left ones.
+
+    Args:
+        x: Any number.
+        threshold: θ, non-negative.
+
+    Returns:
+        Numbers of any size.
+
+    Reference:
+        Donoho, De-noising by soft-thresholding, IEEE Transactions on Information Theory
+        1995, https://doi.org/10.1109/18.382009
+
+    Example:
+        >>> soft_shrink(jnp.array([-2.0, 0.5, 1.0]))
+        Array([-1.5,  0. ,  0.5], dtype=float32)
+    """
+    return _shrunk(x, threshold)
+
+
+def _shrunk(x: Array, threshold: Array) -> Array:
+    return jnp.where(
+        x > threshold, x - threshold, jnp.where(x < -threshold, x + threshold, 0.0)
+    )
+
+
+@elementwise(lambda x: jnp.square(numerics.tanh(x)))
+def tanh_shrink(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """What tanh takes away: next to nothing near 0, all but 1 far from it.
+
+        tanh_shrink(x) = x - tanh(x)        tanh_shrink'(x) = tanh²(x)
+
+    Args:
+        x: Any number.
+
+    Returns:
+        Numbers of any size, about x³/3 near 0.
+
+    Reference:
+        PyTorch, torch.nn.Tanhshrink,
+        https://pytorch.org/docs/stable/generated/torch.nn.Tanhshrink.html
+
+    Example:
+        >>> tanh_shrink(jnp.array([-100.0, 0.0, 1e-10]))
+        Array([-9.9000000e+01,  0.0000000e+00,  3.3333333e-31], dtype=float32)
+    """
+    near = jnp.clip(x, -1.5, 1.5)
+    far = x - numerics.tanh(x)
+    return jnp.where(jnp.abs(x) < 1.5, _tanh_shrink_near(near), far)
+
+
+TANH_SHRINK = (  # (x - tanh x) / x³ in x², from `python -m bench.kernels`
+    *(0.3333333432674408, -0.1333332061767578, 0.05396583303809166),
+    *(-0.02185216173529625, 0.008798357099294662, -0.0034463671036064625),
+    *(0.0012429810594767332, -0.000376646697986871, 8.515471563441679e-05),
+    *(-1.2259706636541523e-05, 8.229426384787075e-07),
+)
+
+
+def _tanh_shrink_near(x: Array) -> Array:
+    """For |x| <= 1.5, where the difference cancels."""
+    square = x * x
+    if is_single(x):
+        return x * (square * polynomial(square, TANH_SHRINK))
+    terms = (-square * square / 15 * 2, square / 3)  # enough below 10⁻⁴
+    return jnp.where(square < 1e-8, x * (terms[0] + terms[1]), x - jnp.tanh(x))

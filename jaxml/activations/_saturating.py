@@ -1,16 +1,18 @@
-"""Saturating activations: bounded, with a derivative that goes to 0 on both sides.
+"""Saturating activations: bounded, or the logarithm or inverse of what is.
 
-All are elementwise and keep the shape of x.
+All are elementwise and keep the shape of x. At a kink the derivative is the left one.
 """
 
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from jaxml._core import numerics
 from jaxml._core.compiled import elementwise
+from jaxml._core.exponentials import is_single, polynomial
 
 
-@elementwise(lambda x: numerics.sigmoid(x) * numerics.sigmoid(-x))
+@elementwise(numerics.sigmoid_slope)
 def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A score as a probability: the logistic function.
 
@@ -31,7 +33,92 @@ def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return numerics.sigmoid(x)
 
 
-@elementwise(lambda x: numerics.sech_squared(x))
+@elementwise(lambda x: numerics.sigmoid(-x))
+def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The logarithm of the probability that a score stands for.
+
+        log σ(x) = -log(1 + e⁻ˣ)        (log σ)'(x) = σ(-x)
+
+    Args:
+        x: Scores, in units of log-odds.
+
+    Returns:
+        Numbers in (-∞, 0).
+
+    Example:
+        >>> log_sigmoid(jnp.array([-100.0, 0.0, jnp.inf]))
+        Array([-100.        ,   -0.6931472,   -0.       ], dtype=float32)
+    """
+    return -numerics.softplus(-x)
+
+
+@elementwise(lambda x: jnp.where((x > -3) & (x <= 3), 1 / 6, 0.0))
+def hard_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The sigmoid as three line segments.
+
+        hard_sigmoid(x) = min(max(x + 3, 0), 6) / 6
+
+    with derivative 0 at the kink -3 and 1/6 at the kink 3: the left ones.
+
+    Args:
+        x: Any number.
+
+    Returns:
+        Numbers in [0, 1].
+
+    Reference:
+        Howard et al., Searching for MobileNetV3, ICCV 2019,
+        https://arxiv.org/abs/1905.02244
+
+    Example:
+        >>> hard_sigmoid(jnp.array([-3.0, 0.0, 3.0]))
+        Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return jnp.clip(x + 3, 0, 6) / 6
+
+
+@elementwise(lambda p: 1 / (p * (1 - p)))
+def logit(p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The score that stands for a probability: the inverse of the sigmoid.
+
+        logit(p) = log(p / (1 - p))        logit'(p) = 1 / (p (1 - p))
+
+    It is NaN outside [0, 1].
+
+    Args:
+        p: Probabilities.
+
+    Returns:
+        Scores, in units of log-odds: -∞ and ∞ at 0 and 1.
+
+    Reference:
+        Berkson, Application of the logistic function to bio-assay, JASA 1944,
+        https://doi.org/10.1080/01621459.1944.10500699
+
+    Example:
+        >>> logit(jnp.array([0.0, 0.5, 1.0]))
+        Array([-inf,   0.,  inf], dtype=float32)
+    """
+    w = jnp.clip(2 * p - 1, -0.5, 0.5)
+    far = jnp.log(p) - jnp.log1p(-p)
+    return jnp.where(jnp.abs(2 * p - 1) < 0.5, _twice_artanh(w), far)
+
+
+LOGIT = (  # 2 (artanh w - w) / w³ in w², from `python -m bench.kernels`
+    *(0.6666666865348816, 0.39999920129776, 0.28576570749282837),
+    *(0.22101660072803497, 0.1950388103723526, 0.08183246105909348),
+    *(0.3125832974910736,),
+)
+
+
+def _twice_artanh(w: Array) -> Array:
+    """log(p / (1 - p)) for w = 2p - 1 near 0, where the logarithms would cancel."""
+    if not is_single(w):
+        return 2 * jnp.arctanh(w)
+    return 2 * w + w * w * w * polynomial(w * w, LOGIT)
+
+
+@elementwise(numerics.sech_squared)
 def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A number squeezed into (-1, 1), symmetric about the origin and near linear there.
 
@@ -52,3 +139,52 @@ def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         Array([-1.,  0.,  1.], dtype=float32)
     """
     return numerics.tanh(x)
+
+
+@elementwise(lambda x: jnp.where((x > -1) & (x <= 1), 1.0, 0.0))
+def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The tanh as three line segments.
+
+        hard_tanh(x) = min(max(x, -1), 1)
+
+    with derivative 0 at the kink -1 and 1 at the kink 1: the left ones.
+
+    Args:
+        x: Any number.
+
+    Returns:
+        Numbers in [-1, 1].
+
+    Reference:
+        Collobert and Bengio, Links between perceptrons, MLPs and SVMs, ICML 2004,
+        https://doi.org/10.1145/1015330.1015415
+
+    Example:
+        >>> hard_tanh(jnp.array([-2.0, 0.5, 2.0]))
+        Array([-1. ,  0.5,  1. ], dtype=float32)
+    """
+    return jnp.clip(x, -1, 1)
+
+
+@elementwise(lambda x: jnp.square(1 / (1 + jnp.abs(x))))
+def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """A number squeezed into (-1, 1) as by tanh, but saturating far more slowly.
+
+        softsign(x) = x / (1 + |x|)        softsign'(x) = 1 / (1 + |x|)²
+
+    Args:
+        x: Any number.
+
+    Returns:
+        Numbers in (-1, 1), -1 and 1 at -∞ and ∞.
+
+    Reference:
+        Turian, Bergstra and Bengio, Quadratic features and deep architectures for
+        chunking, NAACL 2009, https://aclanthology.org/N09-2062
+
+    Example:
+        >>> softsign(jnp.array([-jnp.inf, 0.0, 1.0]))
+        Array([-1. ,  0. ,  0.5], dtype=float32)
+    """
+    near = jnp.clip(x, -1e30, 1e30)  # from there on it is 1, and ∞/∞ is not
+    return near / (1 + jnp.abs(near))

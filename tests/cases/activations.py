@@ -1,7 +1,9 @@
 """Activations: the truth is one number at a time, in NumPy and SciPy."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import numpy as np
 from scipy import special
 
@@ -9,6 +11,7 @@ from cases import Case, Extreme
 from jaxml import activations
 
 INF = np.inf
+KEY = 7
 
 
 def elementwise(one: Callable[..., float]) -> Callable[..., np.ndarray]:
@@ -20,8 +23,22 @@ def elementwise(one: Callable[..., float]) -> Callable[..., np.ndarray]:
     return truth
 
 
+def along(axis: int, one: Callable[..., Any], x: np.ndarray) -> np.ndarray:
+    """The truth of a whole array from the truth of one vector."""
+    return np.apply_along_axis(one, axis, x)
+
+
 def normal(rng: np.random.Generator) -> tuple[np.ndarray]:
     return (3 * rng.normal(size=(3, 5)),)
+
+
+def even(rng: np.random.Generator) -> tuple[np.ndarray]:
+    return (2 * rng.normal(size=(4, 6)),)
+
+
+def mask(rng: np.random.Generator) -> np.ndarray:
+    """Of three rows the last has nothing."""
+    return np.concatenate([rng.random((2, 5)) < 0.7, np.zeros((1, 5), bool)])
 
 
 def at(values: dict[float, float], **numbers: float) -> Extreme:
@@ -34,9 +51,120 @@ def elu(x: float, alpha: float = 1.0) -> float:
     return x if x > 0 else alpha * np.expm1(x)
 
 
+def celu(x: float, alpha: float = 1.0) -> float:
+    return x if x > 0 else alpha * np.expm1(x / alpha)
+
+
+def selu(x: float) -> float:
+    return 1.0507009873554804934 * elu(x, 1.6732632423543772848)
+
+
+def soft_shrink(x: float, threshold: float = 0.5) -> float:
+    return np.sign(x) * max(0.0, abs(x) - threshold)
+
+
+def gelu(x: float) -> float:
+    return x * special.ndtr(x)
+
+
+def gelu_tanh(x: float) -> float:
+    return x * special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+
+
 def swish(x: float, beta: float = 1.0) -> float:
     return x * special.expit(beta * x)
 
+
+def softplus(x: float, beta: float = 1.0) -> float:
+    return np.logaddexp(0, beta * x) / beta
+
+
+def squareplus(x: float) -> float:
+    return (x + np.sqrt(x * x + 4)) / 2 if x > 0 else 2 / (np.sqrt(x * x + 4) - x)
+
+
+def gated(gate: Callable[[float], float]) -> Callable[..., np.ndarray]:
+    def truth(x: np.ndarray, axis: int = -1) -> np.ndarray:
+        a, b = np.split(x, 2, axis)
+        return a * elementwise(gate)(b)
+
+    return truth
+
+
+def kept_softmax(x: np.ndarray, where: np.ndarray) -> np.ndarray:
+    out = np.zeros_like(x)
+    if where.any():
+        out[where] = np.exp(x[where] - max(x[where])) / sum(
+            np.exp(x[where] - max(x[where]))
+        )
+    return out
+
+
+def of_kept(one: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """The truth along an axis from that of one vector with its mask."""
+
+    def truth(x: np.ndarray, axis: int = -1, where: Any = None) -> np.ndarray:
+        rows = np.moveaxis(x, axis, -1)
+        kept = (
+            np.ones_like(rows, bool) if where is None else np.moveaxis(where, axis, -1)
+        )
+        out = [
+            one(x, w)
+            for x, w in zip(
+                rows.reshape(-1, rows.shape[-1]), kept.reshape(-1, rows.shape[-1])
+            )
+        ]
+        return np.moveaxis(np.array(out).reshape(rows.shape), -1, axis)
+
+    return truth
+
+
+def kept_sparsemax(x: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """By trying every size of the support."""
+    out = np.zeros_like(x)
+    for size in range(1, where.sum() + 1):
+        top = np.sort(x[where])[::-1][:size]
+        threshold = (top.sum() - 1) / size
+        if top[-1] > threshold:
+            out[where] = np.maximum(x[where] - threshold, 0)
+    return out
+
+
+def l2_normalize(x: np.ndarray, axis: int = -1, eps: float = 1e-12) -> np.ndarray:
+    return along(axis, lambda v: v / np.sqrt(max(sum(v * v), eps)), x)
+
+
+def maxout(x: np.ndarray, pieces: int) -> np.ndarray:
+    groups = range(0, x.shape[-1], pieces)
+    return np.stack([x[..., i : i + pieces].max(-1) for i in groups], -1)
+
+
+def prelu(x: np.ndarray, slope: np.ndarray, axis: int = -1) -> np.ndarray:
+    out = np.moveaxis(x.copy(), axis, -1)
+    for i, channel in np.ndenumerate(out):
+        a = slope if slope.ndim == 0 else slope[i[-1]]
+        out[i] = channel if channel > 0 else a * channel
+    return np.moveaxis(out, -1, axis)
+
+
+def snake(x: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return x + np.sin(alpha * x) ** 2 / alpha
+
+
+def draws(shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(jax.random.uniform(jax.random.key(KEY), shape, "float32"), float)
+
+
+def rrelu(x: np.ndarray, lower: float = 1 / 8, upper: float = 1 / 3) -> np.ndarray:
+    return np.where(x > 0, x, (lower + (upper - lower) * draws(x.shape)) * x)
+
+
+def stochastic_gelu(x: np.ndarray) -> np.ndarray:
+    return np.where(draws(x.shape) < special.ndtr(x), x, 0)
+
+
+GATE = {-INF: 0, -1e30: 0, 0: 0, 1e30: 1e30, INF: INF}
+ROWS = np.array([[0.0, 0, 0], [1e30, 0, -1e30], [-500, 500, 500]])
 
 CASES = [
     Case(
@@ -46,16 +174,55 @@ CASES = [
         extremes=(at({-INF: 0, -1e30: 0, 0: 0.5, 1e30: 1, INF: 1, -60: np.exp(-60)}),),
     ),
     Case(
+        activations.log_sigmoid,
+        normal,
+        elementwise(special.log_expit),
+        extremes=(at({-INF: -INF, -1e30: -1e30, 0: -np.log(2), 60: -np.exp(-60)}),),
+    ),
+    Case(
+        activations.hard_sigmoid,
+        normal,
+        elementwise(lambda x: min(max(x + 3, 0), 6) / 6),
+        extremes=(at({-INF: 0, -1e30: 0, -3: 0, 0: 0.5, 3: 1, INF: 1}),),
+    ),
+    Case(
+        activations.logit,
+        lambda rng: (rng.uniform(0.02, 0.98, size=(3, 5)),),
+        elementwise(lambda p: 2 * np.arctanh(2 * p - 1)),
+        extremes=(
+            at({1e-30: np.log(1e-30), 0.5: 0, 0.5 + 2**-40: 2**-38}),
+            at({0: -INF, 1: INF, -1: np.nan, 2: np.nan})._replace(finite=()),
+        ),
+    ),
+    Case(
         activations.tanh,
         normal,
         elementwise(np.tanh),
         extremes=(at({-INF: -1, -1e30: -1, 0: 0, 1e-20: 1e-20, 1e30: 1, INF: 1}),),
     ),
     Case(
+        activations.hard_tanh,
+        normal,
+        elementwise(lambda x: min(max(x, -1), 1)),
+        extremes=(at({-INF: -1, -1: -1, 0: 0, 1e-20: 1e-20, 1: 1, INF: 1}),),
+    ),
+    Case(
+        activations.softsign,
+        normal,
+        elementwise(lambda x: x / (1 + abs(x))),
+        extremes=(at({-INF: -1, -1e30: -1, 0: 0, 1e-20: 1e-20, 1e30: 1, INF: 1}),),
+    ),
+    Case(
         activations.relu,
         normal,
         elementwise(lambda x: max(x, 0.0)),
-        extremes=(at({-INF: 0, -1e30: 0, 0: 0, 1e30: 1e30, INF: INF}),),
+        extremes=(at(GATE),),
+    ),
+    Case(
+        activations.relu6,
+        normal,
+        elementwise(lambda x: min(max(x, 0.0), 6.0)),
+        extremes=(at({-INF: 0, -1e30: 0, 0: 0, 6: 6, 1e30: 6, INF: 6}),),
     ),
     Case(
         activations.leaky_relu,
@@ -72,19 +239,208 @@ CASES = [
         extremes=(at({-INF: -1, -1e30: -1, -1e-20: -1e-20, 0: 0, 1e30: 1e30}),),
     ),
     Case(
-        activations.gelu,
+        activations.celu,
         normal,
-        elementwise(lambda x: x * special.ndtr(x)),
-        extremes=(at({-INF: 0, -1e30: 0, 0: 0, 1e30: 1e30, INF: INF}),),
+        elementwise(celu),
+        numbers={"alpha": (0.5, 2.0)},
+        extremes=(
+            at({-INF: -1, -1e30: -1, -1e-20: -1e-20, 0: 0, 1e30: 1e30}),
+            at({-1: -1e-10, -1e-20: -1e-20, 0: 0}, alpha=1e-10),
+        ),
+    ),
+    Case(
+        activations.selu,
+        normal,
+        elementwise(selu),
+        extremes=(at({-INF: selu(-INF), -1e30: selu(-INF), 0: 0, INF: INF}),),
+    ),
+    Case(
+        activations.threshold,
+        normal,
+        elementwise(lambda x, threshold=1.0, value=0.0: x if x > threshold else value),
+        numbers={"threshold": (1.0, -1.0), "value": (0.0, 20.0)},
+        extremes=(at({-INF: 0, 1: 0, INF: INF}, threshold=1.0, value=0.0),),
+        call=lambda x, threshold=1.0, value=0.0: activations.threshold(
+            x, threshold=threshold, value=value
+        ),
+    ),
+    Case(
+        activations.hard_shrink,
+        normal,
+        elementwise(lambda x, threshold=0.5: x if abs(x) > threshold else 0),
+        numbers={"threshold": (0.0, 1.0)},
+        extremes=(at({-INF: -INF, -0.5: 0, 0: 0, 0.5: 0, 1e30: 1e30}),),
+    ),
+    Case(
+        activations.soft_shrink,
+        normal,
+        elementwise(soft_shrink),
+        numbers={"threshold": (0.0, 1.0)},
+        extremes=(at({-INF: -INF, -0.5: 0, 0: 0, 0.5: 0, 1e30: 1e30}),),
+    ),
+    Case(
+        activations.tanh_shrink,
+        normal,
+        elementwise(lambda x: x - np.tanh(x)),
+        extremes=(at({-INF: -INF, -1e30: -1e30, 1e-10: 1e-30 / 3, 0: 0, INF: INF}),),
+    ),
+    Case(activations.gelu, normal, elementwise(gelu), extremes=(at(GATE),)),
+    Case(activations.gelu_tanh, normal, elementwise(gelu_tanh), extremes=(at(GATE),)),
+    Case(
+        activations.quick_gelu,
+        normal,
+        elementwise(lambda x: swish(x, 1.702)),
+        extremes=(at(GATE),),
     ),
     Case(
         activations.swish,
         normal,
         elementwise(swish),
         numbers={"beta": (0.0, -0.5, 1.7)},
+        extremes=(at(GATE), at({-1e30: 0, 0: 0, 1e30: 1e30}, beta=1e10)),
+    ),
+    Case(activations.silu, normal, elementwise(swish), extremes=(at(GATE),)),
+    Case(
+        activations.mish,
+        normal,
+        elementwise(lambda x: x * np.tanh(np.logaddexp(0, x))),
+        extremes=(at(GATE),),
+    ),
+    Case(
+        activations.softplus,
+        normal,
+        elementwise(softplus),
+        numbers={"beta": (0.5, 2.0)},
         extremes=(
-            at({-INF: 0, -1e30: 0, 0: 0, 1e30: 1e30, INF: INF}),
-            at({-1e30: 0, 0: 0, 1e30: 1e30}, beta=1e10),
+            at(GATE | {0: np.log(2), -60: np.exp(-60)}),
+            at({-1: 0, 0: np.log(2) * 1e-10, 1: 1}, beta=1e10),
         ),
+    ),
+    Case(
+        activations.squareplus,
+        normal,
+        elementwise(squareplus),
+        extremes=(at(GATE | {0: 1, -1e12: 1e-12}),),
+    ),
+    Case(
+        activations.hard_swish,
+        normal,
+        elementwise(lambda x: x * min(max(x + 3, 0), 6) / 6),
+        extremes=(at(GATE | {-3: 0, 3: 3}),),
+    ),
+    *(
+        Case(
+            function,
+            even,
+            gated(gate),
+            options={"axis": axis},
+            extremes=(Extreme((np.array([1.0, 0.0, 1e30, -1e30]),), value, {}),)
+            if axis == -1
+            else (),
+            label=f"axis {axis}",
+        )
+        for function, gate, value in (
+            (activations.glu, special.expit, (1, 0)),
+            (activations.geglu, gelu, (1e30, 0)),
+            (activations.swiglu, swish, (1e30, 0)),
+            (activations.reglu, lambda b: max(b, 0.0), (1e30, 0)),
+        )
+        for axis in (-1, 0)
+    ),
+    Case(
+        activations.softmax,
+        normal,
+        of_kept(kept_softmax),
+        mask=mask,
+        extremes=(Extreme((ROWS,), [[1 / 3] * 3, [1, 0, 0], [0, 0.5, 0.5]]),),
+    ),
+    Case(
+        activations.softmax,
+        normal,
+        of_kept(kept_softmax),
+        options={"axis": 0},
+        label="axis 0",
+    ),
+    Case(
+        activations.log_softmax,
+        normal,
+        of_kept(lambda x, w: special.log_softmax(np.where(w, x, -INF))),
+        extremes=(
+            Extreme(
+                (ROWS[::2],),
+                [[-np.log(3)] * 3, [-1000 - np.log(2), -np.log(2), -np.log(2)]],
+            ),
+        ),
+    ),
+    Case(
+        activations.sparsemax,
+        normal,
+        of_kept(kept_sparsemax),
+        mask=mask,
+        extremes=(Extreme((ROWS,), [[1 / 3] * 3, [1, 0, 0], [0, 0.5, 0.5]]),),
+        cancels=True,
+    ),
+    Case(
+        activations.l2_normalize,
+        normal,
+        l2_normalize,
+        numbers={"eps": (1.0, 1e-4)},
+        extremes=(
+            Extreme(
+                (ROWS,),
+                [[0] * 3, [0.5**0.5, 0, -(0.5**0.5)], [-(3**-0.5), 3**-0.5, 3**-0.5]],
+            ),
+        ),
+    ),
+    Case(
+        activations.l2_normalize,
+        normal,
+        l2_normalize,
+        options={"axis": 0},
+        label="axis 0",
+    ),
+    Case(
+        activations.maxout,
+        even,
+        maxout,
+        options={"pieces": 3},
+        extremes=(Extreme((np.array([0.0, 0, 0, -1e30, 1e30, 0]),), [0, 1e30]),),
+    ),
+    Case(
+        activations.prelu,
+        lambda rng: (*normal(rng), rng.normal(size=5)),
+        prelu,
+        call=lambda x, slope: activations.prelu(x, slope),
+        extremes=(Extreme((np.array([-1e30, 0]), np.array([0.5, 3])), [-5e29, 0]),),
+    ),
+    Case(
+        activations.prelu_init,
+        lambda rng: (np.zeros(3),),
+        lambda x: np.full(3, 0.25),
+        call=lambda x: activations.prelu_init(3) + 0 * x.astype("float32"),
+        dtypes=(),
+    ),
+    Case(
+        activations.snake,
+        lambda rng: (*normal(rng), rng.uniform(0.5, 2, size=5)),
+        snake,
+        call=lambda x, alpha: activations.snake(x, alpha),
+        extremes=(Extreme((np.array([-1e30, 0]), np.array([0.5, 3])), [-1e30, 0]),),
+    ),
+    Case(
+        activations.rrelu,
+        normal,
+        rrelu,
+        numbers={"lower": (0.0, 0.2), "upper": (0.5, 1.0)},
+        call=lambda x, **numbers: activations.rrelu(jax.random.key(KEY), x, **numbers),
+        extremes=(at({0: 0, 1e30: 1e30, INF: INF}),),
+    ),
+    Case(
+        activations.stochastic_gelu,
+        normal,
+        stochastic_gelu,
+        call=lambda x: activations.stochastic_gelu(jax.random.key(KEY), x),
+        dtypes=(),
+        extremes=(at(GATE),),
     ),
 ]
