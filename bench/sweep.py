@@ -1,9 +1,10 @@
 """Models trained per second: the sweep against a Python loop over a jitted whole run.
 
-Reference task R: digits, one hidden layer of 32 units, batches of 64, 200 steps of Adam;
-every model draws its own batches. The loop is the fair peer on a processor: it compiles
-once, traces its numbers, and pays Python only once a model. Both are taken in turn in one
-process, without the time that they compile; the sweep's time includes its evaluations.
+Reference task R: digits, one hidden layer of 32 units, batches of 64, 200 steps of
+Adam; every model draws its own batches. The loop is the fair peer on a processor: it
+compiles once, traces its numbers, and pays Python only once a model. Both are taken in
+turn in one process, without the time that they compile; the sweep's includes its
+evaluations.
 """
 
 import os

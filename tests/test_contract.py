@@ -78,6 +78,9 @@ def test_keeps_the_dtype_and_rounds_once(case: Case, dtype: Any) -> None:
     arrays = cast(samples(case)[0], dtype)
     got = case(*arrays)
     assert got.dtype == dtype
+    function, floats = floats_of(case, arrays)
+    _, backward = jax.vjp(function, *floats)
+    assert all(slope.dtype == dtype for slope in backward(got))
     if dtype in ULP:
         units = ULP[dtype] * (case.ulps if dtype == jnp.float32 else 0.51)
         expected = case.expected(*arrays)

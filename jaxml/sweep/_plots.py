@@ -28,6 +28,20 @@ def plot_sensitivity(record: Record, metric: str, *, title: str = "") -> "Figure
 
     A line for each optimizer, with the functions of its best setting: the mean over
     seeds, and its 95 % interval as a band. It breaks where a model diverged.
+
+    Args:
+        record: Of a run whose points have a `learning_rate`.
+        metric: A column of `record.final`; larger is better.
+        title: Above the picture.
+
+    Example:
+        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
+        >>> points["learning_rate"] = np.array([0.1, 0.1])
+        >>> final = {"valid_accuracy": np.array([0.9, 0.95])}
+        >>> record = Record(points, np.array(["ok", "ok"]), final, np.array([1]), {})
+        >>> figure = plot_sensitivity(record, "valid_accuracy")
+        >>> figure.axes[0].get_xlabel()
+        'learning rate'
     """
     rows = leaderboard(record, metric)
 
@@ -51,6 +65,25 @@ def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
     """The training loss and a metric over the steps, at each optimizer's best setting.
 
     A line is the mean over seeds, its band the range of the seeds.
+
+    Args:
+        record: Of a run.
+        metric: A column of `record.final` and of `record.curves`; larger is better.
+        title: Above the picture.
+
+    Example:
+        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
+        >>> points["learning_rate"] = np.array([0.1, 0.1])
+        >>> final = {"valid_accuracy": np.array([0.9, 0.95])}
+        >>> record = Record(
+        ...     points,
+        ...     np.array(["ok", "ok"]),
+        ...     final,
+        ...     np.array([1]),
+        ...     {"train_loss": np.ones((2, 1)), "valid_accuracy": np.ones((2, 1))},
+        ... )
+        >>> len(plot_curves(record, "valid_accuracy").axes)
+        2
     """
 
     def over_steps(name: str) -> Callable[["Axes", Row, str], None]:

@@ -34,6 +34,14 @@ def leaderboard(
         metric: A column of `record.final`.
         largest: Whether a larger metric is better.
         by: Only the best setting of each combination of these columns; all by default.
+
+    Example:
+        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
+        >>> points["learning_rate"] = np.array([0.1, 0.1])
+        >>> final = {"valid_accuracy": np.array([0.9, 0.95])}
+        >>> record = Record(points, np.array(["ok", "ok"]), final, np.array([1]), {})
+        >>> [row.settings["optimizer"] for row in leaderboard(record, "valid_accuracy")]
+        ['adam', 'sgd']
     """
     names = [name for name in record.points if name != "seed"]
     finished = np.flatnonzero(record.status != "unfinished")

@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from jaxml.sweep._record import Record
 from jaxml.sweep._task import Task
 from jaxml.sweep._train import (
-    MEMBERS,
     Block,
     Functions,
     Programs,
@@ -38,23 +37,35 @@ def run(
 ) -> Record:
     """Trains one model for every point, many at a time, with three compiled programs.
 
-    What becomes of a model depends on its own settings, seed and steps alone. An
-    interrupt ends the run with what is finished.
+    A model depends on its own settings, seed and steps alone. An interrupt ends the run.
 
     Args:
-        task: One model and its data. points: Equally long columns. `optimizer` names
-        one of `optimizers`, and a column
-            of `choices` one of its functions; `seed` is an integer, of which the first
-            parameters and the batches are drawn; all others are numbers.
-        optimizers: By name, point -> an optax gradient transformation. choices: By
-        column and name, functions that the task calls as `point[column]`. steps: How
-        many steps every model takes. batch_size: Examples a step, drawn with
-        replacement; None takes all of them. evaluations: How often the curves are
-        taken, equally far apart. devices: All local ones by default. watch: Called as
-        watch(models done, the record so far) after every chunk of steps.
+        task: One model and its data.
+        points: Equally long columns: names under `optimizer` and in those of `choices`,
+            integers under `seed`, of which all randomness comes, numbers elsewhere.
+        optimizers: By name, point -> an optax gradient transformation.
+        choices: By column and name, functions that the task calls as `point[column]`.
+        steps: How many steps every model takes.
+        batch_size: Examples a step, drawn with replacement; None takes all.
+        evaluations: How often the curves are taken, equally far apart.
+        devices: All local ones by default.
+        watch: Called as watch(models done, record so far) after every chunk of steps.
 
     Raises:
         ValueError: If a column is missing, a name unknown or a size not positive.
+
+    Example:
+        >>> def loss(x, data, point):
+        ...     return jnp.mean((x - data) ** 2)
+        >>> def metrics(*given):
+        ...     return {"loss": loss(*given)}
+        >>> one = Task(
+        ...     lambda *_: jnp.zeros(()), loss, metrics, jnp.ones(8), jnp.ones(8)
+        ... )
+        >>> points = grid(optimizer=["sgd"], rate=[0.1, 1e30], seed=[0])
+        >>> sgd = lambda point: jaxml.optimizers.sgd(point["rate"])
+        >>> run(one, points, optimizers={"sgd": sgd}, steps=3).status.tolist()
+        ['ok', 'diverged']
     """
     choices = {} if choices is None else choices
     _check_sizes(steps=steps, evaluations=evaluations, batch_size=batch_size)
@@ -128,7 +139,7 @@ def _blocks(codes: dict[str, np.ndarray], optimizers: int) -> list[np.ndarray]:
         queues = [own[codes["optimizer"][own] == i] for i in range(optimizers)]
         parts = slices(optimizers)
         count = max(-(-len(q) // (p.stop - p.start)) for q, p in zip(queues, parts))
-        places = np.full((count, MEMBERS), -1)
+        places = np.full((count, parts[-1].stop), -1)
         for queue, part in zip(queues, parts):
             column = places[:, part]
             column.flat[: len(queue)] = queue

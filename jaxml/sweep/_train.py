@@ -6,21 +6,20 @@ are batched over the block; each optimizer updates a static slice of it. Every d
 has a block of its own, and nothing is exchanged between them.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxml._core.types import Tree
 from jaxml.sweep._task import Point, Task
 
-MEMBERS = 64  # of a block: their parameters and batches stay in a core's cache
+MEMBERS = 64  # of a block, if few optimizers share it: they fit a core's cache
+LANES = 16  # a slice of whole vectors: its members' bits do not depend on their place
 
 Functions = Mapping[str, Callable[..., Any]]
 
@@ -46,8 +45,8 @@ class Programs(NamedTuple):
 
 def slices(count: int) -> list[slice]:
     """The members of a block that each of `count` optimizers updates."""
-    edges = np.linspace(0, MEMBERS, count + 1).round().astype(int)
-    return [slice(low, high) for low, high in itertools.pairwise(edges)]
+    width = LANES * max(1, MEMBERS // (LANES * count))
+    return [slice(i * width, (i + 1) * width) for i in range(count)]
 
 
 def compile_programs(

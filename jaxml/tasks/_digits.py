@@ -27,6 +27,11 @@ def digits(*, hidden: int = 32) -> Task:
     Reference:
         Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI Machine
         Learning Repository, 1998, https://doi.org/10.24432/C50P49
+
+    Example:
+        >>> x, y = digits().train
+        >>> x.shape, y.shape
+        ((1437, 64), (1437,))
     """
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -37,9 +42,9 @@ def digits(*, hidden: int = 32) -> Task:
         first, second = jax.random.split(key)
         return {
             "w1": _he(first, PIXELS, hidden),
-            "b1": jnp.zeros(hidden),
+            "b1": jnp.zeros((1, hidden), jnp.float32),
             "w2": _he(second, hidden, CLASSES),
-            "b2": jnp.zeros(CLASSES),
+            "b2": jnp.zeros((1, CLASSES), jnp.float32),
         }
 
     def logits(params: dict[str, Array], x: Array, point: Point) -> Array:
@@ -55,9 +60,10 @@ def digits(*, hidden: int = 32) -> Task:
     ) -> dict[str, Array]:
         x, y = data
         scores = logits(params, x, point)
+        guesses = jnp.argmax(scores, -1).astype(y.dtype)
         return {
             "loss": losses.mean(point["loss"](scores, y)),
-            "accuracy": jnp.mean(jnp.argmax(scores, -1) == y, dtype=jnp.float32),
+            "accuracy": jnp.mean(guesses == y, dtype=jnp.float32),
         }
 
     train, valid = (x[:TRAIN], y[:TRAIN]), (x[TRAIN:], y[TRAIN:])
@@ -66,4 +72,5 @@ def digits(*, hidden: int = 32) -> Task:
 
 def _he(key: Array, inputs: int, outputs: int) -> Array:
     """Weights of variance 2 / inputs, which keep the scale of rectified units."""
-    return jax.random.normal(key, (inputs, outputs)) * np.sqrt(2 / inputs).astype("f4")
+    scale = float(np.sqrt(2 / inputs))
+    return scale * jax.random.normal(key, (inputs, outputs), jnp.float32)
