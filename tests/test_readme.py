@@ -6,7 +6,10 @@ import re
 import jax
 import pytest
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+from bench import readme
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -20,3 +23,7 @@ def test_the_example_runs(example: str) -> None:
         jax.numpy_rank_promotion("allow"),
     ):
         exec(compile(example, "README.md", "exec"), {})
+
+
+def test_every_figure_is_a_line_of_the_results() -> None:
+    assert readme.filled(README) == README, "run python -m bench.readme"

@@ -37,7 +37,8 @@ def run(
 ) -> Record:
     """Trains one model for every point, many at a time, with three compiled programs.
 
-    A model depends on its own settings, seed and steps alone. An interrupt ends the run.
+    A model depends on its own settings, seed and steps alone. An interrupt ends the
+    run.
 
     Args:
         task: One model and its data.
@@ -57,11 +58,9 @@ def run(
     Example:
         >>> def loss(x, data, point):
         ...     return jnp.mean((x - data) ** 2)
-        >>> def metrics(*given):
-        ...     return {"loss": loss(*given)}
-        >>> one = Task(
-        ...     lambda *_: jnp.zeros(()), loss, metrics, jnp.ones(8), jnp.ones(8)
-        ... )
+        >>> report = lambda *given: {"loss": loss(*given)}
+        >>> start = lambda key, point: jnp.zeros(())
+        >>> one = Task(start, loss, report, jnp.ones(8), jnp.ones(8))
         >>> points = grid(optimizer=["sgd"], rate=[0.1, 1e30], seed=[0])
         >>> sgd = lambda point: jaxml.optimizers.sgd(point["rate"])
         >>> run(one, points, optimizers={"sgd": sgd}, steps=3).status.tolist()
