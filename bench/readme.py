@@ -1,4 +1,4 @@
-"""README's figures, written from the last run of each bench: `python -m bench.readme`."""
+"""README's figures, from the last run of each bench: `python -m bench.readme`."""
 
 import itertools
 import json
