@@ -14,6 +14,9 @@ from jaxml.losses._classification import (
     binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
     focal_loss as focal_loss,
 )
+from jaxml.losses._linear import (
+    linear_cross_entropy as linear_cross_entropy,
+)
 from jaxml.losses._regression import (
     squared_error as squared_error,
 )
