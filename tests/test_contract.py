@@ -40,7 +40,8 @@ def is_float(array: Any) -> bool:
 def floats_of(case: Case, arrays: tuple, **keywords: Any) -> tuple[Any, list]:
     """The row as a function of its float arrays alone, and these."""
     arrays = tuple(map(jnp.asarray, arrays))
-    moving = [i for i, a in enumerate(arrays) if is_float(a)]
+    floats = [i for i, a in enumerate(arrays) if is_float(a)]
+    moving = [i for i in floats if i not in case.constant]
 
     def function(*floats: jax.Array) -> jax.Array:
         merged = list(arrays)

@@ -4,6 +4,7 @@ All functions take and return arrays of one float dtype, float32 or wider.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -169,3 +170,18 @@ def one_minus_power(b: Array, t: Array) -> Array:
 def abs_squared(x: Array) -> Array:
     """|x|², real for complex x too."""
     return jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else x * x
+
+
+def _excess_slope(x: Array) -> Array:
+    return jnp.expm1(x)
+
+
+@with_derivatives(_excess_slope)
+def excess(x: Array) -> Array:
+    """eˣ - 1 - x: by its series near 0, where the difference has no digits left."""
+    near = jnp.where(jnp.abs(x) < 0.5, x, 0.0)
+    terms = 18 if x.dtype == jnp.float64 else 9
+    series = jnp.zeros_like(x)
+    for n in range(terms, 1, -1):  # 1/2! + x/3! + x²/4! + ...
+        series = 1 / math.factorial(n) + near * series
+    return jnp.where(jnp.abs(x) < 0.5, near * near * series, jnp.expm1(x) - x)

@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from jaxml._core.checks import refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import promoted, widened
-from jaxml._core.numerics import keep, sech_squared, softplus, tanh, times
+from jaxml._core.numerics import sech_squared, softplus, tanh, times
 from jaxml._core.types import Scalar
+from jaxml.losses._labels import loud
 
 TILE = 512  # rows and classes of a tile: one of float32 is a megabyte
 
@@ -63,16 +64,15 @@ def linear_cross_entropy(
         refuse(ValueError, "linear_cross_entropy", "block", "be positive", block)
     rows = x.reshape(-1, x.shape[-1])
     own = labels.reshape(-1)
+    known = jnp.where((own >= 0) & (own < w.shape[1]), own, -1).astype(jnp.int32)
     wide = widened(x.dtype, w.dtype)
     bias = jnp.zeros(w.shape[1], wide) if bias is None else bias.astype(wide)
-    smoothing, z_loss, softcap = (
-        None if number is None else jnp.asarray(number, wide)
-        for number in (smoothing, z_loss, softcap)
-    )
-    surprise, lse, mean = _surprise(block or TILE, rows, w, bias, own, softcap)
+    cap = None if softcap is None else jnp.asarray(softcap, wide)
+    surprise, lse, mean = _surprise(block or TILE, rows, w, bias, known, cap)
+    smoothing, z_loss = jnp.asarray(smoothing, wide), jnp.asarray(z_loss, wide)
     evenly = times(smoothing, lse - mean)
     loss = times(1 - smoothing, surprise) + evenly + z_loss * lse**2
-    loss = keep(loss, (own >= 0) & (own < w.shape[-1]), jnp.nan)
+    loss = loud(loss, own, w.shape[-1])
     return loss.reshape(labels.shape).astype(promoted(x.dtype, w.dtype))
 
 
@@ -92,8 +92,9 @@ def _spans(count: int, block: int) -> tuple[int, Callable[[Array], _Span]]:
     size = min(block, count)
 
     def span(i: Array) -> _Span:
+        i = jnp.asarray(i, jnp.int32)
         start = jnp.minimum(i * size, count - size)
-        index = start + jnp.arange(size)
+        index = start + jnp.arange(size, dtype=jnp.int32)
         return _Span(start, index, index >= i * size)
 
     return -(-count // size), span
@@ -128,7 +129,7 @@ def _fold(
             top, others, own, total = carry
             columns = span(j)
             z, *_ = _logits(x_tile, columns.of(w, 1), columns.of(bias), softcap)
-            mine, new = (columns.index == y), columns.new[None]
+            mine, new = columns.index[None] == y, columns.new[None]
             rest = jnp.where(new & ~mine, z, -jnp.inf)
             higher = jnp.maximum(top, jnp.max(rest, 1))
             shift = jnp.where(jnp.isinf(higher), 0.0, higher)
@@ -140,7 +141,7 @@ def _fold(
         zeros = jnp.zeros(len(x_tile), bias.dtype)
         start = zeros - jnp.inf, zeros, zeros, zeros
         top, others, own, total = lax.fori_loop(0, tiles, fold, start)
-        rivals = top + jnp.log(others)
+        rivals = top + jnp.log(jnp.where(others > 0, others, 1.0))  # -∞ if none
         of_rows = softplus(rivals - own), jnp.logaddexp(rivals, own), total / classes
         return lax.dynamic_update_slice_in_dim(found, jnp.stack(of_rows), rows.start, 1)
 
@@ -172,7 +173,7 @@ def _backward(block: int, kept: tuple, cotangents: tuple) -> tuple:
         def fold(i: Array, carry: tuple) -> tuple:
             dx, dw_tile, db_tile, dc = carry
             rows = row_span(i)
-            x_tile, mine = rows.of(x), rows.of(labels)[:, None] == columns.index
+            x_tile, mine = rows.of(x), rows.of(labels)[:, None] == columns.index[None]
             lse, for_all, for_own, for_each = jnp.split(rows.of(of_rows), 4, 1)
             z, slope, for_cap = _logits(x_tile, w_tile, bias_tile, softcap)
             dz = jnp.where(mine, for_own, for_all * jnp.exp(z - lse)) + for_each
