@@ -115,7 +115,7 @@ def binary_focal_loss(
 
     Example:
         >>> binary_focal_loss(jnp.zeros(2), jnp.array([1.0, 0.0]), alpha=0.25)
-        Array([0.04332169, 0.12996508], dtype=float32)
+        Array([0.0433217, 0.1299651], dtype=float32)
     """
     yes, no = (focal(odds, jnp.asarray(gamma)) for odds in (-logits, logits))
     if alpha is not None:

@@ -4,12 +4,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxml._core.dtypes import promoted
 from jaxml._core.numerics import keep
+
+
+def known(labels: Array, classes: int) -> Array:
+    """The labels as int32, -1 for what is not a class."""
+    wide = labels.astype(promoted(labels.dtype, jnp.int32))
+    inside = (wide >= 0) & (wide < classes)
+    return jnp.where(inside, wide, -1).astype(jnp.int32)
 
 
 def is_label(labels: Array, scores: Array) -> Array:
     """[*batch classes]: True at the label; nowhere if it is not a class."""
-    return jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
+    classes = scores.shape[-1]
+    return jax.nn.one_hot(known(labels, classes), classes, dtype=bool)
 
 
 def at(labels: Array, scores: Array) -> Array:
@@ -19,4 +28,4 @@ def at(labels: Array, scores: Array) -> Array:
 
 def loud(loss: Array, labels: Array, classes: int) -> Array:
     """The loss, NaN where the label is not a class."""
-    return keep(loss, (labels >= 0) & (labels < classes), jnp.nan)
+    return keep(loss, known(labels, classes) >= 0, jnp.nan)

@@ -18,7 +18,7 @@ from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import promoted, widened
 from jaxml._core.numerics import sech_squared, softplus, tanh, times
 from jaxml._core.types import Scalar
-from jaxml.losses._labels import loud
+from jaxml.losses._labels import known, loud
 
 TILE = 512  # rows and classes of a tile: one of float32 is a megabyte
 
@@ -63,12 +63,11 @@ def linear_cross_entropy(
     if block is not None and block < 1:
         refuse(ValueError, "linear_cross_entropy", "block", "be positive", block)
     rows = x.reshape(-1, x.shape[-1])
-    own = labels.reshape(-1)
-    known = jnp.where((own >= 0) & (own < w.shape[1]), own, -1).astype(jnp.int32)
+    own = known(labels.reshape(-1), w.shape[1])
     wide = widened(x.dtype, w.dtype)
     bias = jnp.zeros(w.shape[1], wide) if bias is None else bias.astype(wide)
     cap = None if softcap is None else jnp.asarray(softcap, wide)
-    surprise, lse, mean = _surprise(block or TILE, rows, w, bias, known, cap)
+    surprise, lse, mean = _surprise(block or TILE, rows, w, bias, own, cap)
     smoothing, z_loss = jnp.asarray(smoothing, wide), jnp.asarray(z_loss, wide)
     evenly = times(smoothing, lse - mean)
     loss = times(1 - smoothing, surprise) + evenly + z_loss * lse**2
