@@ -38,39 +38,39 @@ def _classification(rng: np.random.Generator, rows: int) -> list[dict[str, Any]]
     ours_and_optax = {
         "cross_entropy": (
             lambda z: losses.cross_entropy(z, y),
-            lambda z: optax.softmax_cross_entropy_with_integer_labels(z, y),
+            lambda z: optax.losses.softmax_cross_entropy_with_integer_labels(z, y),
         ),
         "soft_cross_entropy": (
             lambda z: losses.soft_cross_entropy(z, t),
-            lambda z: optax.softmax_cross_entropy(z, t),
+            lambda z: optax.losses.softmax_cross_entropy(z, t),
         ),
         "poly_loss": (
             lambda z: losses.poly_loss(z, y),
-            lambda z: optax.poly_loss_cross_entropy(
+            lambda z: optax.losses.poly_loss_cross_entropy(
                 z, jax.nn.one_hot(y, CLASSES), epsilon=1.0
             ),
         ),
         "focal_loss": (lambda z: losses.focal_loss(z, y), None),
         "kl_divergence": (
             lambda z: losses.kl_divergence(jax.nn.log_softmax(z), log_t),
-            lambda z: optax.kl_divergence_with_log_targets(
+            lambda z: optax.losses.kl_divergence_with_log_targets(
                 jax.nn.log_softmax(z), log_t
             ),
         ),
         "binary_cross_entropy_with_logits": (
             lambda z: losses.binary_cross_entropy_with_logits(z, yes),
-            lambda z: optax.sigmoid_binary_cross_entropy(z, yes),
+            lambda z: optax.losses.sigmoid_binary_cross_entropy(z, yes),
         ),
         "binary_focal_loss": (
             lambda z: losses.binary_focal_loss(z, yes),
-            lambda z: optax.sigmoid_focal_loss(z, yes),
+            lambda z: optax.losses.sigmoid_focal_loss(z, yes),
         ),
         "multiclass_hinge_loss": (
             lambda z: losses.multiclass_hinge_loss(z, y),
-            lambda z: optax.multiclass_hinge_loss(z, y),
+            lambda z: optax.losses.multiclass_hinge_loss(z, y),
         ),
     }
-    return [_compared(name, *pair, z) for name, pair in ours_and_optax.items()]
+    return [_compared(name, *pair, z) for name, pair in ours_and_optax.losses.items()]
 
 
 def _regression(rng: np.random.Generator) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _regression(rng: np.random.Generator) -> dict[str, Any]:
     return _compared(
         "huber_loss",
         lambda x: losses.huber_loss(x, jnp.zeros_like(x)),
-        lambda x: optax.huber_loss(x, jnp.zeros_like(x)),
+        lambda x: optax.losses.huber_loss(x, jnp.zeros_like(x)),
         x,
     )
 
@@ -108,7 +108,7 @@ def _head(rng: np.random.Generator, shrink: int) -> list[dict[str, Any]]:
         return jnp.mean(losses.linear_cross_entropy(x, w, y))
 
     def dense(x: jax.Array, w: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(x @ w, y))
+        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(x @ w, y))
 
     rows = []
     for size in (HEAD, LARGE):
