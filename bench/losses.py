@@ -70,7 +70,7 @@ def _classification(rng: np.random.Generator, rows: int) -> list[dict[str, Any]]
             lambda z: optax.losses.multiclass_hinge_loss(z, y),
         ),
     }
-    return [_compared(name, *pair, z) for name, pair in ours_and_optax.losses.items()]
+    return [_compared(name, *pair, z) for name, pair in ours_and_optax.items()]
 
 
 def _regression(rng: np.random.Generator) -> dict[str, Any]:
@@ -108,7 +108,8 @@ def _head(rng: np.random.Generator, shrink: int) -> list[dict[str, Any]]:
         return jnp.mean(losses.linear_cross_entropy(x, w, y))
 
     def dense(x: jax.Array, w: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(x @ w, y))
+        each = optax.losses.softmax_cross_entropy_with_integer_labels(x @ w, y)
+        return jnp.mean(each)
 
     rows = []
     for size in (HEAD, LARGE):
