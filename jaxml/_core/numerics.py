@@ -20,6 +20,11 @@ def keep(x: Array, where: Array | None, otherwise: float = 0.0) -> Array:
     return x if where is None else jnp.where(where, x, otherwise)
 
 
+def difference(x: Array, y: Array) -> Array:
+    """x - y, and 0 where they are equal, at infinity too."""
+    return jnp.where(x == y, 0.0, x - y)
+
+
 def safe_divide(x: Array, y: Array) -> Array:
     """x / y; where y = 0, 0 with all derivatives 0."""
     return jnp.where(y == 0, 0.0, x / jnp.where(y == 0, 1.0, y))

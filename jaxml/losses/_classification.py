@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import (
+    difference,
     keep,
     log_softmax,
     logsumexp,
-    safe_divide,
     sigmoid,
     softplus,
     times,
@@ -52,11 +52,11 @@ def cross_entropy(
         >>> cross_entropy(jnp.zeros((2, 4)), jnp.array([1, -100]))
         Array([1.3862944,       nan], dtype=float32)
     """
-    surprise = -log_softmax(logits, where=where)
-    kept = jnp.ones_like(logits) if where is None else where.astype(logits.dtype)
-    spread = safe_divide(kept, jnp.sum(kept, -1, keepdims=True))
-    evenly = jnp.sum(times(smoothing * spread, surprise), -1)
-    loss = times(1 - smoothing, at(labels, surprise)) + evenly
+    surprise = softplus(_log_odds_against(labels, logits, where))
+    own = at(labels, keep(logits, where))
+    mean = _mean_of_kept(logits, where)
+    evenly = surprise + difference(own, mean)  # lse - z, averaged over the classes
+    loss = times(1 - smoothing, surprise) + times(smoothing, evenly)
     return _settled(loss, labels, logits, where)
 
 
@@ -211,6 +211,13 @@ def smooth_labels(
         Array([0.75, 0.25], dtype=float32)
     """
     return (1 - smoothing) * targets + smoothing / targets.shape[-1]
+
+
+def _mean_of_kept(scores: Array, where: Array | None) -> Array:
+    if where is None:
+        return jnp.mean(scores, -1)
+    count = jnp.sum(where, -1, dtype=scores.dtype)
+    return jnp.sum(keep(scores, where), -1) / jnp.maximum(count, 1)
 
 
 def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> Array:

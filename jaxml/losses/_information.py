@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import excess, keep, softplus, times
+from jaxml._core.numerics import difference, excess, keep, softplus, times
 from jaxml.losses._labels import at, loud
 
 
@@ -74,7 +74,9 @@ def kl_divergence(
         Array(0.6931472, dtype=float32)
     """
     log_q, log_p = keep(log_q, where, -jnp.inf), keep(log_p, where, -jnp.inf)
-    return jnp.sum(_loss_of(jnp.exp(log_p), jnp.exp(log_q), _gap(log_q, log_p)), -1)
+    return jnp.sum(
+        _loss_of(jnp.exp(log_p), jnp.exp(log_q), difference(log_q, log_p)), -1
+    )
 
 
 @compiled()
@@ -107,7 +109,7 @@ def js_divergence(
         Array(0.6931472, dtype=float32)
     """
     log_q, log_p = keep(log_q, where, -jnp.inf), keep(log_p, where, -jnp.inf)
-    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), _gap(log_q, log_p)
+    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), difference(log_q, log_p)
     mean = (p + q) / 2
     from_p = _loss_of(p, mean, _log_mean_ratio(gap))
     from_q = _loss_of(q, mean, _log_mean_ratio(-gap))
@@ -138,11 +140,6 @@ def nll_loss(
         Array([1.3862944], dtype=float32)
     """
     return loud(-at(labels, log_p), labels, log_p.shape[-1])
-
-
-def _gap(log_q: Array, log_p: Array) -> Array:
-    """log q - log p, and 0 where both are -∞."""
-    return jnp.where(log_q == log_p, 0.0, log_q - log_p)
 
 
 def _loss_of(p: Array, q: Array, u: Array) -> Array:
