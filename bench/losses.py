@@ -26,75 +26,129 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="an eighth of the sizes")
     shrink = 8 if parser.parse_args().small else 1
     rng = np.random.default_rng(0)
-    measure.record("losses", [*_classification(rng, ROWS // shrink), _regression(rng)])
+    measure.record("losses", _elementwise_and_rows(rng, ROWS // shrink))
     measure.record("linear", [*_head(rng, shrink)])
 
 
-def _classification(rng: np.random.Generator, rows: int) -> list[dict[str, Any]]:
-    z = jnp.asarray(rng.normal(size=(rows, CLASSES)), jnp.float32)
-    y = jnp.asarray(rng.integers(0, CLASSES, rows))
-    t = jax.nn.softmax(jnp.asarray(rng.normal(size=z.shape), jnp.float32))
-    log_t, yes = jnp.log(t), (t > 1 / CLASSES).astype(jnp.float32)
-    ours_and_optax = {
+def _elementwise_and_rows(rng: np.random.Generator, rows: int) -> list[dict[str, Any]]:
+    z = rng.normal(size=(rows, CLASSES)).astype(np.float32)
+    y = rng.integers(0, CLASSES, rows).astype(np.int32)
+    t = rng.dirichlet(np.ones(CLASSES), rows).astype(np.float32)
+    yes, log_t, zeros = (
+        (t > 1 / CLASSES).astype(np.float32),
+        np.log(t),
+        np.zeros_like(z),
+    )
+    peers, log_q = optax.losses, jax.nn.log_softmax
+    # ours, optax's, and the name and arguments of PyTorch's
+    compared = {
         "cross_entropy": (
             lambda z: losses.cross_entropy(z, y),
-            lambda z: optax.losses.softmax_cross_entropy_with_integer_labels(z, y),
+            lambda z: peers.softmax_cross_entropy_with_integer_labels(z, y),
+            ("cross_entropy", y.astype(np.int64)),
         ),
         "soft_cross_entropy": (
             lambda z: losses.soft_cross_entropy(z, t),
-            lambda z: optax.losses.softmax_cross_entropy(z, t),
+            lambda z: peers.softmax_cross_entropy(z, t),
+            ("cross_entropy", t),
         ),
+        "kl_divergence": (
+            lambda z: losses.kl_divergence(log_q(z), log_t),
+            lambda z: peers.kl_divergence_with_log_targets(log_q(z), log_t),
+            None,
+        ),
+        "focal_loss": (lambda z: losses.focal_loss(z, y), None, None),
         "poly_loss": (
             lambda z: losses.poly_loss(z, y),
-            lambda z: optax.losses.poly_loss_cross_entropy(
-                z, jax.nn.one_hot(y, CLASSES), epsilon=1.0
-            ),
-        ),
-        "focal_loss": (lambda z: losses.focal_loss(z, y), None),
-        "kl_divergence": (
-            lambda z: losses.kl_divergence(jax.nn.log_softmax(z), log_t),
-            lambda z: optax.losses.kl_divergence_with_log_targets(
-                jax.nn.log_softmax(z), log_t
-            ),
+            lambda z: peers.poly_loss_cross_entropy(z, jax.nn.one_hot(y, CLASSES)),
+            None,
         ),
         "binary_cross_entropy_with_logits": (
             lambda z: losses.binary_cross_entropy_with_logits(z, yes),
-            lambda z: optax.losses.sigmoid_binary_cross_entropy(z, yes),
+            lambda z: peers.sigmoid_binary_cross_entropy(z, yes),
+            ("binary_cross_entropy_with_logits", yes),
         ),
         "binary_focal_loss": (
             lambda z: losses.binary_focal_loss(z, yes),
-            lambda z: optax.losses.sigmoid_focal_loss(z, yes),
+            lambda z: peers.sigmoid_focal_loss(z, yes),
+            None,
         ),
         "multiclass_hinge_loss": (
             lambda z: losses.multiclass_hinge_loss(z, y),
-            lambda z: optax.losses.multiclass_hinge_loss(z, y),
+            lambda z: peers.multiclass_hinge_loss(z, y),
+            None,
+        ),
+        "multi_margin_loss": (
+            lambda z: losses.multi_margin_loss(z, y),
+            None,
+            ("multi_margin_loss", y.astype(np.int64)),
+        ),
+        "multilabel_margin_loss": (
+            lambda z: losses.multilabel_margin_loss(z, yes),
+            None,
+            None,
+        ),
+        "squared_error": (
+            lambda z: losses.squared_error(z, zeros),
+            lambda z: peers.squared_error(z, zeros),
+            ("mse_loss", zeros),
+        ),
+        "huber_loss": (
+            lambda z: losses.huber_loss(z, zeros),
+            lambda z: peers.huber_loss(z, zeros),
+            ("huber_loss", zeros),
+        ),
+        "log_cosh_loss": (
+            lambda z: losses.log_cosh_loss(z, zeros),
+            lambda z: peers.log_cosh(z, zeros),
+            None,
+        ),
+        "cosine_distance": (
+            lambda z: losses.cosine_distance(z, t),
+            lambda z: peers.cosine_distance(z, t),
+            None,
         ),
     }
-    return [_compared(name, *pair, z) for name, pair in ours_and_optax.items()]
+    return [_compared(name, *peers_, z) for name, peers_ in compared.items()]
 
 
-def _regression(rng: np.random.Generator) -> dict[str, Any]:
-    x = jnp.asarray(rng.normal(size=(ROWS, CLASSES)), jnp.float32)
-    return _compared(
-        "huber_loss",
-        lambda x: losses.huber_loss(x, jnp.zeros_like(x)),
-        lambda x: optax.losses.huber_loss(x, jnp.zeros_like(x)),
-        x,
-    )
-
-
-def _compared(name: str, ours: Any, peer: Any, z: jax.Array) -> dict[str, Any]:
+def _compared(
+    name: str, ours: Any, peer: Any, torchs: tuple | None, z: np.ndarray
+) -> dict[str, Any]:
+    logits = jnp.asarray(z)
     programs = {"ours": _gradient(ours)} | ({"optax": _gradient(peer)} if peer else {})
-    seconds = measure.paired({k: lambda f=f: f(z) for k, f in programs.items()})
-    held = {k: measure.temporaries(f, z) / 2**20 for k, f in programs.items()}
-    return {
-        "loss": name,
-        "ours_ms": 1e3 * seconds["ours"],
-        "optax_ms": 1e3 * seconds["optax"] if peer else "-",
-        "ratio": seconds["ours"] / seconds["optax"] if peer else "-",
-        "ours_MiB": held["ours"],
-        "optax_MiB": held.get("optax", "-"),
-    }
+    runs = {k: lambda f=f: f(logits) for k, f in programs.items()}
+    runs |= _torch_gradient(*torchs, z) if torchs else {}
+    seconds = measure.paired(runs, repeats=9)
+    row: dict[str, Any] = {"loss": name}
+    for peer in ("ours", "optax", "torch"):
+        row[f"{peer}_ms"] = 1e3 * seconds[peer] if peer in seconds else "-"
+    for peer in ("optax", "torch"):
+        known = peer in seconds
+        row[f"to_{peer}"] = seconds["ours"] / seconds[peer] if known else "-"
+    for peer in ("ours", "optax"):
+        program = programs.get(peer)
+        held = measure.temporaries(program, logits) / 2**20 if program else "-"
+        row[f"{peer}_MiB"] = held
+    return row
+
+
+def _torch_gradient(
+    name: str, target: np.ndarray, z: np.ndarray
+) -> dict[str, Callable]:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return {}
+    loss, logits = getattr(torch.nn.functional, name), torch.from_numpy(z.copy())
+    wanted = torch.from_numpy(target)
+    logits.requires_grad_()
+
+    def run() -> None:
+        loss(logits, wanted).backward()
+        logits.grad = None
+
+    return {"torch": run}
 
 
 def _gradient(loss: Callable[..., jax.Array]) -> Callable[..., Any]:

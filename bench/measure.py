@@ -56,7 +56,7 @@ def record(bench: str, rows: list[dict[str, Any]]) -> None:
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": device(),
         "jax": jax.__version__,
-        "jaxml": metadata.version("jaxml"),
+        "optax": metadata.version("optax"),
         "bench": bench,
     }
     RESULTS.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from bench.measure import RESULTS, shown
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- figures: python -m bench.readme -->\n", "<!-- end of figures -->"
-STAMP = ("time", "device", "jax", "jaxml", "bench")
+STAMP = ("time", "device", "jax", "optax", "bench")
 
 
 def figures() -> str:
