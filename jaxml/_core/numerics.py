@@ -124,14 +124,25 @@ def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _logsumexp(x: Array, axis: int) -> Array:
-    _, log_total = _below_max(x, axis)
-    return jnp.squeeze(jnp.max(x, axis, keepdims=True) + log_total, axis)
+    top = _finite(jnp.max(x, axis, keepdims=True))
+    total = jnp.sum(jnp.exp(x - top), axis)
+    nothing = total == 0
+    log_total = jnp.log(jnp.where(nothing, 1.0, total))
+    return jnp.where(nothing, -jnp.inf, jnp.squeeze(top, axis) + log_total)
 
 
 @_logsumexp.defjvp
 def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
     (x,), (dx,) = primals, tangents
-    return _logsumexp(x, axis), jnp.sum(jnp.exp(_log_softmax(x, axis)) * dx, axis)
+    total = _logsumexp(x, axis)
+    whole = jnp.expand_dims(total, axis)
+    share = jnp.exp(x - _finite(whole))
+    share = jnp.where(whole == jnp.inf, (x == whole).astype(x.dtype), share)
+    return total, jnp.sum(share * dx, axis)
+
+
+def _finite(x: Array) -> Array:
+    return jnp.where(jnp.isinf(x), 0.0, x)
 
 
 def _below_max(x: Array, axis: int) -> tuple[Array, Array]:

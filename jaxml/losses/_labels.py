@@ -23,7 +23,11 @@ def is_label(labels: Array, scores: Array) -> Array:
 
 def at(labels: Array, scores: Array) -> Array:
     """The score of the label, 0 where it is not a class."""
-    return jnp.sum(jnp.where(is_label(labels, scores), scores, 0.0), -1)
+    classes = scores.shape[-1]
+    index = known(labels, classes)
+    index = jnp.where(index < 0, classes, index)[..., None]  # beyond the last, not -1
+    own = jnp.take_along_axis(scores, index, -1, mode="fill", fill_value=0.0)
+    return jnp.squeeze(own, -1)
 
 
 def loud(loss: Array, labels: Array, classes: int) -> Array:
