@@ -241,9 +241,10 @@ def adabelief(
         return rate, eps_root, *corrected(t, b1, b2, eps)
 
     def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        rate, eps_root, b1, b2, factor, eps = numbers
+        rate, eps_root, b1, (kept, new), factor, eps = numbers
         mu = ema(b1, mu, g)
-        nu = ema(b2, nu, abs_squared(g - mu)) + eps_root
+        # Summed in this order, v is written in place; ε₀ last costs XLA a copy of it.
+        nu = kept * nu + (new * abs_squared(g - mu) + eps_root)
         return safe_divide(-rate * factor * mu, sqrt(nu) + eps), mu, nu
 
     return transformation(
