@@ -128,10 +128,11 @@ def _focal_slope(odds: Array, gamma: Array) -> Array:
     return _doubt(odds, gamma) * near
 
 
-@with_derivatives(
-    _focal_slope,
-    lambda odds, gamma: -times(softplus(-odds), focal(odds, gamma)),
-)
+def _focal_slope_of_gamma(odds: Array, gamma: Array) -> Array:
+    return -times(softplus(-odds), focal(odds, gamma))
+
+
+@with_derivatives(_focal_slope, _focal_slope_of_gamma)
 def focal(odds: Array, gamma: Array) -> Array:
     """-(1 - p)^γ log p, of the log-odds against p."""
     return times(_doubt(odds, gamma), softplus(odds))

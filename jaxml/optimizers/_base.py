@@ -19,6 +19,7 @@ import optax
 from jax import Array
 
 from jaxml._core.checks import check_range, refuse
+from jaxml._core.dtypes import widened as widest
 from jaxml._core.numerics import one_minus_power
 from jaxml._core.types import Scalar, Schedule, Tree
 
@@ -149,9 +150,7 @@ def check_floats(name: str, argument: str, tree: Tree) -> None:
 
 def wide(*dtypes: Any) -> Any:
     """The real dtype, float32 or wider, in which arrays of these are worked on."""
-    reals = [jnp.finfo(dtype).dtype for dtype in dtypes]
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(jnp.float32, *reals)
+    return widest(*(jnp.finfo(dtype).dtype for dtype in dtypes))
 
 
 def widened(leaf: Array, real: Any) -> Array:
