@@ -49,14 +49,14 @@ def record(bench: str, rows: list[dict[str, Any]]) -> None:
     for column in rows[0]:
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
+        table.add_row(*(shown(value) for value in row.values()))
     Console(width=max(100, 18 * len(rows[0]))).print(table)
 
     stamp = {
-        "date": datetime.date.today().isoformat(),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": device(),
         "jax": jax.__version__,
-        "jaxml": metadata.version("jaxml"),
+        "optax": metadata.version("optax"),
         "bench": bench,
     }
     RESULTS.mkdir(exist_ok=True)
@@ -75,5 +75,6 @@ def device() -> str:
     return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Three digits of a float, anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -40,7 +40,8 @@ def is_float(array: Any) -> bool:
 def floats_of(case: Case, arrays: tuple, **keywords: Any) -> tuple[Any, list]:
     """The row as a function of its float arrays alone, and these."""
     arrays = tuple(map(jnp.asarray, arrays))
-    moving = [i for i, a in enumerate(arrays) if is_float(a)]
+    floats = [i for i, a in enumerate(arrays) if is_float(a)]
+    moving = [i for i in floats if i not in case.constant]
 
     def function(*floats: jax.Array) -> jax.Array:
         merged = list(arrays)
@@ -78,6 +79,9 @@ def test_keeps_the_dtype_and_rounds_once(case: Case, dtype: Any) -> None:
     arrays = cast(samples(case)[0], dtype)
     got = case(*arrays)
     assert got.dtype == dtype
+    function, floats = floats_of(case, arrays)
+    _, backward = jax.vjp(function, *floats)
+    assert all(slope.dtype == dtype for slope in backward(got))
     if dtype in ULP:
         units = ULP[dtype] * (case.ulps if dtype == jnp.float32 else 0.51)
         expected = case.expected(*arrays)
@@ -113,11 +117,9 @@ def test_the_gradient_is_the_derivative_twice(case: Case) -> None:
             return sum(jnp.sum(x * y) for x, y in zip(xs, ys))
 
         gradient = jax.grad(total)
-        first = (
-            along(total),
-            jax.jvp(total, (floats,), (v,))[1],
-            dot(gradient(floats), v),
-        )
+        reverse = dot(gradient(floats), v)
+        forward = jax.jvp(total, (floats,), (v,))[1] if case.forward else reverse
+        first = along(total), forward, reverse
         slope = lambda xs: dot(gradient(xs), w)  # noqa: E731
         second = along(slope), jax.jvp(slope, (floats,), (v,))[1]
         return first, second, dot(jax.grad(slope)(floats), v)

@@ -2,11 +2,15 @@
 
 import doctest
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from test_architecture import CHAPTERS, PUBLIC
+
+import jaxml
 
 FUNCTIONS = [
     (chapter, name)
@@ -18,7 +22,8 @@ FUNCTIONS = [
 @pytest.mark.parametrize(("chapter", "name"), FUNCTIONS)
 def test_the_example_runs(chapter: str, name: str) -> None:
     function = getattr(CHAPTERS[chapter], name)
-    names = {"jax": jax, "jnp": jnp, **vars(CHAPTERS[chapter])}
+    names = {"jax": jax, "jnp": jnp, "np": np, "jaxml": jaxml}
+    names |= vars(CHAPTERS[chapter])
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     with jax.enable_x64(False):
         for test in doctest.DocTestFinder().find(function, name, globs=names):
@@ -36,4 +41,5 @@ def test_the_docstring_is_complete(chapter: str, name: str) -> None:
     assert len(text.splitlines()) <= 30
     for argument in inspect.signature(function).parameters:
         if argument != "where":
-            assert f"\n    {argument}: " in text, f"{argument} is not explained"
+            explained = re.search(rf"\n    \**{argument}: ", text)
+            assert explained, f"{argument} is not explained"

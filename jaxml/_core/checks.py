@@ -12,8 +12,6 @@ import jax
 from beartype.door import is_bearable
 from jaxtyping import AbstractArray, jaxtyped
 
-from jaxml._core.types import Scalar
-
 _KINDS = {
     "Float": "a float array",
     "Int": "an integer array",
@@ -106,7 +104,7 @@ def _is_traceable(leaf: object) -> bool:
 
 
 def _rule(annotation: object) -> str:
-    if annotation == Scalar:
+    if float in typing.get_args(annotation):  # a Scalar, or None
         return "a number"
     if _is_array(annotation):
         kind = _KINDS[annotation.__name__.split("[")[0]]

@@ -14,25 +14,26 @@ import jax.numpy as jnp
 
 from jaxml._core.checks import check_signature, check_traceable
 from jaxml._core.derivatives import with_derivatives
+from jaxml._core.dtypes import promoted, widened
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def compiled(
-    *, static: tuple[str, ...] = (), widened: bool = True
+    *, static: tuple[str, ...] = (), widen: bool = True
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compiles a function, its signature checked, its arithmetic in f32 or wider.
 
     `static` names the arguments that are structure (an axis, a count); every other
     number is traced. float16 and bfloat16 arguments are widened, and the result is
-    rounded once; with `widened=False` the function sees to that itself.
+    rounded once; with `widen=False` the function sees to that itself.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
         formula = _by_position(function)
-        if widened:
+        if widen:
             formula = _rounded(_widened(formula, signature), signature)
         return _program(function, formula, static)
 
@@ -101,7 +102,7 @@ def _widened(function: Callable, signature: inspect.Signature) -> Callable[..., 
     """`function`, with its numbers and float arrays in one dtype, f32 or wider."""
 
     def run(*values: Any) -> Any:
-        wide = _promoted(_float_dtype(signature, values), jnp.float32)
+        wide = widened(_float_dtype(signature, values))
         numbers = _are_numbers(signature)
         return function(*(_cast(v, wide, n) for v, n in zip(values, numbers)))
 
@@ -125,14 +126,9 @@ def _are_numbers(signature: inspect.Signature) -> list[bool]:
 def _float_dtype(signature: inspect.Signature, values: tuple) -> Any:
     """What the float arrays among `values` promote to; numbers have no say."""
     arrays = [v for v, number in zip(values, _are_numbers(signature)) if not number]
-    return _promoted(
+    return promoted(
         *(leaf.dtype for leaf in jax.tree.leaves(arrays) if _is_float(leaf))
     )
-
-
-def _promoted(*dtypes: Any) -> Any:
-    with jax.numpy_dtype_promotion("standard"):
-        return functools.reduce(jnp.promote_types, dtypes)
 
 
 def _cast(tree: Any, dtype: Any, integers_too: bool = False) -> Any:

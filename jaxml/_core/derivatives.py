@@ -31,13 +31,16 @@ def with_derivatives(*partials: Callable[..., Any]) -> Callable[[Callable], Call
                 i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)
             ]
 
+            result = value(*primals)
+            cast = functools.partial(jnp.asarray, dtype=result.dtype)
+
             @functools.partial(jax.checkpoint, prevent_cse=False)
             def slope(primals: tuple, tangents: list) -> Any:
                 slopes = (partials[i](*primals) for i in moving)
-                terms = (d * t.astype(d.dtype) for d, t in zip(slopes, tangents))
+                terms = (cast(d) * cast(t) for d, t in zip(slopes, tangents))
                 return functools.reduce(jnp.add, terms)
 
-            return value(*primals), slope(primals, [tangents[i] for i in moving])
+            return result, slope(primals, [tangents[i] for i in moving])
 
         value.defjvp(rule, symbolic_zeros=True)
         return value

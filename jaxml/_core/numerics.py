@@ -4,6 +4,7 @@ All functions take and return arrays of one float dtype, float32 or wider.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,11 @@ from jaxml._core.normal import normal_pdf as normal_pdf
 def keep(x: Array, where: Array | None, otherwise: float = 0.0) -> Array:
     """`x` where `where` holds; elsewhere `otherwise`, with derivative 0."""
     return x if where is None else jnp.where(where, x, otherwise)
+
+
+def difference(x: Array, y: Array) -> Array:
+    """x - y, and 0 where they are equal, at infinity too."""
+    return jnp.where(x == y, 0.0, x - y)
 
 
 def safe_divide(x: Array, y: Array) -> Array:
@@ -70,14 +76,25 @@ def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _logsumexp(x: Array, axis: int) -> Array:
-    _, log_total = _below_max(x, axis)
-    return jnp.squeeze(jnp.max(x, axis, keepdims=True) + log_total, axis)
+    top = _finite(jnp.max(x, axis, keepdims=True))
+    total = jnp.sum(jnp.exp(x - top), axis)
+    nothing = total == 0
+    log_total = jnp.log(jnp.where(nothing, 1.0, total))
+    return jnp.where(nothing, -jnp.inf, jnp.squeeze(top, axis) + log_total)
 
 
 @_logsumexp.defjvp
 def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
     (x,), (dx,) = primals, tangents
-    return _logsumexp(x, axis), jnp.sum(jnp.exp(_log_softmax(x, axis)) * dx, axis)
+    total = _logsumexp(x, axis)
+    whole = jnp.expand_dims(total, axis)
+    share = jnp.exp(x - _finite(whole))
+    share = jnp.where(whole == jnp.inf, (x == whole).astype(x.dtype), share)
+    return total, jnp.sum(share * dx, axis)
+
+
+def _finite(x: Array) -> Array:
+    return jnp.where(jnp.isinf(x), 0.0, x)
 
 
 def _below_max(x: Array, axis: int) -> tuple[Array, Array]:
@@ -121,3 +138,18 @@ def one_minus_power(b: Array, t: Array) -> Array:
 def abs_squared(x: Array) -> Array:
     """|x|², real for complex x too."""
     return jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else x * x
+
+
+def _excess_slope(x: Array) -> Array:
+    return jnp.expm1(x)
+
+
+@with_derivatives(_excess_slope)
+def excess(x: Array) -> Array:
+    """eˣ - 1 - x: by its series near 0, where the difference has no digits left."""
+    near = jnp.where(jnp.abs(x) < 0.5, x, 0.0)
+    terms = 18 if x.dtype == jnp.float64 else 9
+    series = jnp.zeros_like(x)
+    for n in range(terms, 1, -1):  # 1/2! + x/3! + x²/4! + ...
+        series = 1 / math.factorial(n) + near * series
+    return jnp.where(jnp.abs(x) < 0.5, near * near * series, jnp.expm1(x) - x)

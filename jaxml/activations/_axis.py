@@ -166,7 +166,7 @@ def _(primals: tuple, tangents: tuple) -> tuple:
     return y, moved - support * mean
 
 
-@compiled(static=("axis",), widened=False)
+@compiled(static=("axis",), widen=False)
 def l2_normalize(
     x: Float[Array, "*shape"], *, axis: int = -1, eps: Scalar = 1e-12
 ) -> Float[Array, "*shape"]:

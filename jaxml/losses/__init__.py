@@ -8,14 +8,50 @@ under False in `where` may be anything: it changes neither a value nor a gradien
 from jaxml.losses._reduce import (
     mean as mean,
 )
+from jaxml.losses._information import (
+    entropy as entropy,
+    kl_divergence as kl_divergence,
+    js_divergence as js_divergence,
+    nll_loss as nll_loss,
+)
 from jaxml.losses._classification import (
     cross_entropy as cross_entropy,
     soft_cross_entropy as soft_cross_entropy,
-    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+    smooth_labels as smooth_labels,
     focal_loss as focal_loss,
+    poly_loss as poly_loss,
+    generalized_cross_entropy as generalized_cross_entropy,
+)
+from jaxml.losses._linear import (
+    linear_cross_entropy as linear_cross_entropy,
+)
+from jaxml.losses._binary import (
+    binary_cross_entropy as binary_cross_entropy,
+    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+    binary_focal_loss as binary_focal_loss,
+)
+from jaxml.losses._margin import (
+    hinge_loss as hinge_loss,
+    squared_hinge_loss as squared_hinge_loss,
+    logistic_loss as logistic_loss,
+    perceptron_loss as perceptron_loss,
+    multiclass_hinge_loss as multiclass_hinge_loss,
+    multi_margin_loss as multi_margin_loss,
+    multilabel_margin_loss as multilabel_margin_loss,
+    multilabel_soft_margin_loss as multilabel_soft_margin_loss,
 )
 from jaxml.losses._regression import (
     squared_error as squared_error,
+    absolute_error as absolute_error,
+    huber_loss as huber_loss,
+    smooth_l1_loss as smooth_l1_loss,
+    log_cosh_loss as log_cosh_loss,
+    quantile_loss as quantile_loss,
+    poisson_nll_loss as poisson_nll_loss,
+    gaussian_nll_loss as gaussian_nll_loss,
+    cosine_distance as cosine_distance,
+    squared_log_error as squared_log_error,
+    absolute_percentage_error as absolute_percentage_error,
 )
 from jaxml.losses._pairs import (
     triplet_loss as triplet_loss,

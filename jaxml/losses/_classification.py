@@ -1,26 +1,27 @@
 """Classification: scores of classes against labels or target distributions.
 
-The event is the last axis, the classes; binary losses are elementwise. `where` keeps
-classes: one that is left out has probability 0. An integer label outside [0, classes)
-gives NaN for that example alone. A row of which nothing is kept costs 0.
+The event is the last axis, the classes. `where` keeps classes: one that is left out has
+probability 0. An integer label outside [0, classes) gives NaN for that example alone. A
+row of which nothing is kept costs 0.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jaxml._core.compiled import compiled, elementwise
+from jaxml._core.compiled import compiled
 from jaxml._core.numerics import (
+    difference,
     keep,
     log_softmax,
     logsumexp,
-    safe_divide,
     sigmoid,
     softplus,
     times,
 )
 from jaxml._core.types import Scalar
+from jaxml.losses._binary import focal
+from jaxml.losses._labels import at, is_label, loud
 
 
 @compiled()
@@ -51,12 +52,12 @@ def cross_entropy(
         >>> cross_entropy(jnp.zeros((2, 4)), jnp.array([1, -100]))
         Array([1.3862944,       nan], dtype=float32)
     """
-    surprise = -log_softmax(logits, where=where)
-    kept = jnp.ones_like(logits) if where is None else where.astype(logits.dtype)
-    spread = safe_divide(kept, jnp.sum(kept, -1, keepdims=True))
-    evenly = jnp.sum(times(smoothing * spread, surprise), -1)
-    loss = times(1 - smoothing, _at(labels, surprise)) + evenly
-    return _of_classes(loss, labels, logits, where)
+    surprise = softplus(_log_odds_against(labels, logits, where))
+    own = at(labels, keep(logits, where))
+    mean = _mean_of_kept(logits, where)
+    evenly = surprise + difference(own, mean)  # lse - z, averaged over the classes
+    loss = times(1 - smoothing, surprise) + times(smoothing, evenly)
+    return _settled(loss, labels, logits, where)
 
 
 @compiled()
@@ -93,41 +94,6 @@ def soft_cross_entropy(
     return jnp.sum(times(keep(targets, where), surprise), -1)
 
 
-@elementwise(
-    lambda x, t, w: times(1 - t, sigmoid(x)) - times(w * t, sigmoid(-x)),
-    lambda x, t, w: (w - 1) * softplus(-x) - x,
-    lambda x, t, w: times(t, softplus(-x)),
-)
-def binary_cross_entropy_with_logits(
-    logits: Float[Array, "*shape"],
-    targets: Float[Array, "*shape"],
-    *,
-    pos_weight: Scalar = 1.0,
-) -> Float[Array, "*shape"]:
-    """The nats that a yes or no costs under the predicted probability, per element.
-
-        loss = -[w t log p + (1 - t) log(1 - p)]    with p = σ(logits)
-
-    For one class against another, or for many labels that do not exclude each other. An
-    infinite logit that agrees with its target costs 0.
-
-    Args:
-        logits: Scores in log-odds.
-        targets: t in [0, 1], the probability of yes.
-        pos_weight: w > 0, how much more a missed yes costs than a missed no.
-
-    Reference:
-        Good, Rational decisions, J. Royal Statistical Society B 14(1), 1952,
-        https://doi.org/10.1111/j.2517-6161.1952.tb00104.x
-
-    Example:
-        >>> binary_cross_entropy_with_logits(jnp.array([0.0, jnp.inf]), jnp.ones(2))
-        Array([0.6931472, 0.       ], dtype=float32)
-    """
-    yes, no = softplus(-logits), softplus(logits)
-    return times(pos_weight * targets, yes) + times(1 - targets, no)
-
-
 @compiled()
 def focal_loss(
     logits: Float[Array, "*batch classes"],
@@ -158,27 +124,111 @@ def focal_loss(
         Array([0.1732868], dtype=float32)
     """
     odds = _log_odds_against(labels, logits, where)
-    doubt = jnp.exp(-times(gamma, softplus(-odds)))  # (1 - p)^γ
-    return _of_classes(times(doubt, softplus(odds)), labels, logits, where)
+    return _settled(focal(odds, jnp.asarray(gamma)), labels, logits, where)
 
 
-def _at(labels: Array, scores: Array) -> Array:
-    """The score of the label, 0 where the label is not a class."""
-    own = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
-    return jnp.sum(jnp.where(own, scores, 0.0), -1)
+@compiled()
+def poly_loss(
+    logits: Float[Array, "*batch classes"],
+    labels: Int[Array, "*batch"],
+    *,
+    epsilon: Scalar = 1.0,
+    where: Bool[Array, "*batch classes"] | None = None,
+) -> Float[Array, "*batch"]:
+    """Cross entropy with the weight of its first polynomial term changed.
+
+        loss = -log p + ε (1 - p)    with p = softmax(logits)[label]
+
+    Args:
+        logits: Unnormalised scores.
+        labels: The true classes.
+        epsilon: ε >= -1, what is added to the weight 1 of the term 1 - p.
+        where: The classes that exist.
+
+    Reference:
+        Leng et al., PolyLoss: a polynomial expansion perspective of classification loss
+        functions, ICLR 2022, https://arxiv.org/abs/2204.12511
+
+    Example:
+        >>> poly_loss(jnp.zeros((1, 2)), jnp.array([0]), epsilon=2.0)
+        Array([1.6931472], dtype=float32)
+    """
+    odds = _log_odds_against(labels, logits, where)
+    loss = softplus(odds) + epsilon * sigmoid(odds)
+    return _settled(loss, labels, logits, where)
 
 
-def _of_classes(
-    loss: Array, labels: Array, logits: Array, where: Array | None
-) -> Array:
+@compiled()
+def generalized_cross_entropy(
+    logits: Float[Array, "*batch classes"],
+    labels: Int[Array, "*batch"],
+    *,
+    q: Scalar = 0.7,
+) -> Float[Array, "*batch"]:
+    """Between cross entropy and absolute error: bounded, so wrong labels weigh less.
+
+        loss = (1 - p^q) / q    with p = softmax(logits)[label]
+
+    Its limit at q = 0 is the cross entropy; at q = 1 it is 1 - p.
+
+    Args:
+        logits: Unnormalised scores.
+        labels: The true classes.
+        q: In [0, 1].
+
+    Reference:
+        Zhang and Sabuncu, Generalized cross entropy loss for training deep neural
+        networks with noisy labels, NeurIPS 2018, https://arxiv.org/abs/1805.07836
+
+    Example:
+        >>> generalized_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]), q=1.0)
+        Array([0.5], dtype=float32)
+    """
+    surprise = softplus(_log_odds_against(labels, logits, None))  # -log p
+    power = jnp.where(q == 0, 1.0, q)
+    loss = jnp.where(q == 0, surprise, -jnp.expm1(-power * surprise) / power)
+    return _settled(loss, labels, logits, None)
+
+
+@compiled()
+def smooth_labels(
+    targets: Float[Array, "*batch classes"], *, smoothing: Scalar
+) -> Float[Array, "*batch classes"]:
+    """Target distributions of which a share is spread evenly over all C classes.
+
+        t' = (1 - ε) t + ε/C
+
+    Args:
+        targets: t, one-hot or any distributions.
+        smoothing: ε in [0, 1], the share that is spread.
+
+    Reference:
+        Szegedy et al., Rethinking the Inception architecture for computer vision, CVPR
+        2016, https://arxiv.org/abs/1512.00567
+
+    Example:
+        >>> smooth_labels(jnp.array([1.0, 0.0]), smoothing=0.5)
+        Array([0.75, 0.25], dtype=float32)
+    """
+    return (1 - smoothing) * targets + smoothing / targets.shape[-1]
+
+
+def _mean_of_kept(scores: Array, where: Array | None) -> Array:
+    if where is None:
+        return jnp.mean(scores, -1)
+    count = jnp.sum(where, -1, dtype=scores.dtype)
+    return jnp.sum(keep(scores, where), -1) / jnp.maximum(count, 1)
+
+
+def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> Array:
     """The loss, NaN where the label is not a class, 0 where no class is kept."""
-    loss = keep(loss, (labels >= 0) & (labels < logits.shape[-1]), jnp.nan)
+    loss = loud(loss, labels, logits.shape[-1])
     return keep(loss, None if where is None else jnp.any(where, -1))
 
 
 def _log_odds_against(labels: Array, logits: Array, where: Array | None) -> Array:
     """u = log((1 - p) / p) of the label's probability p: -log p is softplus(u)."""
-    others = ~jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    others = ~is_label(labels, logits)
     others = others if where is None else others & where
-    own = _at(labels, keep(logits, where, -jnp.inf))
+    own = at(labels, keep(logits, where, -jnp.inf))
     return logsumexp(logits, where=others) - own

@@ -9,10 +9,28 @@ from jaxml.optimizers._descent import (
     sgd as sgd,
     momentum as momentum,
     nesterov as nesterov,
+    lion as lion,
 )
-from jaxml.optimizers._adaptive import (
+from jaxml.optimizers._accumulating import (
     adagrad as adagrad,
+    adadelta as adadelta,
     rmsprop as rmsprop,
+    centered_rmsprop as centered_rmsprop,
+)
+from jaxml.optimizers._adam import (
     adam as adam,
+    adam_l2 as adam_l2,
     adamw as adamw,
+    nadam as nadam,
+    radam as radam,
+)
+from jaxml.optimizers._second_moments import (
+    amsgrad as amsgrad,
+    adamax as adamax,
+    yogi as yogi,
+    adabelief as adabelief,
+)
+from jaxml.optimizers._averaging import (
+    shadow_weights as shadow_weights,
+    averaged_params as averaged_params,
 )

@@ -4,6 +4,10 @@ An optimizer is written as the step of ONE array, from its paper; `transformatio
 it to trees. Arithmetic and accumulators are float32 or wider, updates have the
 gradients' dtype, and every number is an argument of the compiled step: none takes a
 parameter's dtype.
+
+XLA makes one kernel of each array that a step returns, and writes it in place. A step
+that reads an old accumulator after its new value is there costs a copy, so the update
+is written from the new accumulators alone.
 """
 
 from collections.abc import Callable
@@ -15,10 +19,13 @@ import optax
 from jax import Array
 
 from jaxml._core.checks import check_range, refuse
+from jaxml._core.dtypes import widened as widest
 from jaxml._core.numerics import one_minus_power
 from jaxml._core.types import Scalar, Schedule, Tree
 
 Transformation = optax.GradientTransformationExtraArgs
+with_extra_arguments = optax.with_extra_args_support
+apply_updates = optax.apply_updates
 
 Mask = Tree | Callable[[Tree], Tree]
 """Booleans beside the parameters, for whole branches if need be, or what makes them."""
@@ -34,12 +41,12 @@ class Slot(NamedTuple):
 def transformation(
     name: str,
     state_type: Callable[..., Any],
-    learning_rate: Scalar | Schedule,
     slots: tuple[Slot | None, ...],
+    learning_rate: Scalar | Schedule,
     numbers: Callable[[Array, Array], tuple[Any, ...]],
     step: Callable[..., tuple[Array, ...]],
-    *,
     state_dtype: Any = None,
+    *,
     decayed: Mask | None = None,
 ) -> Transformation:
     """The optimizer with this step.
@@ -47,34 +54,39 @@ def transformation(
     Args:
         name: For messages.
         state_type: A NamedTuple of the count and one field for each slot.
-        learning_rate: A number, or a schedule of the count.
         slots: What is kept beside each parameter; None for a field that stays None.
+        learning_rate: A number, or a schedule of the count.
         numbers: (rate, t) -> the scalars that `step` takes, at step t = 1, 2, ...
-        step: (numbers, g, [p,] *slots) -> (update, *slots), all of one array. It takes
-            the parameter p, or 0 where it is not to decay, if `decayed` is given.
+        step: (numbers, g, [x,] *slots) -> (update, *slots), all of one array. It takes
+            the parameter x, or 0 where it is not to decay, if `decayed` is given.
         state_dtype: The dtype of the slots; float32 or wider by default.
         decayed: Which parameters decay.
     """
+    if state_dtype is not None and not jnp.issubdtype(state_dtype, jnp.floating):
+        refuse(TypeError, name, "state_dtype", "be a float dtype", str(state_dtype))
     kept = [slot for slot in slots if slot is not None]
-    leaf_step = jax.jit(step)
+    # One trace serves all arrays of a shape, and nothing but traced numbers enters it.
+    leaf_step = jax.jit(lambda scalars, *row: _run(step, scalars, row, len(kept)))
 
     def init(params: Tree) -> Any:
-        _check_params(name, params)
+        check_floats(name, "params", params)
         trees = [_fill(params, slot, state_dtype) if slot else None for slot in slots]
         return state_type(jnp.zeros((), jnp.int32), *trees)
 
     def update(updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple:
         del extra  # the interface hands every member of a chain everything
-        count = jnp.asarray(optax.safe_increment(state.count))
+        check_floats(name, "updates", updates)
+        count = increment(state.count)
         rate = _rate(name, learning_rate, state.count)
-        scalars = numbers(rate, count.astype(float))
+        with jax.numpy_dtype_promotion("standard"):  # the user's numbers have any dtype
+            scalars = numbers(rate, count.astype(float))
 
         leaves, structure = jax.tree.flatten(updates)
         trees = [tree for tree in state[1:] if tree is not None]
         if decayed is not None:
             trees = [_where_decayed(name, params, decayed), *trees]
         rows = zip(leaves, *map(structure.flatten_up_to, trees), strict=True)
-        updated = [_run(leaf_step, scalars, row, len(kept)) for row in rows]
+        updated = [leaf_step(scalars, *row) for row in rows]
 
         columns = zip(*updated, strict=True) if updated else [()] * (1 + len(kept))
         steps, *moved = [structure.unflatten(column) for column in columns]
@@ -83,6 +95,11 @@ def transformation(
         return steps, state_type(count, *moved)
 
     return Transformation(init, update)
+
+
+def increment(count: Array) -> Array:
+    """The next count, which stays at the largest integer."""
+    return jnp.asarray(optax.safe_increment(count))
 
 
 def shares(decay: Scalar) -> tuple[Array, Array]:
@@ -103,55 +120,73 @@ def debias(decay: Scalar, t: Array) -> Array:
 
 
 def check_unit(name: str, **numbers: Scalar | None) -> None:
-    """Raises a ValueError for a Python number outside [0, 1)."""
+    """Raises unless a Python number is in [0, 1)."""
     for argument, value in numbers.items():
-        check_range(name, argument, value, "be in [0, 1)", lambda v: 0 <= v < 1)
+        check_number(name, argument, value, "be in [0, 1)", lambda v: 0 <= v < 1)
 
 
 def check_positive(name: str, **numbers: Scalar | Schedule | None) -> None:
-    """Raises a ValueError for a Python number that is not >= 0."""
+    """Raises unless a Python number is >= 0."""
     for argument, value in numbers.items():
-        check_range(name, argument, value, "be non-negative", lambda v: v >= 0)
+        check_number(name, argument, value, "be non-negative", lambda v: v >= 0)
+
+
+def check_number(
+    name: str, argument: str, value: Any, rule: str, holds: Callable[..., bool]
+) -> None:
+    """Raises for what is no single number, and for a Python number out of range."""
+    if getattr(value, "shape", ()) != ():
+        refuse(TypeError, name, argument, "be a number", value)
+    check_range(name, argument, value, rule, holds)
+
+
+def check_floats(name: str, argument: str, tree: Tree) -> None:
+    """Raises a TypeError for the first array that has no derivative."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            where = f"{argument}{jax.tree_util.keystr(path)}"
+            refuse(TypeError, name, where, "be a float or complex array", leaf)
+
+
+def wide(*dtypes: Any) -> Any:
+    """The real dtype, float32 or wider, in which arrays of these are worked on."""
+    return widest(*(jnp.finfo(dtype).dtype for dtype in dtypes))
+
+
+def widened(leaf: Array, real: Any) -> Array:
+    """The array in this real dtype, or in the complex one that is made of it."""
+    return leaf.astype(_complex(real) if jnp.iscomplexobj(leaf) else real)
 
 
 def _rate(name: str, learning_rate: Scalar | Schedule, count: Array) -> Array:
-    rate = jnp.asarray(
-        learning_rate(count) if callable(learning_rate) else learning_rate
-    )
-    if rate.shape or not jnp.isrealobj(rate):
+    rate = learning_rate(count) if callable(learning_rate) else learning_rate
+    try:
+        number = jnp.asarray(rate)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or number.shape or not jnp.isrealobj(number):
         rule = "be a number or a schedule that returns one"
         refuse(TypeError, name, "learning_rate", rule, rate)
-    return rate.astype(float)
+    return number.astype(float)
 
 
 def _run(step: Callable, scalars: tuple, row: tuple, kept: int) -> tuple[Array, ...]:
     """The step of one array, in one dtype throughout, with its results rounded back."""
-    wide = _wide(*(leaf.dtype for leaf in row))
-    scalars = jax.tree.map(lambda number: jnp.asarray(number, wide), scalars)
+    real = wide(*(leaf.dtype for leaf in row))
+    scalars = jax.tree.map(lambda number: jnp.asarray(number, real), scalars)
     with jax.numpy_dtype_promotion("standard"):  # real numbers times complex arrays
-        results = step(scalars, *(_as(leaf, wide) for leaf in row))
+        results = step(scalars, *(widened(leaf, real) for leaf in row))
     dtypes = [row[0].dtype, *(leaf.dtype for leaf in row[len(row) - kept :])]
     return tuple(r.astype(dtype) for r, dtype in zip(results, dtypes, strict=True))
 
 
 def _fill(params: Tree, slot: Slot, dtype: Any) -> Tree:
     def fill(leaf: Array) -> Array:
-        real = dtype or _wide(leaf.dtype)
+        real = dtype or wide(jnp.result_type(leaf))
         complex_too = jnp.iscomplexobj(leaf) and not slot.real
         return jnp.full_like(leaf, slot.start, _complex(real) if complex_too else real)
 
     return jax.tree.map(fill, params)
-
-
-def _wide(*dtypes: Any) -> Any:
-    """The real dtype, float32 or wider, in which arrays of these are worked on."""
-    reals = [jnp.finfo(dtype).dtype for dtype in dtypes]
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(jnp.float32, *reals)
-
-
-def _as(leaf: Array, real: Any) -> Array:
-    return leaf.astype(_complex(real) if jnp.iscomplexobj(leaf) else real)
 
 
 def _complex(real: Any) -> Any:
@@ -160,16 +195,8 @@ def _complex(real: Any) -> Any:
 
 def _where_decayed(name: str, params: Tree, decayed: Mask) -> Tree:
     if params is None:
-        refuse(
-            TypeError, name, "params", "be given to update, for weight decay", params
-        )
+        rule = "be given to update, for weight decay"
+        refuse(TypeError, name, "params", rule, params)
     mask = decayed(params) if callable(decayed) else decayed
     none = jax.tree.map(jnp.zeros_like, params)
     return jax.tree.map(lambda keep, p, zero: p if keep else zero, mask, params, none)
-
-
-def _check_params(name: str, params: Tree) -> None:
-    for path, leaf in jax.tree.leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            where = f"params{jax.tree_util.keystr(path)}"
-            refuse(TypeError, name, where, "be a float or complex array", leaf)

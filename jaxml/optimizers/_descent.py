@@ -1,6 +1,6 @@
 """Gradient descent, plain and with a memory of its direction.
 
-g is the gradient, η the learning rate, u the update that is added to the parameters.
+g is the gradient, η the learning rate, u the update that is added to the parameters x.
 """
 
 from typing import Any, NamedTuple
@@ -10,10 +10,14 @@ from jax import Array
 
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
+    Mask,
     Slot,
     Transformation,
+    check_number,
     check_positive,
     check_unit,
+    ema,
+    shares,
     transformation,
 )
 
@@ -25,6 +29,11 @@ class DescentState(NamedTuple):
 class MomentumState(NamedTuple):
     count: Array
     trace: Tree
+
+
+class LionState(NamedTuple):
+    count: Array
+    mu: Tree
 
 
 def sgd(learning_rate: Scalar | Schedule, *, state_dtype: Any = None) -> Transformation:
@@ -50,12 +59,15 @@ def sgd(learning_rate: Scalar | Schedule, *, state_dtype: Any = None) -> Transfo
     """
     check_positive("sgd", learning_rate=learning_rate)
 
+    def numbers(rate: Array, t: Array) -> tuple:
+        return (rate,)
+
     def step(numbers: tuple, g: Array) -> tuple:
         (rate,) = numbers
         return (-rate * g,)
 
     return transformation(
-        "sgd", DescentState, learning_rate, (), lambda rate, t: (rate,), step
+        "sgd", DescentState, (), learning_rate, numbers, step, state_dtype
     )
 
 
@@ -102,13 +114,7 @@ def momentum(
         return -rate * b, b
 
     return transformation(
-        "momentum",
-        MomentumState,
-        learning_rate,
-        (Slot(),),
-        numbers,
-        step,
-        state_dtype=state_dtype,
+        "momentum", MomentumState, (Slot(),), learning_rate, numbers, step, state_dtype
     )
 
 
@@ -143,17 +149,76 @@ def nesterov(
     check_positive("nesterov", learning_rate=learning_rate)
     check_unit("nesterov", decay=decay)
 
+    def numbers(rate: Array, t: Array) -> tuple:
+        return rate, decay
+
     def step(numbers: tuple, g: Array, b: Array) -> tuple:
         rate, decay = numbers
         b = decay * b + g
         return -rate * (g + decay * b), b
 
     return transformation(
-        "nesterov",
-        MomentumState,
-        learning_rate,
+        "nesterov", MomentumState, (Slot(),), learning_rate, numbers, step, state_dtype
+    )
+
+
+def lion(
+    learning_rate: Scalar | Schedule,
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    weight_decay: Scalar = 0.0,
+    mask: Mask | None = None,
+    state_dtype: Any = None,
+) -> Transformation:
+    """Steps of one length in every parameter: the sign of the direction alone.
+
+        u = -η (sign(β₁ m + (1 - β₁) g) + λ x)        m ← β₂ m + (1 - β₂) g
+
+    The gradient counts for more in the step than in the memory. It keeps one array, not
+    Adam's two; its rate is to be 3 to 10 times smaller, and its λ as much larger.
+
+    Args:
+        learning_rate: η, a number or a schedule.
+        b1: β₁ in [0, 1), the decay in the step.
+        b2: β₂ in (0, 1), the decay in the memory.
+        weight_decay: λ >= 0, multiplied by the learning rate.
+        mask: Which parameters decay; all by default.
+        state_dtype: The dtype of m; float32 or wider by default.
+
+    Raises:
+        ValueError: If a number is out of its range.
+        TypeError: If `update` is not given the parameters x.
+
+    Reference:
+        Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023,
+        https://arxiv.org/abs/2302.06675
+
+    Example:
+        >>> optimizer, x = lion(0.5), jnp.zeros(2)
+        >>> optimizer.update(jnp.array([3.0, -0.1]), optimizer.init(x), x)[0]
+        Array([-0.5,  0.5], dtype=float32)
+    """
+    check_positive("lion", learning_rate=learning_rate, weight_decay=weight_decay)
+    check_unit("lion", b1=b1)
+    check_number("lion", "b2", b2, "be in (0, 1)", lambda v: 0 < v < 1)
+
+    def numbers(rate: Array, t: Array) -> tuple:
+        return rate, weight_decay, shares(b2), shares(b1 / jnp.asarray(b2, float))
+
+    def step(numbers: tuple, g: Array, x: Array, mu: Array) -> tuple:
+        rate, weight_decay, b2, ratio = numbers
+        mu = ema(b2, mu, g)
+        # β₁ m + (1 - β₁) g of the old m is (β₁/β₂) m + (1 - β₁/β₂) g of the new one.
+        return -rate * (jnp.sign(ema(ratio, mu, g)) + weight_decay * x), mu
+
+    return transformation(
+        "lion",
+        LionState,
         (Slot(),),
-        lambda rate, t: (rate, decay),
+        learning_rate,
+        numbers,
         step,
-        state_dtype=state_dtype,
+        state_dtype,
+        decayed=True if mask is None else mask,
     )

@@ -3,11 +3,23 @@
 s = 0, 1, ... is the step, T the number of steps.
 """
 
+import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core.checks import check_range
 from jaxml._core.types import Scalar, Schedule
-from jaxml.schedules._progress import between, half_cosine, left, number
+from jaxml.schedules._progress import (
+    between,
+    check_non_negative,
+    check_positive,
+    half_cosine,
+    left,
+    number,
+    turns,
+)
+from jaxml.schedules._progress import (
+    power as power_of,
+)
 
 
 def constant(value: Scalar) -> Schedule:
@@ -23,6 +35,137 @@ def constant(value: Scalar) -> Schedule:
         Array(0.5, dtype=float32)
     """
     return lambda step: number(value)
+
+
+def linear(initial_value: Scalar, end_value: Scalar, decay_steps: Scalar) -> Schedule:
+    """From the first value to the last along a line.
+
+        η(s) = η₁ + (η₀ - η₁) (1 - s/T)
+
+    Args:
+        initial_value: η₀, at step 0.
+        end_value: η₁, from T on.
+        decay_steps: T, the step at which the end is reached.
+
+    Raises:
+        ValueError: If `decay_steps` is negative.
+
+    Example:
+        >>> [float(linear(1.0, 0.0, 4)(step)) for step in range(6)]
+        [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+    check_non_negative("linear", decay_steps=decay_steps)
+
+    def schedule(step: Array) -> Array:
+        ahead = left(number(step), number(0), number(decay_steps))
+        return between(end_value, initial_value, ahead)
+
+    return schedule
+
+
+def polynomial(
+    initial_value: Scalar,
+    end_value: Scalar,
+    decay_steps: Scalar,
+    *,
+    power: Scalar = 1.0,
+) -> Schedule:
+    """From the first value to the last along a power of what is left.
+
+        η(s) = η₁ + (η₀ - η₁) (1 - s/T)ᵖ
+
+    Args:
+        initial_value: η₀, at step 0.
+        end_value: η₁, from T on.
+        decay_steps: T, the step at which the end is reached.
+        power: p >= 0; 1 is the line, above 1 the rate falls fast at first.
+
+    Raises:
+        ValueError: If `decay_steps` or `power` is negative.
+
+    Reference:
+        Chen et al., DeepLab: semantic image segmentation, TPAMI 2018,
+        https://arxiv.org/abs/1606.00915 ("poly", with p = 0.9).
+
+    Example:
+        >>> [float(polynomial(1.0, 0.0, 4, power=2)(step)) for step in range(5)]
+        [1.0, 0.5625, 0.25, 0.0625, 0.0]
+    """
+    check_non_negative("polynomial", decay_steps=decay_steps, power=power)
+
+    def schedule(step: Array) -> Array:
+        ahead = left(number(step), number(0), number(decay_steps))
+        return between(end_value, initial_value, power_of(ahead, power))
+
+    return schedule
+
+
+def exponential(
+    initial_value: Scalar,
+    *,
+    decay_rate: Scalar,
+    decay_steps: Scalar,
+    staircase: bool = False,
+) -> Schedule:
+    """Multiplied by one factor over every so many steps, smoothly.
+
+        η(s) = η₀ r^(s/T)
+
+    Args:
+        initial_value: η₀, at step 0.
+        decay_rate: r >= 0, the factor over T steps.
+        decay_steps: T > 0.
+        staircase: Whether s/T is rounded down; the same as `step_decay`.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Example:
+        >>> schedule = exponential(1.0, decay_rate=0.25, decay_steps=2)
+        >>> [round(float(schedule(step)), 4) for step in range(4)]
+        [1.0, 0.5, 0.25, 0.125]
+    """
+    check_non_negative("exponential", decay_rate=decay_rate)
+    check_positive("exponential", decay_steps=decay_steps)
+
+    def schedule(step: Array) -> Array:
+        s, every = number(step), number(decay_steps)
+        times = jnp.where(staircase, turns(s, every), s / every)
+        return number(initial_value) * number(decay_rate) ** times
+
+    return schedule
+
+
+def step_decay(initial_value: Scalar, *, factor: Scalar, every: Scalar) -> Schedule:
+    """Multiplied by one factor at once, every so many steps.
+
+        η(s) = η₀ f^⌊s/n⌋
+
+    Args:
+        initial_value: η₀, at step 0.
+        factor: f >= 0.
+        every: n > 0, the steps between two falls.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Reference:
+        He et al., Deep residual learning for image recognition, CVPR 2016,
+        https://arxiv.org/abs/1512.03385
+
+    Example:
+        >>> schedule = step_decay(1.0, factor=0.5, every=2)
+        >>> [float(schedule(step)) for step in range(5)]
+        [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    check_non_negative("step_decay", factor=factor)
+    check_positive("step_decay", every=every)
+
+    def schedule(step: Array) -> Array:
+        falls = turns(number(step), number(every))
+        return number(initial_value) * number(factor) ** falls
+
+    return schedule
 
 
 def cosine(
@@ -45,15 +188,76 @@ def cosine(
         ICLR 2017, https://arxiv.org/abs/1608.03983
 
     Example:
-        >>> float(cosine(1.0, 10)(5))
-        0.5
+        >>> [round(float(cosine(1.0, 4)(step)), 2) for step in range(6)]
+        [1.0, 0.85, 0.5, 0.15, 0.0, 0.0]
     """
-    check_range(
-        "cosine", "decay_steps", decay_steps, "be non-negative", lambda n: n >= 0
-    )
+    check_non_negative("cosine", decay_steps=decay_steps)
 
     def schedule(step: Array) -> Array:
         remaining = left(number(step), number(0), number(decay_steps))
         return between(end_value, initial_value, half_cosine(remaining))
 
     return schedule
+
+
+def cosine_restarts(
+    initial_value: Scalar,
+    period: Scalar,
+    *,
+    period_factor: Scalar = 1.0,
+    value_factor: Scalar = 1.0,
+    end_value: Scalar = 0.0,
+) -> Schedule:
+    """Down along half a period of the cosine, and back to the top, again and again.
+
+        η(s) = η₁ + (η₀ vⁱ - η₁) ½ (1 + cos(π (s - Sᵢ)/(P fⁱ)))   for Sᵢ <= s < Sᵢ₊₁
+        Sᵢ = P (1 + f + ... + fⁱ⁻¹)
+
+    Args:
+        initial_value: η₀, at step 0.
+        period: P > 0, the steps before the first restart.
+        period_factor: f >= 1, how much longer each period is than the last.
+        value_factor: v >= 0, how high each period begins, by the last.
+        end_value: η₁, to which each period falls.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Reference:
+        Loshchilov and Hutter, SGDR: stochastic gradient descent with warm restarts,
+        ICLR 2017, https://arxiv.org/abs/1608.03983
+
+    Example:
+        >>> [round(float(cosine_restarts(1.0, 2)(step)), 2) for step in range(5)]
+        [1.0, 0.5, 1.0, 0.5, 1.0]
+    """
+    name = "cosine_restarts"
+    check_positive(name, period=period)
+    check_non_negative(name, value_factor=value_factor)
+    check_range(name, "period_factor", period_factor, "be at least 1", lambda f: f >= 1)
+
+    def schedule(step: Array) -> Array:
+        s, first, f = number(step), number(period), number(period_factor)
+        turn, start = _turn_and_start(s, first, f)
+        peak = number(initial_value) * number(value_factor) ** turn
+        ahead = left(s, start, start + first * f**turn)
+        return between(end_value, peak, half_cosine(ahead))
+
+    return schedule
+
+
+def _turn_and_start(s: Array, first: Array, f: Array) -> tuple[Array, Array]:
+    """In which turn s lies, and where that began, for turns P, P f, P f², ... long."""
+    grows = f > 1
+    growth = jnp.where(grows, f - 1, 1.0)
+    log_f = jnp.log1p(growth)
+
+    def start(turn: Array) -> Array:
+        return first * jnp.where(grows, jnp.expm1(turn * log_f) / growth, turn)
+
+    turn = jnp.floor(jnp.where(grows, jnp.log1p(s / first * growth) / log_f, s / first))
+    # A step at a restart is not before it, whatever was rounded on the way.
+    reached = s * (1 + 8 * jnp.finfo(s.dtype).eps)
+    turn = jnp.where(start(turn + 1) <= reached, turn + 1, turn)
+    turn = jnp.where(start(turn) > reached, turn - 1, turn)
+    return turn, start(turn)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
+from jaxml._core.checks import check_range
 from jaxml._core.numerics import safe_divide
 from jaxml._core.types import Scalar
 
@@ -32,3 +33,31 @@ def between(low: Scalar, high: Scalar, share: Array) -> Array:
 def half_cosine(share: Array) -> Array:
     """½ (1 - cos(π share)), with all digits near 0."""
     return jnp.square(jnp.sin(jnp.pi / 2 * share))
+
+
+def power(share: Array, exponent: Scalar) -> Array:
+    """share^exponent, with all derivatives 0 where nothing is left."""
+    some = jnp.where(share > 0, share, 1.0)
+    return jnp.where(share > 0, some ** number(exponent), 0.0)
+
+
+def turns(step: Array, every: Array) -> Array:
+    """How often `every` fits into `step`, exact at its multiples.
+
+    XLA may divide by multiplying with the reciprocal: 49 · (1/49) is less than 1.
+    """
+    turn = jnp.floor(step / every)
+    turn = jnp.where((turn + 1) * every <= step, turn + 1, turn)
+    return jnp.where(turn * every > step, turn - 1, turn)
+
+
+def check_non_negative(name: str, **numbers: Scalar) -> None:
+    """Raises a ValueError for a Python number that is not >= 0."""
+    for argument, value in numbers.items():
+        check_range(name, argument, value, "be non-negative", lambda n: n >= 0)
+
+
+def check_positive(name: str, **numbers: Scalar) -> None:
+    """Raises a ValueError for a Python number that is not > 0."""
+    for argument, value in numbers.items():
+        check_range(name, argument, value, "be positive", lambda n: n > 0)

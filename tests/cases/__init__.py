@@ -41,6 +41,8 @@ class Case:
     dtypes: tuple[Any, ...] = FLOATS
     rtol: float = 1e-12  # of float64
     ulps: float = 4.0  # of float32
+    forward: bool = True  # has a forward derivative; tiled functions have none
+    constant: tuple[int, ...] = ()  # arrays that are not differentiated
     cancels: bool = False  # rounding is relative to the largest result, not to each
     call: Callable[..., Any] | None = None  # how the function is made one of arrays
     label: str = ""

@@ -21,6 +21,25 @@ def points(value: Callable[..., float]) -> Callable[..., np.ndarray]:
     return lambda steps, **numbers: np.array([value(int(s), **numbers) for s in steps])
 
 
+def linear(s, initial_value, end_value, decay_steps):
+    return polynomial(s, initial_value, end_value, decay_steps)
+
+
+def polynomial(s, initial_value, end_value, decay_steps, power=1.0):
+    if s >= decay_steps:
+        return end_value
+    return end_value + (initial_value - end_value) * (1 - s / decay_steps) ** power
+
+
+def exponential(s, initial_value, decay_rate, decay_steps, staircase=False):
+    exponent = s // decay_steps if staircase else s / decay_steps
+    return initial_value * decay_rate**exponent
+
+
+def step_decay(s, initial_value, factor, every):
+    return initial_value * factor ** (s // every)
+
+
 def cosine(s, initial_value=1.0, decay_steps=10, end_value=0.0):
     if s >= decay_steps:
         return end_value
@@ -36,18 +55,83 @@ def warmup_cosine(
     return cosine(s - warmup_steps, peak_value, decay_steps - warmup_steps, end_value)
 
 
-def row(function: Any, at: Any, required: dict[str, float], **numbers: Any) -> Case:
+def warmup_linear(
+    s, peak_value=1.0, warmup_steps=3, decay_steps=10, initial_value=0.0, end_value=0.0
+):
+    if s < warmup_steps:
+        return initial_value + (peak_value - initial_value) * s / warmup_steps
+    return linear(s - warmup_steps, peak_value, end_value, decay_steps - warmup_steps)
+
+
+def cosine_restarts(
+    s, initial_value, period, period_factor=1.0, value_factor=1.0, end_value=0.0
+):
+    """Period after period, as long as there are steps."""
+    if period_factor == 1.0:
+        turns, s = divmod(s, period)
+        initial_value *= value_factor**turns
+    while s >= period:
+        s -= period
+        period *= period_factor
+        initial_value *= value_factor
+    return cosine(s, initial_value, period, end_value)
+
+
+def inverse_sqrt(s, peak_value, warmup_steps):
+    if s < warmup_steps:
+        return peak_value * s / warmup_steps
+    return peak_value * np.sqrt(warmup_steps / s)
+
+
+def one_cycle(
+    s, peak_value, decay_steps, rise=0.3, initial_factor=1 / 25, end_factor=1e-4
+):
+    top, first, last = rise * decay_steps, initial_factor, end_factor
+    if s < top:
+        return peak_value * cosine(s, first, top, 1.0)
+    return peak_value * cosine(s - top, 1.0, decay_steps - top, last)
+
+
+def joined(s, low, high, first, second):
+    if s < first:
+        return cosine(s, low, 4, high)
+    return high * 0.5 ** (s - first) if s < second else low * (s - second)
+
+
+def joins(low: Any, high: Any, first: Any, second: Any) -> Any:
+    parts = [
+        schedules.cosine(low, 4, end_value=high),
+        schedules.exponential(high, decay_rate=0.5, decay_steps=1),
+        lambda step: low * step,
+    ]
+    return schedules.join(parts, [first, second])
+
+
+def row(
+    function: Any,
+    at: Any,
+    required: dict[str, float],
+    *,
+    made: Any = None,
+    label: str = "",
+    rtol: float = 1e-12,
+    **numbers: Any,
+) -> Case:
+    whole = jax.jit(curve(made or function))
     return Case(
         function,
         lambda rng: (STEPS,),
-        points(at),
+        lambda steps, **given: points(at)(steps, **{**required, **given}),
         numbers=numbers,
-        call=lambda steps, **given: curve(function)(steps, **{**required, **given}),
+        call=lambda steps, **given: whole(steps, **{**required, **given}),
         dtypes=(),
+        label=label,
+        rtol=rtol,
     )
 
 
 VALUES = (0.0, 0.3, 2.0)
+LENGTHS = (0, 1, 7, 20)
 CASES = [
     row(
         schedules.constant,
@@ -60,7 +144,7 @@ CASES = [
         cosine,
         {"initial_value": 1.0, "decay_steps": 10},
         initial_value=VALUES,
-        decay_steps=(0, 1, 7, 20),
+        decay_steps=LENGTHS,
         end_value=VALUES,
     ),
     row(
@@ -72,5 +156,96 @@ CASES = [
         decay_steps=(3, 5, 20),
         initial_value=VALUES,
         end_value=VALUES,
+    ),
+    row(
+        schedules.linear,
+        linear,
+        {"initial_value": 1.0, "end_value": 0.1, "decay_steps": 10},
+        initial_value=VALUES,
+        end_value=VALUES,
+        decay_steps=LENGTHS,
+    ),
+    row(
+        schedules.polynomial,
+        polynomial,
+        {"initial_value": 1.0, "end_value": 0.1, "decay_steps": 10},
+        initial_value=VALUES,
+        end_value=VALUES,
+        decay_steps=LENGTHS,
+        power=(0.0, 0.5, 2.0),
+    ),
+    row(
+        schedules.exponential,
+        exponential,
+        {"initial_value": 1.0, "decay_rate": 0.9, "decay_steps": 3},
+        initial_value=VALUES,
+        decay_rate=(0.0, 0.5, 1.0),
+        decay_steps=(1, 7, 2.5),
+        rtol=1e-11,
+    ),
+    row(
+        schedules.exponential,
+        exponential,
+        {"initial_value": 1.0, "decay_rate": 0.9, "decay_steps": 3, "staircase": True},
+        decay_steps=(1, 7, 2.5),
+        label="staircase",
+        rtol=1e-11,
+    ),
+    row(
+        schedules.step_decay,
+        step_decay,
+        {"initial_value": 1.0, "factor": 0.5, "every": 3},
+        initial_value=VALUES,
+        factor=(0.0, 0.1, 1.0),
+        every=(1, 7, 2.5),
+        rtol=1e-11,
+    ),
+    row(
+        schedules.cosine_restarts,
+        cosine_restarts,
+        {"initial_value": 1.0, "period": 3},
+        initial_value=VALUES,
+        period=(1, 2, 20),
+        period_factor=(1.5, 2.0, 3.0),
+        value_factor=(0.0, 0.5),
+        end_value=VALUES,
+        rtol=1e-11,
+    ),
+    row(
+        schedules.warmup_linear,
+        warmup_linear,
+        {"peak_value": 1.0, "warmup_steps": 3, "decay_steps": 10},
+        peak_value=VALUES,
+        warmup_steps=(0, 1, 10),
+        decay_steps=(3, 5, 20),
+        initial_value=VALUES,
+        end_value=VALUES,
+    ),
+    row(
+        schedules.inverse_sqrt,
+        inverse_sqrt,
+        {"peak_value": 1.0, "warmup_steps": 3},
+        peak_value=VALUES,
+        warmup_steps=(1, 2, 20),
+    ),
+    row(
+        schedules.one_cycle,
+        one_cycle,
+        {"peak_value": 1.0, "decay_steps": 10},
+        peak_value=VALUES,
+        decay_steps=LENGTHS,
+        rise=(0.0, 0.5, 1.0),
+        initial_factor=VALUES,
+        end_factor=VALUES,
+    ),
+    row(
+        schedules.join,
+        joined,
+        {"low": 0.1, "high": 1.0, "first": 4, "second": 8},
+        made=joins,
+        low=VALUES,
+        high=VALUES,
+        first=(0, 2, 8),
+        second=(4, 5, 20),
     ),
 ]

@@ -1,0 +1,304 @@
+"""The command line: the only place where a name becomes a function."""
+
+import argparse
+import contextlib
+import difflib
+import itertools
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxml import activations, losses, optimizers, sweep, tasks
+
+METRIC = "valid_accuracy"
+
+
+def _names(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    return {function.__name__: function for function in functions}
+
+
+def binary_cross_entropy_with_logits(logits: Array, labels: Array) -> Array:
+    """Each class against all others."""
+    each = losses.binary_cross_entropy_with_logits(logits, _one_hot(labels, logits))
+    return jnp.sum(each, -1)
+
+
+def squared_error(logits: Array, labels: Array) -> Array:
+    """Logits against 1 for the label and 0 for the others."""
+    return jnp.sum(losses.squared_error(logits, _one_hot(labels, logits)), -1)
+
+
+def _one_hot(labels: Array, logits: Array) -> Array:
+    return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+
+
+ACTIVATIONS = _names(
+    activations.sigmoid,
+    activations.tanh,
+    activations.relu,
+    activations.leaky_relu,
+    activations.elu,
+    activations.gelu,
+    activations.swish,
+)
+LOSSES = _names(
+    losses.cross_entropy,
+    losses.focal_loss,
+    binary_cross_entropy_with_logits,
+    squared_error,
+)
+OPTIMIZERS = _names(
+    optimizers.sgd,
+    optimizers.momentum,
+    optimizers.nesterov,
+    optimizers.adagrad,
+    optimizers.rmsprop,
+    optimizers.adam,
+    optimizers.adamw,
+)
+TASKS = _names(tasks.digits)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line, and returns its exit status."""
+    options = _parser().parse_args(arguments)
+    with contextlib.suppress(RuntimeError):  # a caller's JAX keeps its devices
+        jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    try:
+        return _sweep(options)
+    except OSError as error:
+        print(
+            f"jaxml sweep: --out must be a writable directory: {error}", file=sys.stderr
+        )
+        return 2
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    folder = options.out or _fresh(pathlib.Path("runs", options.task))
+    folder.mkdir(parents=True, exist_ok=True)
+    points = sweep.grid(
+        optimizer=options.optimizer,
+        activation=options.activation,
+        loss=options.loss,
+        learning_rate=options.learning_rate,
+        seed=range(options.seeds),
+    )
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    with _Bar(len(points["seed"]), console) as bar:
+        record = sweep.run(
+            TASKS[options.task](),
+            points,
+            optimizers={name: _at_rate(OPTIMIZERS[name]) for name in options.optimizer},
+            choices={
+                "activation": {name: ACTIVATIONS[name] for name in options.activation},
+                "loss": {name: LOSSES[name] for name in options.loss},
+            },
+            steps=options.steps,
+            batch_size=options.batch_size,
+            watch=bar.watch,
+        )
+    record.save(folder)
+    finished = int(np.sum(record.status != "unfinished"))
+    if finished:
+        title = f"{options.task}: best setting of each optimizer"
+        sweep.plot_sensitivity(record, METRIC, title=title).savefig(
+            folder / "learning_rates.png"
+        )
+        sweep.plot_curves(record, METRIC, title=title).savefig(folder / "curves.png")
+        console.print(_leaderboard(record))
+    console.print(bar.summary(), f"Results are in {folder}/.", highlight=False)
+    if finished < len(record.status):
+        console.print(
+            f"Interrupted: {finished} of {len(record.status)} models finished."
+        )
+        return 130
+    return 0
+
+
+class _Bar:
+    """Models done, their rate, the best so far and the time left."""
+
+    def __init__(self, models: int, console: Console) -> None:
+        self.start = time.monotonic()
+        self.first: tuple[float, float] | None = None
+        self.last, self.best = (self.start, 0.0), 0.0
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,} models"),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.progress.add_task("compiling", total=models, note="")
+
+    def __enter__(self) -> "_Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def watch(self, done: float, record: sweep.Record) -> None:
+        now = time.monotonic()
+        self.first = self.first or (now, done)
+        self.last = now, done
+        self.best = np.nanmax(record.curves[METRIC], initial=0.0)
+        note = f"{self.rate():,.0f}/s  best {self.best:.1%}"
+        self.progress.update(
+            self.task, completed=done, description="training ", note=note
+        )
+
+    def rate(self) -> float:
+        """Models per second since the first chunk, which waits for the compiler."""
+        (start, before), (now, done) = self.first or self.last, self.last
+        return (done - before) / (now - start) if now > start else 0.0
+
+    def summary(self) -> str:
+        if not self.first:
+            return "No model was trained."
+        total = self.last[0] - self.start
+        return (
+            f"{self.last[1]:,.0f} models in {total:.1f} s: {self.rate():,.0f} models/s "
+            f"after {self.first[0] - self.start:.1f} s of compiling."
+        )
+
+
+def _leaderboard(record: sweep.Record) -> Table:
+    table = Table(title="Best setting of each optimizer", box=box.SIMPLE)
+    for column in ("", "optimizer", "rate", "activation", "loss"):
+        table.add_column(column, no_wrap=True)
+    for column in ("validation accuracy", "seeds", "diverged"):
+        table.add_column(column, no_wrap=True, justify="right")
+    for place, row in enumerate(sweep.leaderboard(record, METRIC, by=["optimizer"]), 1):
+        settings = row.settings
+        interval = f" ± {row.high - row.mean:.2%}" if row.seeds > 1 else ""
+        table.add_row(
+            str(place),
+            settings["optimizer"],
+            f"{settings['learning_rate']:.2g}",
+            settings["activation"],
+            settings["loss"],
+            f"{row.mean:.2%}{interval}",
+            str(row.seeds),
+            str(row.diverged),
+        )
+    table.caption = "Mean over seeds ± half the 95 % interval."
+    return table
+
+
+def _at_rate(optimizer: Callable[..., Any]) -> Callable[..., Any]:
+    """The optimizer of a point: numbers are traced, so a sweep compiles once."""
+    return lambda point: optimizer(point["learning_rate"])
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, not the usage."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="jaxml", description="Batch experiments on real data.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "sweep",
+        help="train a grid of small models, many at a time",
+        description="Trains every combination and ranks the settings over their seeds.",
+    )
+    add = command.add_argument
+    add("task", type=_one_of(TASKS), help=f"the data: {', '.join(TASKS)}")
+    add("--optimizer", type=_some_of(OPTIMIZERS), default="all", help="names, or all")
+    add("--activation", type=_some_of(ACTIVATIONS), default="relu,gelu,tanh")
+    add("--loss", type=_some_of(LOSSES), default="cross_entropy,focal_loss")
+    add(
+        "--learning-rate",
+        type=_rates,
+        default="log:1e-4:1:9",
+        help="numbers, or log:LOW:HIGH:COUNT (default %(default)s)",
+    )
+    add("--seeds", type=_count, default=5, help="models of each setting (default 5)")
+    add("--steps", type=_count, default=300, help="of each model (default 300)")
+    add(
+        "--batch-size",
+        type=_batch_size,
+        default=64,
+        help="examples a step, or full: batch gradient descent (default 64)",
+    )
+    add("--out", type=_empty, help="a directory without results (default runs/TASK)")
+    return parser
+
+
+def _some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """A comma-separated list of known names, or `all` of them."""
+
+    def parse(text: str) -> list[str]:
+        names = list(known) if text == "all" else text.split(",")
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+                raise argparse.ArgumentTypeError(
+                    f"{name!r} is not known; the nearest names are {', '.join(near)}"
+                )
+        return list(dict.fromkeys(names))
+
+    return parse
+
+
+def _one_of(known: Iterable[str]) -> Callable[[str], str]:
+    return lambda text: _some_of(known)(text.replace(",", " "))[0]
+
+
+def _rates(text: str) -> list[float]:
+    """`log:LOW:HIGH:COUNT`, or numbers with commas between them."""
+    try:
+        if text.startswith("log:"):
+            low, high, count = text.removeprefix("log:").split(":")
+            rates = np.geomspace(float(low), float(high), int(count)).tolist()
+        else:
+            rates = [float(number) for number in text.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or not all(0 <= rate < np.inf for rate in rates):
+        raise argparse.ArgumentTypeError(
+            f"must be non-negative numbers or log:LOW:HIGH:COUNT, got {text!r}"
+        )
+    return rates
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "full" else _count(text)
+
+
+def _empty(text: str) -> pathlib.Path:
+    """A directory that holds no results yet."""
+    folder = pathlib.Path(text)
+    if (folder / "table.csv").exists():
+        raise argparse.ArgumentTypeError(f"must have no results yet, but {text} has")
+    return folder
+
+
+def _fresh(folder: pathlib.Path) -> pathlib.Path:
+    """The folder, or the first of folder-2, folder-3, ... that does not exist."""
+    names = itertools.chain(
+        [folder.name], (f"{folder.name}-{i}" for i in itertools.count(2))
+    )
+    return next(path for name in names if not (path := folder.with_name(name)).exists())

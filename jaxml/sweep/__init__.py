@@ -1,0 +1,28 @@
+"""Sweeps: many small models of one task trained at once, as compiled programs.
+
+A task says everything about one model; points say, as data, which models to train;
+`run` trains them all and returns a record; a leaderboard and pictures say what came of
+it.
+"""
+
+from jaxml.sweep._task import (
+    Point as Point,
+    Task as Task,
+)
+from jaxml.sweep._points import (
+    grid as grid,
+)
+from jaxml.sweep._run import (
+    run as run,
+)
+from jaxml.sweep._record import (
+    Record as Record,
+)
+from jaxml.sweep._report import (
+    Row as Row,
+    leaderboard as leaderboard,
+)
+from jaxml.sweep._plots import (
+    plot_sensitivity as plot_sensitivity,
+    plot_curves as plot_curves,
+)

@@ -1,0 +1,139 @@
+"""Pictures of a record: the only file that knows matplotlib, and only when it draws."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxml.sweep._record import Record
+from jaxml.sweep._report import Row, leaderboard
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def plot_sensitivity(record: Record, metric: str, *, title: str = "") -> "Figure":
+    """The metric over the learning rate: how well a rate must be tuned.
+
+    A line for each optimizer, with the functions of its best setting: the mean over
+    seeds, and its 95 % interval as a band. It breaks where a model diverged.
+
+    Args:
+        record: Of a run whose points have a `learning_rate`.
+        metric: A column of `record.final`; larger is better.
+        title: Above the picture.
+
+    Example:
+        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
+        >>> points["learning_rate"] = np.array([0.1, 0.1])
+        >>> final = {"valid_accuracy": np.array([0.9, 0.95])}
+        >>> record = Record(points, np.array(["ok", "ok"]), final, np.array([1]), {})
+        >>> figure = plot_sensitivity(record, "valid_accuracy")
+        >>> figure.axes[0].get_xlabel()
+        'learning rate'
+    """
+    rows = leaderboard(record, metric)
+
+    def draw(axes: "Axes", best: Row, color: str) -> None:
+        fixed = {n: v for n, v in best.settings.items() if n != "learning_rate"}
+        line = [row for row in rows if fixed.items() <= row.settings.items()]
+        line.sort(key=lambda row: row.settings["learning_rate"])
+        rates = [row.settings["learning_rate"] for row in line]
+        mean, low, high = np.array(
+            [[np.nan] * 3 if r.diverged else [r.mean, r.low, r.high] for r in line]
+        ).T
+        axes.plot(rates, mean, "o-", color=color, ms=4, label=_named(best))
+        axes.fill_between(rates, low, high, color=color, alpha=0.15, lw=0)
+
+    figure, (axes,) = _panels(record, metric, [draw], title)
+    axes.set(xscale="log", xlabel="learning rate", ylabel=_words(metric))
+    return figure
+
+
+def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
+    """The training loss and a metric over the steps, at each optimizer's best setting.
+
+    A line is the mean over seeds, its band the range of the seeds.
+
+    Args:
+        record: Of a run.
+        metric: A column of `record.final` and of `record.curves`; larger is better.
+        title: Above the picture.
+
+    Example:
+        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
+        >>> points["learning_rate"] = np.array([0.1, 0.1])
+        >>> final = {"valid_accuracy": np.array([0.9, 0.95])}
+        >>> record = Record(
+        ...     points,
+        ...     np.array(["ok", "ok"]),
+        ...     final,
+        ...     np.array([1]),
+        ...     {"train_loss": np.ones((2, 1)), "valid_accuracy": np.ones((2, 1))},
+        ... )
+        >>> len(plot_curves(record, "valid_accuracy").axes)
+        2
+    """
+
+    def over_steps(name: str) -> Callable[["Axes", Row, str], None]:
+        def draw(axes: "Axes", best: Row, color: str) -> None:
+            curves = record.curves[name][best.members]
+            axes.plot(record.steps, curves.mean(0), color=color, label=_named(best))
+            low, high = curves.min(0), curves.max(0)
+            axes.fill_between(record.steps, low, high, color=color, alpha=0.12, lw=0)
+            axes.set(xlabel="steps", ylabel=_words(name))
+
+        return draw
+
+    draws = [over_steps("train_loss"), over_steps(metric)]
+    figure, (loss, _) = _panels(record, metric, draws, title)
+    loss.set_yscale("log")
+    return figure
+
+
+def _panels(
+    record: Record, metric: str, draws: list, title: str
+) -> tuple["Figure", list["Axes"]]:
+    """A panel for each drawing, in which every optimizer's best setting is drawn."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(
+            figsize=(4 + 4.5 * len(draws), 5), dpi=120, layout="constrained"
+        )
+        panels = list(figure.subplots(1, len(draws), squeeze=False)[0])
+        best = leaderboard(record, metric, by=["optimizer"])
+        for axes, draw in zip(panels, draws):
+            for i, row in enumerate(best):
+                draw(axes, row, f"C{i % 10}")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+        figure.suptitle(title)
+    return figure, panels
+
+
+def _named(row: Row) -> str:
+    """The optimizer with what it was combined with, best first in the legend."""
+    rest = [
+        f"{value:.2g}" if isinstance(value, float) else str(value)
+        for name, value in row.settings.items()
+        if name != "optimizer"
+    ]
+    return f"{row.settings['optimizer']}\n  {', '.join(rest)}"
+
+
+def _words(name: str) -> str:
+    return {"valid": "validation", "train": "training"}[name.split("_")[0]] + (
+        " " + " ".join(name.split("_")[1:])
+    )

@@ -1,0 +1,5 @@
+"""Tasks: real data sets that ship with a dependency, each with its small model."""
+
+from jaxml.tasks._digits import (
+    digits as digits,
+)

@@ -1,0 +1,11 @@
+"""Losses: the truth is one example at a time, written from the definition."""
+
+from cases.losses import classification, geometry, information, margin, regression
+
+CASES = [
+    *information.CASES,
+    *classification.CASES,
+    *margin.CASES,
+    *regression.CASES,
+    *geometry.CASES,
+]

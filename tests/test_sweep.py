@@ -1,0 +1,230 @@
+"""The sweep: right, independent of its neighbours, and honest about what failed."""
+
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxml import cli, optimizers, sweep
+
+OPTIMIZERS = {
+    "sgd": lambda point: optimizers.sgd(point["learning_rate"]),
+    "adam": lambda point: optimizers.adam(point["learning_rate"]),
+    "momentum": lambda point: optimizers.momentum(point["learning_rate"]),
+}
+CHOICES = {"activation": {"tanh": jnp.tanh, "identity": lambda x: x}}
+ROWS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+TARGETS = np.tanh(ROWS @ np.array([1.0, -2.0, 0.5], np.float32))
+
+
+def task() -> sweep.Task:
+    """Regression on one layer of three weights."""
+
+    def init(key, point):
+        return {"w": jax.random.normal(key, (3,), jnp.float32)}
+
+    def loss(params, batch, point):
+        x, y = batch
+        return jnp.mean((point["activation"](x @ params["w"]) - y) ** 2)
+
+    def metrics(params, data, point):
+        return {"loss": loss(params, data, point)}
+
+    data = jnp.asarray(ROWS), jnp.asarray(TARGETS)
+    return sweep.Task(init, loss, metrics, data, data)
+
+
+def points(**axes):
+    default = {
+        "optimizer": list(OPTIMIZERS),
+        "activation": list(CHOICES["activation"]),
+        "learning_rate": [0.01, 0.05, 0.1],
+        "seed": range(9),
+    }
+    return sweep.grid(**{**default, **axes})
+
+
+def run(table, **options):
+    given = {"optimizers": OPTIMIZERS, "choices": CHOICES, "steps": 20, "batch_size": 8}
+    return sweep.run(task(), table, **{**given, **options})
+
+
+@pytest.fixture(scope="module")
+def record():
+    return run(points())
+
+
+def same_bits(one, other, rows=slice(None)):
+    return all(
+        one.final[name].tobytes() == other.final[name][rows].tobytes()
+        and one.curves[f"valid_{name.split('_')[1]}"].tobytes()
+        == other.curves[f"valid_{name.split('_')[1]}"][rows].tobytes()
+        for name in other.final
+    )
+
+
+def test_a_model_is_what_a_plain_loop_makes_of_it(record) -> None:
+    one = task()
+    for i in (0, 50, 161):
+        point = {name: column[i] for name, column in record.points.items()}
+        point["activation"] = CHOICES["activation"][point["activation"]]
+        optimizer = OPTIMIZERS[record.points["optimizer"][i]](point)
+        init, draw = (
+            jax.random.fold_in(jax.random.key(point["seed"]), j) for j in (0, 1)
+        )
+        params = one.init(init, point)
+        state = optimizer.init(params)
+        for step in range(20):
+            drawn = jax.random.randint(jax.random.fold_in(draw, step), (8,), 0, 40)
+            batch = jax.tree.map(lambda a, rows=drawn: a[rows], one.train)
+            grads = jax.grad(one.loss)(params, batch, point)
+            updates, state = optimizer.update(grads, state, params)
+            params = jax.tree.map(jnp.add, params, updates)
+        truth = one.metrics(params, one.valid, point)["loss"]
+        np.testing.assert_allclose(record.final["valid_loss"][i], truth, rtol=1e-4)
+        np.testing.assert_allclose(record.curves["valid_loss"][i, -1], truth, rtol=1e-4)
+
+
+def test_alone_or_in_the_grid_the_bits_are_the_same(record) -> None:
+    for i in (3, 100):
+        alone = {name: column[i : i + 1] for name, column in record.points.items()}
+        assert same_bits(run(alone), record, slice(i, i + 1))
+
+
+def test_order_chunks_and_devices_change_no_bit(record) -> None:
+    order = np.random.default_rng(1).permutation(len(record.status))
+    shuffled = {name: column[order] for name, column in record.points.items()}
+    assert same_bits(run(shuffled), record, order)
+    one_device = run(record.points, devices=jax.local_devices()[:1])
+    assert same_bits(one_device, record)
+    fewer = run(record.points, evaluations=1)
+    assert fewer.final["valid_loss"].tobytes() == record.final["valid_loss"].tobytes()
+
+
+def test_a_diverged_model_touches_no_neighbour() -> None:
+    table = points(learning_rate=[0.01, 1e30])
+    record = run(table)
+    wild = table["learning_rate"] == 1e30
+    linear = table["activation"] == "identity"  # nothing bounds it
+    hopeless = wild & linear & (table["optimizer"] == "sgd")
+    assert set(record.status[hopeless]) == {"diverged"}
+    assert set(record.status[~wild]) == {"ok"}
+    calm = {name: column[~wild] for name, column in table.items()}
+    assert same_bits(run(calm), record, ~wild)
+    ranked = sweep.leaderboard(record, "valid_loss", largest=False)
+    assert ranked[0].diverged == 0
+    assert ranked[-1].diverged > 0
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_batch_and_stochastic_descent(batch_size) -> None:
+    record = run(points(seed=range(2)), batch_size=batch_size, steps=50)
+    assert set(record.status) == {"ok"}
+    good = (record.points["activation"] == "tanh") & (
+        record.points["learning_rate"] == 0.1
+    )
+    start, end = record.curves["train_loss"][good][:, [0, -1]].T
+    assert end.mean() < start.mean() / 2
+
+
+def test_an_interrupt_keeps_what_is_finished(record) -> None:
+    def interrupt(done, _):
+        if done > 130:
+            raise KeyboardInterrupt
+
+    stopped = run(record.points, watch=interrupt)
+    finished = stopped.status == "ok"
+    assert 0 < finished.sum() < len(finished)
+    assert set(stopped.status) == {"ok", "unfinished"}
+    np.testing.assert_array_equal(
+        stopped.final["valid_loss"][finished], record.final["valid_loss"][finished]
+    )
+
+
+def test_watch_counts_every_model_once(record) -> None:
+    seen = []
+    run(record.points, watch=lambda done, _: seen.append(done))
+    assert seen == sorted(seen)
+    assert seen[-1] == len(record.status)
+
+
+def test_the_leaderboard_is_students_interval(record) -> None:
+    rows = sweep.leaderboard(record, "valid_loss", largest=False)
+    assert len(rows) == 18
+    assert [row.mean for row in rows] == sorted(row.mean for row in rows)
+    for row in rows[:3]:
+        values = record.final["valid_loss"][row.members].astype(float)
+        low, high = stats.t.interval(
+            0.95, len(values) - 1, values.mean(), stats.sem(values)
+        )
+        np.testing.assert_allclose([row.low, row.high], [low, high])
+    best = sweep.leaderboard(record, "valid_loss", largest=False, by=["optimizer"])
+    assert sorted(row.settings["optimizer"] for row in best) == sorted(OPTIMIZERS)
+
+
+def test_wrong_points_are_refused_in_a_sentence() -> None:
+    for table, message in [
+        (points(optimizer=["adamm"]), r"points\['optimizer'\] must name one of adam"),
+        (points(activation=["tan"]), r"points\['activation'\] must name one of tanh"),
+        ({"optimizer": np.array(["sgd"])}, "must have a column 'activation'"),
+        ({**points(), "seed": np.arange(2)}, "must be equally long columns"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            run(table)
+    with pytest.raises(ValueError, match="steps must be positive, got 0"):
+        run(points(), steps=0)
+
+
+SHORT = ["sweep", "digits", "--optimizer", "sgd,adam", "--learning-rate", "0.01,0.1"]
+SHORT += ["--activation", "relu", "--loss", "cross_entropy", "--seeds", "2"]
+
+
+def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> None:
+    folder = tmp_path / "results"
+    assert cli.main([*SHORT, "--steps", "40", "--out", str(folder)]) == 0
+    with open(folder / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2
+    assert {row["status"] for row in rows} == {"ok"}
+    assert max(float(row["valid_accuracy"]) for row in rows) > 0.8
+    assert float(rows[0]["train_loss"]) > 0
+    curves = np.load(folder / "curves.npz")
+    assert curves["valid_accuracy"].shape == (8, 10)
+    assert len(list(folder.glob("*.png"))) == 2
+    assert "models/s" in capsys.readouterr().out
+
+    before = (folder / "table.csv").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*SHORT, "--out", str(folder)])
+    assert stop.value.code == 2
+    assert (folder / "table.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["digits", "--optimizer", "nosuch"], "'nosuch' is not known; the nearest"),
+        (["digits", "--activation", "rellu"], "relu"),
+        (["digit"], "the nearest names are digits"),
+        (["digits", "--learning-rate", "log:1:2"], "must be non-negative numbers"),
+        (["digits", "--learning-rate", "-1"], "must be non-negative numbers"),
+        (["digits", "--seeds", "0"], "must be a positive integer, got '0'"),
+        (["digits", "--batch-size", "half"], "must be a positive integer, got 'half'"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments, sentence, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sweep", *arguments])
+    assert stop.value.code == 2
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1
+    assert sentence in written
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.main([*SHORT, "--out", str(tmp_path / "file" / "results")]) == 2
+    assert "must be a writable directory" in capsys.readouterr().err
