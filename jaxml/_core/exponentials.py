@@ -65,7 +65,7 @@ def product(x: Array, y: ArrayLike, y_lo: ArrayLike) -> tuple[Array, Array]:
 
     y and y_lo are a `split`, so that XLA does not put them together again.
     """
-    rough = jax.lax.clamp(-edge(x), x * (y + y_lo), edge(x))
+    rough = jnp.clip(x * (y + y_lo), -edge(x), edge(x))
     small = jnp.abs(rough) < edge(x)
     hi, lo = split(jnp.where(small, x, 0.0))
     rest = jnp.where(small, hi * y_lo + lo * (y + y_lo), 0.0)
@@ -74,7 +74,7 @@ def product(x: Array, y: ArrayLike, y_lo: ArrayLike) -> tuple[Array, Array]:
 
 def ratio(x: Array, y: Array) -> tuple[Array, Array]:
     """x / y in two parts, an exponent: beyond ±`edge` it stays there."""
-    rough = jax.lax.clamp(-edge(x), x / y, edge(x))
+    rough = jnp.clip(x / y, -edge(x), edge(x))
     small = jnp.abs(rough) < edge(x)
     hi, _ = split(jnp.where(small, rough, 0.0))
     y_hi, y_lo = split(y)
@@ -101,7 +101,7 @@ def power(hi: Array, lo: ArrayLike = 0.0) -> Power:
     With k the integer next to (hi + lo) / log 2, what is left is the exponential of a
     small number (Cody and Waite, Software manual for the elementary functions, 1980).
     """
-    hi = jax.lax.clamp(-edge(hi), hi, edge(hi))
+    hi = jnp.clip(hi, -edge(hi), edge(hi))
     k = stop_gradient(jnp.round((hi + lo) * (1 / (LOG2_HI + LOG2_LO))))
     r = ((hi - k * LOG2_HI) - k * LOG2_LO) + lo
     small = r + r * r * polynomial(r, EXP) if is_single(r) else jnp.expm1(r)

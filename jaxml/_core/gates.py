@@ -5,6 +5,7 @@ its slope there is (1 + e + x y') e / (1 + e)²; above 0 it is 1 less the slope 
 That has a root near x = -1, about which it is e times a polynomial: see `Root`.
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -30,9 +31,10 @@ from jaxml._core.logistic import sech_squared, sigmoid, sigmoid_slope, tanh
 from jaxml._core.logistic import softplus as log1p_exp
 from jaxml._core.numerics import times as weigh
 
-QUICK_HI, QUICK_LO = 1.70166015625, 0.00033984374022111297  # 1.702, 12 bits of it first
-SLOPE_HI, SLOPE_LO = 1.595703125, 6.599660264328122e-05  # 2√(2/π)
-CUBE_HI, CUBE_LO = 0.07135009765625, 4.718616310128709e-06  # 0.044715 times that
+_SLOPE = 2 * math.sqrt(2 / math.pi)
+QUICK_HI, SLOPE_HI, CUBE_HI = 1.70166015625, 1.595703125, 0.07135009765625  # 12 bits
+QUICK_LO, SLOPE_LO = 1.702 - QUICK_HI, _SLOPE - SLOPE_HI
+CUBE_LO = 0.044715 * _SLOPE - CUBE_HI
 
 
 class Root(NamedTuple):
@@ -214,7 +216,9 @@ def mish(x: Array) -> Array:
     decay, e = _decay(x, 0.0)
     near = jnp.where(x > -edge(x), x, 0.0)
     below = times(near, decay, -e * (1 + e) / (2 + e * (2 + e)))
-    return jnp.where(x > 0, x - x * (2 * e * e / (1 + 2 * e * (1 + e))), below)
+    finite = jnp.where(x < edge(x), x, 0.0)
+    above = x - finite * (2 * e * e / (1 + 2 * e * (1 + e)))
+    return jnp.where(x > 0, above, below)
 
 
 def _mish_curvature(x: Array) -> Array:

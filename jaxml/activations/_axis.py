@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from jaxml._core import numerics
 from jaxml._core.checks import check_range, describe, refuse
 from jaxml._core.compiled import compiled
+from jaxml._core.dtypes import widened
 from jaxml._core.exponentials import exp
 from jaxml._core.numerics import keep, norm
 from jaxml._core.types import Scalar
@@ -103,7 +104,7 @@ def log_softmax(
 
     Example:
         >>> log_softmax(jnp.array([0.0, 1000.0]))
-        Array([-1000.,     0.], dtype=float32)
+        Array([-1000.,    -0.], dtype=float32)
     """
     _check_axis("log_softmax", x, axis)
     return numerics.log_softmax(x, axis, where)
@@ -116,7 +117,7 @@ def sparsemax(
     axis: int = -1,
     where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
-    """Scores as probabilities, many of them 0: the nearest point that is a distribution.
+    """Scores as probabilities, many of them 0: the nearest distribution.
 
         sparsemax(x)ᵢ = max(0, xᵢ - τ)    with τ such that the sum is 1
 
@@ -151,7 +152,7 @@ def _sparsemax(x: Array) -> Array:
     top = jnp.max(x, -1, keepdims=True)
     z = jnp.where(x == top, 0.0, x - top)
     sorted_z = -jnp.sort(-z, -1)
-    count = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype)
+    count = jnp.cumsum(jnp.ones_like(x), -1)
     thresholds = (jnp.cumsum(sorted_z, -1) - 1) / count  # if so many were positive
     threshold = jnp.max(thresholds, -1, keepdims=True)
     return jnp.maximum(z - threshold, 0.0)
@@ -198,7 +199,7 @@ def l2_normalize(
                [0. , 0. ]], dtype=float32)
     """
     _check_axis("l2_normalize", x, axis)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(widened(x.dtype))
     least = 1e-8 if x.dtype == jnp.float16 else 0.0
     shortest = jnp.sqrt(jnp.maximum(jnp.asarray(eps, wide.dtype), least))
     return _over_length(wide, shortest, axis).astype(x.dtype)

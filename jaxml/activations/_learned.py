@@ -119,7 +119,7 @@ def snake(
 
     Example:
         >>> snake(jnp.array([-jnp.pi, 0.0, jnp.pi / 2]), jnp.array(1.0))
-        Array([-3.1415927,  0.       ,  2.5707963], dtype=float32)
+        Array([-3.1415927,  0.       ,  2.5707965], dtype=float32)
     """
     return _snake(x, _along("snake", "alpha", alpha, x, -1))
 

@@ -276,7 +276,7 @@ def soft_shrink(
     return _shrunk(x, threshold)
 
 
-def _shrunk(x: Array, threshold: Array) -> Array:
+def _shrunk(x: Array, threshold: Scalar) -> Array:
     return jnp.where(
         x > threshold, x - threshold, jnp.where(x < -threshold, x + threshold, 0.0)
     )
@@ -300,7 +300,7 @@ def tanh_shrink(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
     Example:
         >>> tanh_shrink(jnp.array([-100.0, 0.0, 1e-10]))
-        Array([-9.9000000e+01,  0.0000000e+00,  3.3333333e-31], dtype=float32)
+        Array([-9.9000000e+01,  0.0000000e+00,  3.3333336e-31], dtype=float32)
     """
     near = jnp.clip(x, -1.5, 1.5)
     far = x - numerics.tanh(x)

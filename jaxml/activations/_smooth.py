@@ -116,7 +116,7 @@ def swish(x: Float[Array, "*shape"], *, beta: Scalar = 1.0) -> Float[Array, "*sh
         >>> swish(jnp.array([-1.0, 0.0, 1.0]), beta=0.0)
         Array([-0.5,  0. ,  0.5], dtype=float32)
     """
-    return gates.swish(x, beta)
+    return gates.swish(x, jnp.asarray(beta))
 
 
 @elementwise(gates.silu_slope)
@@ -193,12 +193,17 @@ def softplus(
 
     Example:
         >>> softplus(jnp.array([-jnp.inf, 0.0, 100.0]))
-        Array([  0.        ,   0.69314718, 100.        ], dtype=float32)
+        Array([  0.       ,   0.6931472, 100.       ], dtype=float32)
     """
-    return gates.softplus(x, beta)
+    return gates.softplus(x, jnp.asarray(beta))
 
 
-@elementwise(lambda x: _squareplus(x) / _root_of_square(x))
+def _squareplus_slope(x: Array) -> Array:
+    x = jnp.clip(x, -1e30, 1e30)
+    return _squareplus(x) / _root_of_square(x)
+
+
+@elementwise(_squareplus_slope)
 def squareplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """softplus without exponentials: a branch of a hyperbola.
 
@@ -255,6 +260,6 @@ def hard_swish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
     Example:
         >>> hard_swish(jnp.array([-3.0, 0.0, 1.5, 3.0]))
-        Array([0.   , 0.   , 1.125, 3.   ], dtype=float32)
+        Array([-0.   ,  0.   ,  1.125,  3.   ], dtype=float32)
     """
     return times(jnp.clip(x + 3, 0, 6) / 6, x)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Key
 
 from jaxml._core import normal
 from jaxml._core.compiled import compiled
+from jaxml._core.derivatives import with_derivatives
 from jaxml._core.types import Scalar
 
 
@@ -81,19 +82,16 @@ def stochastic_gelu(
         >>> stochastic_gelu(jax.random.key(0), jnp.array([-100.0, 0.0, 100.0]))
         Array([  0.,   0., 100.], dtype=float32)
     """
+    return _kept(_uniform(key, x), x)
 
-    @jax.custom_jvp
-    def formula(x: Array) -> Array:
-        kept = _uniform(key, x) < normal.normal_cdf(x).astype(jnp.float32)
-        return jnp.where(kept, x, 0.0)
 
-    @formula.defjvp
-    def _(primals: tuple, tangents: tuple) -> tuple:
-        (x,), (dx,) = primals, tangents
-        slope = jax.checkpoint(normal.gelu_slope, prevent_cse=False)
-        return formula(x), slope(x) * dx
-
-    return formula(x)
+@with_derivatives(
+    lambda draw, x: jnp.zeros_like(x),
+    lambda draw, x: normal.gelu_slope(x),
+)
+def _kept(draw: Array, x: Array) -> Array:
+    """x with probability Φ(x), and the derivative of the mean."""
+    return jnp.where(draw < normal.normal_cdf(x).astype(draw.dtype), x, 0.0)
 
 
 def _uniform(key: Array, x: Array) -> Array:
