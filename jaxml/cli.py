@@ -47,11 +47,15 @@ def _one_hot(labels: Array, logits: Array) -> Array:
 ACTIVATIONS = _names(
     activations.sigmoid,
     activations.tanh,
+    activations.softsign,
     activations.relu,
     activations.leaky_relu,
     activations.elu,
+    activations.selu,
     activations.gelu,
     activations.swish,
+    activations.mish,
+    activations.softplus,
 )
 LOSSES = _names(
     losses.cross_entropy,
@@ -63,10 +67,20 @@ OPTIMIZERS = _names(
     optimizers.sgd,
     optimizers.momentum,
     optimizers.nesterov,
+    optimizers.lion,
     optimizers.adagrad,
+    optimizers.adadelta,
     optimizers.rmsprop,
+    optimizers.centered_rmsprop,
     optimizers.adam,
+    optimizers.adam_l2,
     optimizers.adamw,
+    optimizers.nadam,
+    optimizers.radam,
+    optimizers.amsgrad,
+    optimizers.adamax,
+    optimizers.yogi,
+    optimizers.adabelief,
 )
 TASKS = _names(tasks.digits)
 
@@ -220,7 +234,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = command.add_argument
     add("task", type=_one_of(TASKS), help=f"the data: {', '.join(TASKS)}")
-    add("--optimizer", type=_some_of(OPTIMIZERS), default="all", help="names, or all")
+    add(
+        "--optimizer",
+        type=_some_of(OPTIMIZERS),
+        default="sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw",
+        help="names, or all (default %(default)s)",
+    )
     add("--activation", type=_some_of(ACTIVATIONS), default="relu,gelu,tanh")
     add("--loss", type=_some_of(LOSSES), default="cross_entropy,focal_loss")
     add(
