@@ -47,10 +47,10 @@ def pair(name: str, x: Any) -> None:
 
 
 def cut(name: str, x: Any) -> None:
-    """A constant as its leading 12 bits, which multiply exactly, and the rest of it."""
+    """A constant as its leading 12 bits, which multiply exactly, and the rest."""
     _, exponent = mp.frexp(x)
     high = mp.floor(mp.ldexp(x, 12 - exponent)) * mp.mpf(2) ** (exponent - 12)
-    print(f"{name}  {float(high)!r}, {float(np.float32(float(x - high)))!r}")
+    print(f"{name}  {float(high)!r}, {float(x - high)!r}")
 
 
 # For x < 0 and t = -x, Φ(x) = e^(-t²/2) K(t): K falls from 1/2 as slowly as 1/t does.

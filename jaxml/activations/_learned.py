@@ -124,7 +124,12 @@ def snake(
     return _snake(x, _along("snake", "alpha", alpha, x, -1))
 
 
-@with_derivatives(lambda x, alpha: 1 + jnp.sin(2 * alpha * x), _sine_ratio)
+def _snake_slope(x: Array, alpha: Array) -> Array:
+    """1 + sin(2αx), where 2αx might be ∞"""
+    return jnp.square(jnp.sin(alpha * x) + jnp.cos(alpha * x))
+
+
+@with_derivatives(_snake_slope, _sine_ratio)
 def _snake(x: Array, alpha: Array) -> Array:
     sine = jnp.sin(alpha * x)
     return x + sine * sine / alpha

@@ -9,7 +9,15 @@ from jaxtyping import Float
 
 from jaxml._core import numerics
 from jaxml._core.compiled import elementwise
-from jaxml._core.exponentials import exp, expm1, is_single, polynomial, ratio
+from jaxml._core.exponentials import (
+    exp,
+    expm1,
+    is_single,
+    polynomial,
+    power,
+    ratio,
+    times,
+)
 from jaxml._core.types import Scalar
 
 
@@ -156,7 +164,12 @@ SELU_SCALE = 1.0507009873554804934
 SELU_DEPTH = 1.7580993408473768599  # the scale times α = 1.6732632423543772848
 
 
-@elementwise(lambda x: jnp.where(x > 0, SELU_SCALE, SELU_DEPTH * exp(_below(x))))
+def _selu_slope(x: Array) -> Array:
+    below = times(jnp.full_like(x, SELU_DEPTH), power(_below(x)))
+    return jnp.where(x > 0, SELU_SCALE, below)
+
+
+@elementwise(_selu_slope)
 def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """elu at a scale that keeps activations of mean 0 and variance 1 as they are.
 

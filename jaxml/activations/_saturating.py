@@ -166,7 +166,7 @@ def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.clip(x, -1, 1)
 
 
-@elementwise(lambda x: jnp.square(1 / (1 + jnp.abs(x))))
+@elementwise(lambda x: 1 / jnp.square(1 + jnp.abs(x)))
 def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A number squeezed into (-1, 1) as by tanh, but saturating far more slowly.
 

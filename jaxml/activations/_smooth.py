@@ -199,8 +199,10 @@ def softplus(
 
 
 def _squareplus_slope(x: Array) -> Array:
-    x = jnp.clip(x, -1e30, 1e30)
-    return _squareplus(x) / _root_of_square(x)
+    """(1 + x/√(x² + 4)) / 2, and for x < -1, where the sum would cancel, a quotient."""
+    near, root = _with_root(x)
+    below = 2 / ((near * near + 4) + jnp.abs(near) * root)
+    return jnp.where(near > -1, 0.5 + near / root / 2, below)
 
 
 @elementwise(_squareplus_slope)
@@ -228,14 +230,15 @@ def squareplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def _squareplus(x: Array) -> Array:
     """For x < 0 the quotient 2 / (|x| + √..), since there the sum would cancel."""
-    total = jnp.abs(x) + _root_of_square(x)
-    return jnp.where(x > 0, total / 2, 2 / total)
+    near, root = _with_root(x)
+    above = jnp.where(x > near, x, near / 2 + root / 2)
+    return jnp.where(x > 0, above, 2 / (jnp.abs(near) + root))
 
 
-def _root_of_square(x: Array) -> Array:
-    """√(x² + 4), which from 10¹⁰ on is |x|."""
-    near = jnp.clip(x, -1e10, 1e10)
-    return jnp.where(jnp.abs(x) < 1e10, jnp.sqrt(near * near + 4), jnp.abs(x))
+def _with_root(x: Array) -> tuple[Array, Array]:
+    """x, within 10¹⁹ of 0, beyond which x² is ∞; and √(x² + 4)."""
+    near = jnp.clip(x, -1e19, 1e19)
+    return near, jnp.sqrt(near * near + 4)
 
 
 @elementwise(
