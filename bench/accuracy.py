@@ -4,9 +4,9 @@
 
 An ulp is the distance of two floats where the true result lies. Float32 inputs come
 from every binade, evenly from [-110, 110], and from next to roots and kinks; with
---exhaustive they are all 2³². bfloat16 and float16 inputs are always all 65,536. What is
-not a normal number of the dtype does not count, and a subnormal float32 stands for 0, as
-XLA has it. The exit code is 1 where ours are off by more than the bound.
+--exhaustive they are all 2³². bfloat16 and float16 inputs are always all 65,536. What
+is not a normal number of the dtype does not count, and a subnormal float32 stands for 0,
+as XLA has it. The exit code is 1 where ours are off by more than the bound.
 """
 
 import argparse

@@ -200,9 +200,10 @@ def softplus(
 
 def _squareplus_slope(x: Array) -> Array:
     """(1 + x/√(x² + 4)) / 2, and for x < -1, where the sum would cancel, a quotient."""
-    near, root = _with_root(x)
-    below = 2 / ((near * near + 4) + jnp.abs(near) * root)
-    return jnp.where(near > -1, 0.5 + near / root / 2, below)
+    x = jnp.clip(x, -1e19, 1e19)
+    root = _root_of_square(x)
+    below = 2 / ((x * x + 4) + jnp.abs(x) * root)
+    return jnp.where(x > -1, 0.5 + x / root / 2, below)
 
 
 @elementwise(_squareplus_slope)
@@ -229,16 +230,15 @@ def squareplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _squareplus(x: Array) -> Array:
-    """For x < 0 the quotient 2 / (|x| + √..), since there the sum would cancel."""
-    near, root = _with_root(x)
-    above = jnp.where(x > near, x, near / 2 + root / 2)
-    return jnp.where(x > 0, above, 2 / (jnp.abs(near) + root))
+    """For x < 0 the inverse of its value at -x, since there the sum would cancel."""
+    above = jnp.abs(x) / 2 + _root_of_square(x) / 2
+    return jnp.where(x > 0, above, 1 / above)
 
 
-def _with_root(x: Array) -> tuple[Array, Array]:
-    """x, within 10¹⁹ of 0, beyond which x² is ∞; and √(x² + 4)."""
+def _root_of_square(x: Array) -> Array:
+    """√(x² + 4), which far from 0, where x² is ∞, is |x|."""
     near = jnp.clip(x, -1e19, 1e19)
-    return near, jnp.sqrt(near * near + 4)
+    return jnp.where(jnp.abs(x) < 1e19, jnp.sqrt(near * near + 4), jnp.abs(x))
 
 
 @elementwise(
