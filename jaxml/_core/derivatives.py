@@ -17,7 +17,8 @@ def with_derivatives(*partials: Callable[..., Any]) -> Callable[[Callable], Call
 
     The derivatives are formulas of the same arguments, so they may be differentiated
     again, forward and reverse. Between a forward and a backward pass the arguments
-    alone are kept: `jax.checkpoint` has the derivative computed again from them.
+    alone are kept: `jax.checkpoint` has the derivative computed again from them. A
+    boolean derivative, 0 or 1, is kept itself: a byte where the argument has four.
 
     A second derivative through `lax.scan` forgets the rule (JAX 0.10 inlines it), so
     the formula itself has to be differentiable too.
@@ -34,15 +35,26 @@ def with_derivatives(*partials: Callable[..., Any]) -> Callable[[Callable], Call
             result = value(*primals)
             cast = functools.partial(jnp.asarray, dtype=result.dtype)
 
-            @functools.partial(jax.checkpoint, prevent_cse=False)
             def slope(primals: tuple, tangents: list) -> Any:
                 slopes = (partials[i](*primals) for i in moving)
-                terms = (cast(d) * cast(t) for d, t in zip(slopes, tangents))
+                terms = (_product(d, cast(t)) for d, t in zip(slopes, tangents))
                 return functools.reduce(jnp.add, terms)
 
+            if not all(_is_mask(partials[i], primals) for i in moving):
+                slope = jax.checkpoint(slope, prevent_cse=False)
             return result, slope(primals, [tangents[i] for i in moving])
 
         value.defjvp(rule, symbolic_zeros=True)
         return value
 
     return decorate
+
+
+def _is_mask(partial: Callable[..., Any], primals: tuple) -> bool:
+    return jax.eval_shape(partial, *primals).dtype == jnp.bool
+
+
+def _product(slope: Any, tangent: Any) -> Any:
+    if slope.dtype == jnp.bool:
+        return jnp.where(slope, tangent, 0)
+    return jnp.asarray(slope, tangent.dtype) * tangent

@@ -26,7 +26,7 @@ def _below(x: Array) -> Array:
     return jnp.where(x > 0, 0.0, x)
 
 
-@elementwise(lambda x: jnp.where(x > 0, 1.0, 0.0))
+@elementwise(lambda x: x > 0)
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The positive part of x.
 
@@ -49,7 +49,7 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.maximum(x, 0.0)
 
 
-@elementwise(lambda x: jnp.where((x > 0) & (x <= 6), 1.0, 0.0))
+@elementwise(lambda x: (x > 0) & (x <= 6))
 def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """relu that stops at 6, which numbers of few bits still resolve.
 
@@ -195,7 +195,7 @@ def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @elementwise(
-    lambda x, threshold, value: jnp.where(x > threshold, 1.0, 0.0),
+    lambda x, threshold, value: x > threshold,
     lambda x, threshold, value: jnp.zeros_like(x),
     lambda x, threshold, value: jnp.where(x > threshold, 0.0, 1.0),
 )
@@ -228,7 +228,7 @@ def threshold(
 
 
 @elementwise(
-    lambda x, threshold: jnp.where(jnp.abs(x) > threshold, 1.0, 0.0),
+    lambda x, threshold: jnp.abs(x) > threshold,
     lambda x, threshold: jnp.zeros_like(x),
 )
 def hard_shrink(
@@ -259,7 +259,7 @@ def hard_shrink(
 
 
 @elementwise(
-    lambda x, threshold: jnp.where((x > threshold) | (x <= -threshold), 1.0, 0.0),
+    lambda x, threshold: (x > threshold) | (x <= -threshold),
     lambda x, threshold: -jnp.sign(_shrunk(x, threshold)),
 )
 def soft_shrink(

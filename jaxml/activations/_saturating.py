@@ -141,7 +141,7 @@ def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return numerics.tanh(x)
 
 
-@elementwise(lambda x: jnp.where((x > -1) & (x <= 1), 1.0, 0.0))
+@elementwise(lambda x: (x > -1) & (x <= 1))
 def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The tanh as three line segments.
 
@@ -166,7 +166,7 @@ def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.clip(x, -1, 1)
 
 
-@elementwise(lambda x: 1 / jnp.square(1 + jnp.abs(x)))
+@elementwise(lambda x: jnp.square(1 / (1 + jnp.abs(x))))
 def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A number squeezed into (-1, 1) as by tanh, but saturating far more slowly.
 
