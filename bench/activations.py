@@ -23,7 +23,7 @@ SIZE = 2**24
 LAYERS, ROWS, WIDTH = 24, 2048, 256
 
 
-def scanned(activation: Callable[[Any], Any]) -> float:
+def scanned(activation: Callable[[Any], Any], dtype: Any = jnp.float32) -> float:
     """Temporaries of the gradient through the layers, in MB."""
 
     def loss(weights: jax.Array, h: jax.Array) -> jax.Array:
@@ -32,8 +32,8 @@ def scanned(activation: Callable[[Any], Any]) -> float:
 
         return jnp.sum(jax.lax.scan(layer, h, weights)[0])
 
-    weights = jnp.zeros((LAYERS, WIDTH, WIDTH), jnp.float32)
-    h = jnp.zeros((ROWS, WIDTH), jnp.float32)
+    weights = jnp.zeros((LAYERS, WIDTH, WIDTH), dtype)
+    h = jnp.zeros((ROWS, WIDTH), dtype)
     return measure.temporaries(jax.grad(loss), weights, h) / 1e6
 
 

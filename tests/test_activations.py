@@ -34,6 +34,14 @@ def test_every_digit_of_value_and_slope(name: str) -> None:
         assert found["derivative"] <= accuracy.BOUNDS[dtype], found
 
 
+@pytest.mark.parametrize("name", TRUTHS)
+def test_the_backward_pass_keeps_the_input_alone(name: str) -> None:
+    x = jnp.linspace(-3, 3, 8).astype(jnp.bfloat16)
+    _, backward = jax.vjp(accuracy.ours(name), x)
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(backward) if leaf.ndim)
+    assert kept <= x.nbytes
+
+
 @pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "swish", "mish", "softplus"])
 def test_a_scan_keeps_the_input_alone(name: str) -> None:
     with jax.enable_x64(False):

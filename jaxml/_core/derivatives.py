@@ -34,15 +34,19 @@ def with_derivatives(*partials: Callable[..., Any]) -> Callable[[Callable], Call
 
             result = value(*primals)
             cast = functools.partial(jnp.asarray, dtype=result.dtype)
+            masks = [_mask(partials[i], primals) for i in moving]
 
-            def slope(primals: tuple, tangents: list) -> Any:
-                slopes = (partials[i](*primals) for i in moving)
-                terms = (_product(d, cast(t)) for d, t in zip(slopes, tangents))
+            @functools.partial(jax.checkpoint, prevent_cse=False)
+            def slope(primals: tuple, tangents: list, masks: list) -> Any:
+                terms = (
+                    cast(partials[i](*primals)) * cast(t)
+                    if mask is None
+                    else jnp.where(mask, cast(t), 0)
+                    for i, t, mask in zip(moving, tangents, masks)
+                )
                 return functools.reduce(jnp.add, terms)
 
-            if not all(_is_mask(partials[i], primals) for i in moving):
-                slope = jax.checkpoint(slope, prevent_cse=False)
-            return result, slope(primals, [tangents[i] for i in moving])
+            return result, slope(primals, [tangents[i] for i in moving], masks)
 
         value.defjvp(rule, symbolic_zeros=True)
         return value
@@ -50,11 +54,7 @@ def with_derivatives(*partials: Callable[..., Any]) -> Callable[[Callable], Call
     return decorate
 
 
-def _is_mask(partial: Callable[..., Any], primals: tuple) -> bool:
-    return jax.eval_shape(partial, *primals).dtype == jnp.bool
-
-
-def _product(slope: Any, tangent: Any) -> Any:
-    if slope.dtype == jnp.bool:
-        return jnp.where(slope, tangent, 0)
-    return jnp.asarray(slope, tangent.dtype) * tangent
+def _mask(partial: Callable[..., Any], primals: tuple) -> Any:
+    """A boolean derivative, and None for any other."""
+    boolean = jax.eval_shape(partial, *primals).dtype == jnp.bool
+    return partial(*primals) if boolean else None
