@@ -14,7 +14,7 @@ from jaxml._core.compiled import compiled
 from jaxml._core.derivatives import with_derivatives
 
 
-@compiled(static=("axis",))
+@compiled(static=("axis",), recompute=True)
 def prelu(
     x: Float[Array, "*shape"],
     slope: Float[Array, ""] | Float[Array, "channels"],
@@ -92,7 +92,7 @@ def _sine_ratio(x: Array, alpha: Array) -> Array:
     return (x * jnp.sin(2 * alpha * x) - sine * sine / alpha) / alpha
 
 
-@compiled()
+@compiled(recompute=True)
 def snake(
     x: Float[Array, "*shape"],
     alpha: Float[Array, ""] | Float[Array, "channels"],
