@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from bench import measure
-from bench.accuracy import PEERS, ours, with_slope
+from bench.accuracy import PEERS, TORCH, ours, with_slope
 from bench.truths import TRUTHS
 
 SIZE = 2**24
@@ -41,8 +41,6 @@ def of_torch(name: str, x: jax.Array) -> Callable[[], Any]:
     import numpy as np
     import torch
 
-    from bench.accuracy import TORCH
-
     known, options = TORCH[name]
     tensor = torch.tensor(np.asarray(x), requires_grad=True)
     ones = torch.ones_like(tensor)
@@ -62,7 +60,7 @@ def row(name: str, x: jax.Array, repeats: int) -> dict[str, Any]:
     runs: dict[str, Callable[[], Any]] = {
         which: (lambda f=f: f(x)) for which, f in both.items()
     }
-    if name in PEERS and importlib.util.find_spec("torch"):
+    if name in TORCH and importlib.util.find_spec("torch"):
         runs["torch"] = of_torch(name, x)
     seconds = measure.paired(runs, repeats=repeats)
 
