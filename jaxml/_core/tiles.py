@@ -11,26 +11,28 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-TILE = 2**20  # numbers in a tile: four megabytes of float32
+TILE = 2**21  # numbers that a block of rows takes: eight megabytes of float32
 
 
 def over_rows(
-    formula: Callable[[Any], Array], rows: Any, columns: int, block: int | None = None
+    formula: Callable[[Any], Array], rows: Any, width: int, block: int | None = None
 ) -> Array:
     """One value for each row, from a formula of a block of rows.
 
-    `rows` is an array, or a tree of arrays, of which the first axis is cut.
+    `rows` is an array, or a tree of arrays, of which the first axis is cut. `width` is
+    how many numbers the formula makes of a row, about; it decides how many rows a block
+    has, unless `block` says so.
     """
     formula = jax.checkpoint(formula, prevent_cse=False)
     step = lambda nothing, of_block: (nothing, formula(of_block))  # noqa: E731
-    return scan_rows(step, None, rows, columns, block)[1]
+    return scan_rows(step, None, rows, width, block)[1]
 
 
 def scan_rows(
     step: Callable[[Any, Any], tuple[Any, Any]],
     start: Any,
     rows: Any,
-    columns: int,
+    width: int,
     block: int | None = None,
 ) -> tuple[Any, Any]:
     """`lax.scan` over blocks of rows: what is carried, and the values of each row.
@@ -38,7 +40,7 @@ def scan_rows(
     Any number of rows is welcome: the last block is as long as it is.
     """
     count = len(jax.tree.leaves(rows)[0])
-    size = block or max(1, TILE // columns)
+    size = block or max(1, TILE // width)
     if size >= count:
         return step(start, rows)
     whole = count - count % size

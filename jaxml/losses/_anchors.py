@@ -42,9 +42,18 @@ class Batch(NamedTuple):
 
 
 def per_anchor(
-    function: str, batch: Batch, block: int | None, measure: Measure, formula: Formula
+    function: str,
+    batch: Batch,
+    block: int | None,
+    measure: Measure,
+    formula: Formula,
+    *,
+    arrays: int = 4,
 ) -> Array:
-    """formula(measured [m], positive [m], negative [m]) of every anchor."""
+    """formula(measured [m], positive [m], negative [m]) of every anchor.
+
+    It makes about so many arrays of the length m, which decides a block's size.
+    """
     rows, labels, references, reference_labels, where = batch
     if (references is None) != (reference_labels is None):
         rule = "come with reference_labels, and these with it"
@@ -64,7 +73,7 @@ def per_anchor(
         return jax.vmap(formula)(values, same & kept, ~same & kept)
 
     of_rows = rows, labels, jnp.arange(len(rows)), where
-    return over_rows(tile, of_rows, len(candidates), block)
+    return over_rows(tile, of_rows, arrays * len(candidates), block)
 
 
 def check_pairs(

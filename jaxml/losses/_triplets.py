@@ -112,7 +112,9 @@ def batch_semihard_triplet_loss(
         return _linear(d, margin, of_positive, of_negative, jnp.sum(positive))
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("batch_semihard_triplet_loss", batch, block, euclidean, formula)
+    return per_anchor(
+        "batch_semihard_triplet_loss", batch, block, euclidean, formula, arrays=32
+    )
 
 
 @compiled(static=("block",))
@@ -160,7 +162,9 @@ def batch_all_triplet_loss(
         return _linear(d, margin, of_positive, of_negative, positives * negatives)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("batch_all_triplet_loss", batch, block, euclidean, formula)
+    return per_anchor(
+        "batch_all_triplet_loss", batch, block, euclidean, formula, arrays=32
+    )
 
 
 def _linear(

@@ -65,7 +65,7 @@ def _fold(block: int | None, a: Array, b: Array) -> tuple[Array, Array]:
         return (higher, total), logsumexp(s, 1)
 
     nothing = jnp.full(len(b), -jnp.inf, a.dtype), jnp.zeros(len(b), a.dtype)
-    (top, total), along = scan_rows(fold, nothing, (a, index), len(b), block)
+    (top, total), along = scan_rows(fold, nothing, (a, index), 2 * len(b), block)
     return along, top + jnp.log(jnp.where(total > 0, total, 1))
 
 
@@ -88,7 +88,7 @@ def _backward(block: int | None, kept: tuple, cotangents: tuple) -> tuple:
         return db + row.T @ share, share @ b
 
     rows = a, index, along, for_along
-    db, da = scan_rows(fold, jnp.zeros_like(transposed), rows, len(b), block)
+    db, da = scan_rows(fold, jnp.zeros_like(transposed), rows, 2 * len(b), block)
     return da, db.T
 
 
@@ -137,7 +137,7 @@ def siglip_loss(
         match = own[:, None] == index[None]
         return jnp.sum(softplus(jnp.where(match, -logits, logits)), 1)
 
-    return over_rows(tile, (a, index), len(b), block)
+    return over_rows(tile, (a, index), 4 * len(b), block)
 
 
 @compiled()
@@ -241,7 +241,7 @@ def _products(a: Array, b: Array, cost: Callable[[Array, Array], Array]) -> Arra
         feature, own = features
         return jnp.sum(cost(feature @ b, own[:, None] == index[None]), 1)
 
-    return over_rows(tile, (a.T, index), a.shape[1])
+    return over_rows(tile, (a.T, index), 2 * a.shape[1])
 
 
 def _check_rows(function: str, a: Array) -> None:
