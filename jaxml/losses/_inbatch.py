@@ -71,7 +71,7 @@ def in_batch(
         return jax.vmap(row_loss)(keep(similarities(query), kept, -jnp.inf), index)
 
     rows = queries, jnp.arange(len(queries)), where
-    return over_rows(tile, rows, 2 * len(keys), block)
+    return over_rows(tile, rows, len(keys), block)
 
 
 @compiled(static=("block",))
@@ -122,7 +122,7 @@ def info_nce(
 
     index = jnp.arange(len(queries))
     rows = queries, keys[: len(queries)], index, where
-    return over_rows(tile, rows, 2 * len(keys), block)
+    return over_rows(tile, rows, len(keys), block)
 
 
 @compiled(static=("block",))

@@ -65,7 +65,7 @@ def _fold(block: int | None, a: Array, b: Array) -> tuple[Array, Array]:
         return (higher, total), logsumexp(s, 1)
 
     nothing = jnp.full(len(b), -jnp.inf, a.dtype), jnp.zeros(len(b), a.dtype)
-    (top, total), along = scan_rows(fold, nothing, (a, index), 2 * len(b), block)
+    (top, total), along = scan_rows(fold, nothing, (a, index), len(b), block)
     return along, top + jnp.log(jnp.where(total > 0, total, 1))
 
 
@@ -88,7 +88,7 @@ def _backward(block: int | None, kept: tuple, cotangents: tuple) -> tuple:
         return db + row.T @ share, share @ b
 
     rows = a, index, along, for_along
-    db, da = scan_rows(fold, jnp.zeros_like(transposed), rows, 2 * len(b), block)
+    db, da = scan_rows(fold, jnp.zeros_like(transposed), rows, len(b), block)
     return da, db.T
 
 
