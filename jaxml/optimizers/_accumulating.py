@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from jaxml._core.numerics import abs_squared, safe_divide, sqrt
+from jaxml._core.numerics import abs_squared, over_root, safe_divide, sqrt
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Slot,
@@ -89,7 +89,7 @@ def adagrad(
     def step(numbers: tuple, g: Array, total: Array) -> tuple:
         rate, eps = numbers
         total = total + abs_squared(g)
-        return safe_divide(-rate * g, sqrt(total) + eps), total
+        return over_root(-rate * g, total, eps), total
 
     slots = (Slot(initial_accumulator, real=True),)
     return transformation(
@@ -194,7 +194,7 @@ def rmsprop(
     def step(numbers: tuple, g: Array, nu: Array, *trace: Array) -> tuple:
         rate, eps, decay, momentum = numbers
         nu = ema(decay, nu, abs_squared(g))
-        direction, trace = _onward(momentum, safe_divide(g, sqrt(nu) + eps), trace)
+        direction, trace = _onward(momentum, over_root(g, nu, eps), trace)
         return -rate * direction, nu, *trace
 
     slots = (Slot(real=True), None if momentum is None else Slot())
@@ -249,7 +249,7 @@ def centered_rmsprop(
         rate, eps, decay, spread, momentum = numbers
         mu = ema(decay, mu, g)
         nu = ema(spread, nu, abs_squared(g - mu))
-        direction, trace = _onward(momentum, safe_divide(g, sqrt(nu) + eps), trace)
+        direction, trace = _onward(momentum, over_root(g, nu, eps), trace)
         return -rate * direction, mu, nu, *trace
 
     slots = (Slot(), Slot(real=True), None if momentum is None else Slot())
