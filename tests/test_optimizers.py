@@ -277,19 +277,22 @@ def test_the_second_moment_of_bfloat16_does_not_stall() -> None:
 
 
 @pytest.mark.parametrize("b", [0.0, 0.5, 0.9, 0.999, 0.9999, 0.9999999])
-def test_one_step_of_float32_is_corrected_to_the_last_bit(b) -> None:
+def test_the_first_steps_of_float32_are_corrected_to_the_last_bits(b) -> None:
     """1 - βᵗ as written has one digit left of β = 0.9999999."""
     with jax.enable_x64(False):
-        step = updates_of(optimizers.adam(1.0, b1=0.9, b2=b, eps=0.0), jnp.ones((1, 1)))
-        np.testing.assert_allclose(step, -1.0, rtol=3e-7)
-        step = updates_of(optimizers.adamax(1.0, b1=b, eps=0.0), jnp.ones((1, 1)))
-        np.testing.assert_allclose(step, -1.0, rtol=3e-7)
+        ones = jnp.ones((4, 1))
+        for optimizer in (
+            optimizers.adam(1.0, b2=b, eps=0.0),
+            optimizers.adamax(1.0, b1=b, eps=0.0),
+        ):
+            np.testing.assert_allclose(updates_of(optimizer, ones), -1.0, rtol=5e-7)
         shadow = optimizers.shadow_weights(optimizers.sgd(0.0), decay=b)
+        state = shadow.init(ones[0])
         with jax.disable_jit():
-            _, state = shadow.update(
-                jnp.zeros(1), shadow.init(jnp.ones(1)), jnp.ones(1)
-            )
-        np.testing.assert_allclose(optimizers.averaged_params(state), 1.0, rtol=2e-7)
+            for x in ones:
+                _, state = shadow.update(x, state, x)
+                average = optimizers.averaged_params(state)
+                np.testing.assert_allclose(average, 1.0, rtol=5e-7)
 
 
 def test_amsgrad_converges_where_adam_does_not() -> None:
@@ -337,67 +340,6 @@ def test_training_has_a_derivative_where_gradients_are_zero(make) -> None:
             for tree in jax.jvp(gradient, point, ones):
                 for path, slope in jax.tree.leaves_with_path(tree):
                     assert jnp.isfinite(slope), (path, given)
-
-
-# Refusals
-
-
-@pytest.mark.parametrize(
-    ("made", "sentence"),
-    [
-        (
-            lambda: optimizers.sgd(-0.1),
-            "sgd: learning_rate must be non-negative, got -0.1.",
-        ),
-        (
-            lambda: optimizers.sgd("0.1"),
-            "sgd: learning_rate must be a number, got '0.1'.",
-        ),
-        (lambda: optimizers.adam(0.1, b2=1.0), "adam: b2 must be in [0, 1), got 1.0."),
-        (
-            lambda: optimizers.adam(0.1, eps=-1),
-            "adam: eps must be non-negative, got -1.",
-        ),
-        (lambda: optimizers.lion(0.1, b2=0), "lion: b2 must be in (0, 1), got 0."),
-        (
-            lambda: optimizers.radam(0.1, threshold=3),
-            "radam: threshold must be at least 4, got 3.",
-        ),
-        (
-            lambda: optimizers.momentum(0.1, decay=jnp.ones(3)),
-            "momentum: decay must be a number, got float64[3].",
-        ),
-        (
-            lambda: optimizers.shadow_weights(optimizers.sgd(0.1), decay=1.5),
-            "shadow_weights: decay must be in [0, 1), got 1.5.",
-        ),
-        (
-            lambda: optimizers.sgd(0.1).init({"w": jnp.arange(3)}),
-            "sgd: params['w'] must be a float or complex array, got int64[3].",
-        ),
-        (
-            lambda: updates_of(
-                optimizers.sgd(lambda step: jnp.ones(2)), jnp.ones((1, 1))
-            ),
-            "sgd: learning_rate must be a number or a schedule that returns one, "
-            "got float64[2].",
-        ),
-        (
-            lambda: updates_of(optimizers.adam(lambda step: None), jnp.ones((1, 1))),
-            "adam: learning_rate must be a number or a schedule that returns one, "
-            "got None.",
-        ),
-        (
-            lambda: optimizers.averaged_params(optimizers.sgd(0.1).init(PARAMS)),
-            "averaged_params: state must hold one state of shadow_weights, "
-            "got '0 of them'.",
-        ),
-    ],
-)
-def test_bad_input_is_one_sentence(made, sentence) -> None:
-    with pytest.raises((TypeError, ValueError)) as refusal:
-        made()
-    assert str(refusal.value) == sentence
 
 
 @pytest.mark.parametrize("name", [*DECAYING, "shadow_weights"])
