@@ -2,14 +2,12 @@
 
 import argparse
 import contextlib
-import difflib
-import itertools
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +19,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxml import activations, losses, optimizers, schedules, sweep, tasks
+from jaxml._arguments import (
+    Parser,
+    batch_sizes,
+    count,
+    empty,
+    fresh,
+    one_of,
+    rates,
+    some_of,
+)
 
 METRIC = "valid_accuracy"
 
@@ -117,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    folder = options.out or _fresh(pathlib.Path("runs", options.task))
+    folder = options.out or fresh(pathlib.Path("runs", options.task))
     folder.mkdir(parents=True, exist_ok=True)
     points = sweep.grid(
         optimizer=options.optimizer,
@@ -288,14 +296,8 @@ def _scheduled(optimizer: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, not the usage."""
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="jaxml", description="Batch experiments on real data.")
+    parser = Parser(prog="jaxml", description="Batch experiments on real data.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
         "sweep",
@@ -303,98 +305,34 @@ def _parser() -> argparse.ArgumentParser:
         description="Trains every combination and ranks the settings over their seeds.",
     )
     add = command.add_argument
-    add("task", type=_one_of(TASKS), help=f"the data: {', '.join(TASKS)}")
+    add("task", type=one_of(TASKS), help=f"the data: {', '.join(TASKS)}")
     add(
         "--optimizer",
-        type=_some_of(OPTIMIZERS),
+        type=some_of(OPTIMIZERS),
         default="sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw",
         help="names, or all (default %(default)s)",
     )
     add(
         "--schedule",
-        type=_some_of(SCHEDULES),
+        type=some_of(SCHEDULES),
         default="constant",
         help="of the rate over the steps: names, or all (default %(default)s)",
     )
-    add("--activation", type=_some_of(ACTIVATIONS), default="relu,gelu,tanh")
-    add("--loss", type=_some_of(LOSSES), default="cross_entropy,focal_loss")
+    add("--activation", type=some_of(ACTIVATIONS), default="relu,gelu,tanh")
+    add("--loss", type=some_of(LOSSES), default="cross_entropy,focal_loss")
     add(
         "--learning-rate",
-        type=_rates,
+        type=rates,
         default="log:1e-4:1:9",
         help="numbers, or log:LOW:HIGH:COUNT (default %(default)s)",
     )
-    add("--seeds", type=_count, default=5, help="models of each setting (default 5)")
-    add("--steps", type=_count, default=300, help="of each model (default 300)")
+    add("--seeds", type=count, default=5, help="models of each setting (default 5)")
+    add("--steps", type=count, default=300, help="of each model (default 300)")
     add(
         "--batch-size",
-        type=_batch_sizes,
+        type=batch_sizes,
         default="64",
         help="examples a step, full for all of them, or several (default %(default)s)",
     )
-    add("--out", type=_empty, help="a directory without results (default runs/TASK)")
+    add("--out", type=empty, help="a directory without results (default runs/TASK)")
     return parser
-
-
-def _some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """A comma-separated list of known names, or `all` of them."""
-
-    def parse(text: str) -> list[str]:
-        names = list(known) if text == "all" else text.split(",")
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-                raise argparse.ArgumentTypeError(
-                    f"{name!r} is not known; the nearest names are {', '.join(near)}"
-                )
-        return list(dict.fromkeys(names))
-
-    return parse
-
-
-def _one_of(known: Iterable[str]) -> Callable[[str], str]:
-    return lambda text: _some_of(known)(text.replace(",", " "))[0]
-
-
-def _rates(text: str) -> list[float]:
-    """`log:LOW:HIGH:COUNT`, or numbers with commas between them."""
-    try:
-        if text.startswith("log:"):
-            low, high, count = text.removeprefix("log:").split(":")
-            rates = np.geomspace(float(low), float(high), int(count)).tolist()
-        else:
-            rates = [float(number) for number in text.split(",")]
-    except ValueError:
-        rates = []
-    if not rates or not all(0 <= rate < np.inf for rate in rates):
-        raise argparse.ArgumentTypeError(
-            f"must be non-negative numbers or log:LOW:HIGH:COUNT, got {text!r}"
-        )
-    return rates
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
-    return int(text)
-
-
-def _batch_sizes(text: str) -> list[int | None]:
-    sizes = dict.fromkeys(text.split(","))
-    return [None if size == "full" else _count(size) for size in sizes]
-
-
-def _empty(text: str) -> pathlib.Path:
-    """A directory that holds no results yet."""
-    folder = pathlib.Path(text)
-    if (folder / "table.csv").exists():
-        raise argparse.ArgumentTypeError(f"must have no results yet, but {text} has")
-    return folder
-
-
-def _fresh(folder: pathlib.Path) -> pathlib.Path:
-    """The folder, or the first of folder-2, folder-3, ... that does not exist."""
-    names = itertools.chain(
-        [folder.name], (f"{folder.name}-{i}" for i in itertools.count(2))
-    )
-    return next(path for name in names if not (path := folder.with_name(name)).exists())

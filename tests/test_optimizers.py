@@ -347,3 +347,13 @@ def test_decay_and_averages_need_the_parameters(name) -> None:
     optimizer = EVERY[name](0.1)
     with pytest.raises(TypeError, match="params must be given to update"):
         optimizer.update(PARAMS, optimizer.init(PARAMS))
+
+
+@pytest.mark.parametrize("name", DECAYING)
+def test_decay_shrinks_what_the_mask_says(name) -> None:
+    number = {"l2" if name == "adam_l2" else "weight_decay": 0.1}
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    for mask in ({"w": True, "b": False}, lambda params: {"w": True, "b": False}):
+        after = walk(EVERY[name](0.1, mask=mask, **number), [zeros], PARAMS)
+        assert (jnp.abs(after["w"]) < jnp.abs(PARAMS["w"])).all()
+        assert after["b"] == PARAMS["b"]
