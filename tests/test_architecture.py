@@ -16,6 +16,7 @@ FLOORS = {
     **dict.fromkeys(["losses", "mining", "activations", "optimizers", "schedules"], 1),
     "sweep": 2,
     "tasks": 3,
+    "_arguments": 3,
     "cli": 4,
     "__main__": 5,
     "__init__": 5,
