@@ -58,4 +58,13 @@ from jaxml.losses._pairs import (
 )
 from jaxml.losses._overlap import (
     dice_loss as dice_loss,
+    generalized_dice_loss as generalized_dice_loss,
+    tversky_loss as tversky_loss,
+    focal_tversky_loss as focal_tversky_loss,
+    jaccard_loss as jaccard_loss,
+)
+from jaxml.losses._confusion import (
+    sensitivity_specificity_loss as sensitivity_specificity_loss,
+    matthews_loss as matthews_loss,
+    present as present,
 )

@@ -1,6 +1,13 @@
 """Losses: the truth is one example at a time, written from the definition."""
 
-from cases.losses import classification, geometry, information, margin, regression
+from cases.losses import (
+    classification,
+    geometry,
+    information,
+    margin,
+    regression,
+    segmentation,
+)
 
 CASES = [
     *information.CASES,
@@ -8,4 +15,5 @@ CASES = [
     *margin.CASES,
     *regression.CASES,
     *geometry.CASES,
+    *segmentation.CASES,
 ]

@@ -1,0 +1,216 @@
+"""Segmentation: one image and one class at a time, one pixel after another."""
+
+import numpy as np
+
+from cases import Case, Extreme
+from cases.losses.truth import NAN
+from jaxml import losses
+
+
+def by_region(truth):
+    """The truth of a batch from that of the pixels [(p, t), ...] of one region."""
+
+    def batch(p, t, axis=(-3, -2), where=None, **numbers):
+        axes = [a % p.ndim for a in np.atleast_1d(axis)]
+        others = [a for a in range(p.ndim) if a not in axes]
+        where = np.broadcast_to(True if where is None else where[..., None], p.shape)
+        shape = [p.shape[a] for a in others]
+        p, t, where = (
+            x.transpose(*others, *axes).reshape(*shape, -1) for x in (p, t, where)
+        )
+        result = np.empty(shape)
+        for i in np.ndindex(*shape):
+            pixels = [(x, y) for x, y, kept in zip(p[i], t[i], where[i]) if kept]
+            result[i] = truth(pixels, **numbers)
+        return result
+
+    return batch
+
+
+def total(terms):
+    return float(sum(terms))
+
+
+def over(a, b):
+    return a / b if b else 0.0
+
+
+def dice(pixels, smoothing=0.0):
+    common = total(p * t for p, t in pixels)
+    sizes = total(p + t for p, t in pixels)
+    return 1 - (2 * common + smoothing) / (sizes + smoothing) if sizes else 0.0
+
+
+def tversky(pixels, alpha=0.5, beta=0.5, smoothing=0.0):
+    both = total(p * t for p, t in pixels) + smoothing
+    false = total(p * (1 - t) for p, t in pixels)
+    missed = total((1 - p) * t for p, t in pixels)
+    return 1 - both / (both + alpha * false + beta * missed) if pixels else 0.0
+
+
+def focal_tversky(pixels, gamma=0.75, **numbers):
+    return tversky(pixels, **numbers) ** gamma
+
+
+def jaccard(pixels, smoothing=0.0):
+    common = total(p * t for p, t in pixels)
+    union = total(p + t - p * t for p, t in pixels)
+    return 1 - (common + smoothing) / (union + smoothing) if union else 0.0
+
+
+def sensitivity_specificity(pixels, sensitivity=0.5):
+    inside, outside = total(t for _, t in pixels), total(1 - t for _, t in pixels)
+    found = over(total((t - p) ** 2 * t for p, t in pixels), inside)
+    left = over(total((t - p) ** 2 * (1 - t) for p, t in pixels), outside)
+    return sensitivity * found + (1 - sensitivity) * left
+
+
+def matthews(pixels):
+    tp, tn = (
+        total(p * t for p, t in pixels),
+        total((1 - p) * (1 - t) for p, t in pixels),
+    )
+    fp, fn = (
+        total(p * (1 - t) for p, t in pixels),
+        total((1 - p) * t for p, t in pixels),
+    )
+    root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return 1 - (tp * tn - fp * fn) / root
+
+
+def generalized_dice(p, t, smoothing=0.0, axis=(-3, -2), where=None):
+    def of(term):
+        return by_region(lambda pixels: total(term(*pixel) for pixel in pixels))(
+            p, t, axis=axis, where=where
+        )
+
+    common, sizes, true = of(lambda p, t: p * t), of(lambda p, t: p + t), of(max_t)
+    result = np.empty(common.shape[:-1])
+    for i in np.ndindex(*result.shape):
+        largest = max((1 / v**2 for v in true[i] if v), default=1.0)
+        weights = [1 / v**2 if v else largest for v in true[i]]
+        above = 2 * total(w * c for w, c in zip(weights, common[i])) + smoothing
+        below = total(w * s for w, s in zip(weights, sizes[i])) + smoothing
+        result[i] = 1 - above / below if below else 0.0
+    return result
+
+
+def max_t(p, t):
+    return t
+
+
+def soft(rng):
+    return rng.random((2, 4, 5, 3)), rng.random((2, 4, 5, 3)).round()
+
+
+def with_an_absent_class(rng):
+    p, t = soft(rng)
+    t[0, ..., 1] = 0.0
+    return p, t
+
+
+def some(rng):
+    return rng.random((2, 4, 5)) < 0.5
+
+
+NONE, ALL = np.zeros((2, 2, 2, 1)), np.ones((2, 2, 2, 1))
+HALF = np.concatenate([NONE, ALL], 1)
+NOWHERE = {"where": np.zeros((2, 2, 2), bool)}
+ALMOST = np.full((2, 2, 2, 1), 1 - 1e-7)
+DIRTY = (np.full((2, 2, 2, 1), NAN),) * 2
+
+
+def region(function, truth, *extremes, missed=1.0, sample=soft, **options):
+    """A row of a loss: 0 where the regions agree, `missed` for all against none."""
+    return Case(
+        function,
+        sample,
+        truth,
+        mask=some,
+        extremes=(
+            Extreme((NONE, NONE), 0.0),
+            Extreme((ALL, ALL), 0.0),
+            Extreme((HALF, HALF), 0.0),
+            Extreme((ALL, NONE), missed),
+            Extreme((NONE, ALL), missed),
+            Extreme((ALMOST, ALL), None),
+            Extreme((ALL, NONE), 0.0, NOWHERE),
+            Extreme(DIRTY, 0.0, NOWHERE),
+            *extremes,
+        ),
+        **{"ulps": 16, **options},
+    )
+
+
+AXES = [(-3, -2), (0, 1, 2), 1]
+
+CASES = [
+    *(
+        region(
+            losses.dice_loss,
+            by_region(dice),
+            numbers={"smoothing": (0.0, 1.0)},
+            options={"axis": axis},
+            label=f"axis={axis}",
+        )
+        for axis in AXES
+    ),
+    region(
+        losses.generalized_dice_loss,
+        generalized_dice,
+        sample=with_an_absent_class,
+        numbers={"smoothing": (0.0, 1.0)},
+        constant=(1,),  # the smallest class may change, and a weight with it
+    ),
+    region(
+        losses.tversky_loss,
+        by_region(tversky),
+        numbers={
+            "alpha": (0.5, 0.0, 0.3),
+            "beta": (0.5, 0.0, 1.7),
+            "smoothing": (0.0, 1.0),
+        },
+    ),
+    region(
+        losses.focal_tversky_loss,
+        by_region(focal_tversky),
+        Extreme((HALF, HALF), 0.0, {"gamma": 0.25}),
+        Extreme((HALF, HALF), 0.0, {"gamma": 1.5}),
+        Extreme((HALF, HALF), 0.0, {"gamma": 1.0}),
+        numbers={
+            "gamma": (0.75, 1.0, 1.0 / 3, 2.0),
+            "alpha": (0.5, 0.3),
+            "beta": (0.5, 1.7),
+            "smoothing": (0.0, 1.0),
+        },
+    ),
+    region(losses.jaccard_loss, by_region(jaccard), numbers={"smoothing": (0.0, 1.0)}),
+    region(
+        losses.sensitivity_specificity_loss,
+        by_region(sensitivity_specificity),
+        missed=0.5,
+        numbers={"sensitivity": (0.5, 0.05, 1.0)},
+    ),
+    region(
+        losses.matthews_loss,
+        by_region(matthews),
+        Extreme((HALF, 1 - HALF), 2.0),
+        Extreme((np.full_like(HALF, 0.5), HALF), 1.0),
+    ),
+    Case(
+        losses.present,
+        lambda rng: (rng.integers(-1, 9, (2, 3, 4)),),
+        lambda labels, classes, axis=(-2, -1), where=None: np.array(
+            [
+                [
+                    c in labels[i][where[i] if where is not None else ...]
+                    for c in range(6)
+                ]
+                for i in range(len(labels))
+            ]
+        ),
+        options={"classes": 6},
+        mask=lambda rng: rng.random((2, 3, 4)) < 0.5,
+        dtypes=(),
+    ),
+]
