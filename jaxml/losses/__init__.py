@@ -68,3 +68,7 @@ from jaxml.losses._confusion import (
     matthews_loss as matthews_loss,
     present as present,
 )
+from jaxml.losses._lovasz import (
+    lovasz_hinge_loss as lovasz_hinge_loss,
+    lovasz_softmax_loss as lovasz_softmax_loss,
+)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cases import Case, Extreme
-from cases.losses.truth import NAN
+from cases.losses.truth import INF, NAN
 from jaxml import losses
 
 
@@ -97,6 +97,45 @@ def generalized_dice(p, t, smoothing=0.0, axis=(-3, -2), where=None):
 
 def max_t(p, t):
     return t
+
+
+def lovasz(errors, inside):
+    """Σ e (J(1 ... i) - J(1 ... i-1)), the pixels sorted, J from sets."""
+    order = sorted(range(len(errors)), key=lambda i: -errors[i])
+    result, before = 0.0, 0.0
+    for rank, i in enumerate(order, 1):
+        wrong = set(order[:rank])
+        left = sum(inside[j] for j in range(len(errors)) if j not in wrong)
+        union = sum(inside[j] or j in wrong for j in range(len(errors)))
+        result += errors[i] * (1 - left / union - before)
+        before = 1 - left / union
+    return result
+
+
+def lovasz_hinge(logits, targets, axis=(-2, -1), where=None):
+    def image(pixels):
+        errors = [max(0.0, 1 - z * (2 * t - 1)) for z, t in pixels]
+        return lovasz(errors, [t > 0 for _, t in pixels])
+
+    given = logits[..., None], targets[..., None]
+    return by_region(image)(*given, axis=[a - 1 for a in axis], where=where)[..., 0]
+
+
+def lovasz_softmax(p, labels, axis=(-2, -1), where=None):
+    def image(pixels):
+        return lovasz([abs(t - p) for p, t in pixels], [t > 0 for _, t in pixels])
+
+    one_hot = labels[..., None] == np.arange(p.shape[-1])
+    axis = [a - 1 for a in axis]
+    return by_region(image)(p, one_hot.astype(float), axis=axis, where=where)
+
+
+def logits_and_marks(rng):
+    return 2 * rng.normal(size=(2, 4, 5)), rng.integers(0, 2, (2, 4, 5)).astype(float)
+
+
+def shares_and_labels(rng):
+    return rng.dirichlet(np.ones(3), (2, 4, 5)), rng.integers(0, 3, (2, 4, 5))
 
 
 def soft(rng):
@@ -212,5 +251,54 @@ CASES = [
         options={"classes": 6},
         mask=lambda rng: rng.random((2, 3, 4)) < 0.5,
         dtypes=(),
+    ),
+    Case(
+        losses.lovasz_hinge_loss,
+        logits_and_marks,
+        lovasz_hinge,
+        mask=some,
+        constant=(1,),
+        ulps=16,
+        extremes=(
+            Extreme((np.full((1, 2, 2), -9.0), np.zeros((1, 2, 2))), 0.0),
+            Extreme((np.full((1, 2, 2), 9.0), np.ones((1, 2, 2))), 0.0),
+            Extreme((np.zeros((1, 2, 2)), np.zeros((1, 2, 2))), 1.0),
+            Extreme((np.full((1, 2, 2), 1e30), np.zeros((1, 2, 2))), 1e30),
+            Extreme((np.full((1, 2, 2), INF), np.ones((1, 2, 2))), 0.0),
+            Extreme((np.full((2, 2, 2), NAN), ALL[..., 0]), 0.0, NOWHERE),
+        ),
+    ),
+    Case(
+        losses.lovasz_softmax_loss,
+        shares_and_labels,
+        lovasz_softmax,
+        mask=some,
+        ulps=16,
+        extremes=(
+            Extreme((np.full((1, 2, 2, 2), 0.5), np.zeros((1, 2, 2), int)), 0.5),
+            Extreme(
+                (
+                    np.eye(2)[[[[0, 1]]] * 3],
+                    np.array([[[0, 1]], [[1, 0]], [[0, 9]]]),
+                ),
+                [[0.0, 0.0], [1.0, 1.0], [NAN, NAN]],
+            ),
+            Extreme((DIRTY[0], np.full((2, 2, 2), 255)), 0.0, NOWHERE),
+        ),
+    ),
+    *(
+        Case(
+            function,
+            sample,
+            truth,
+            options={"axis": (-3, -1)},
+            constant=constant,
+            ulps=16,
+            label="axis=(-3, -1)",
+        )
+        for function, sample, truth, constant in [
+            (losses.lovasz_hinge_loss, logits_and_marks, lovasz_hinge, (1,)),
+            (losses.lovasz_softmax_loss, shares_and_labels, lovasz_softmax, ()),
+        ]
     ),
 ]
