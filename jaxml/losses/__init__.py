@@ -72,3 +72,7 @@ from jaxml.losses._lovasz import (
     lovasz_hinge_loss as lovasz_hinge_loss,
     lovasz_softmax_loss as lovasz_softmax_loss,
 )
+from jaxml.losses._contour import (
+    cldice_loss as cldice_loss,
+    boundary_loss as boundary_loss,
+)

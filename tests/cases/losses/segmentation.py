@@ -1,5 +1,7 @@
 """Segmentation: one image and one class at a time, one pixel after another."""
 
+import itertools
+
 import numpy as np
 
 from cases import Case, Extreme
@@ -130,6 +132,50 @@ def lovasz_softmax(p, labels, axis=(-2, -1), where=None):
     return by_region(image)(p, one_hot.astype(float), axis=axis, where=where)
 
 
+def pooled(x, pick, offsets):
+    """Of each pixel, the extreme of those at the offsets that exist."""
+    result = np.empty_like(x)
+    for i in np.ndindex(*x.shape):
+        near = [tuple(np.add(i, o)) for o in offsets]
+        inside = [j for j in near if all(0 <= a < n for a, n in zip(j, x.shape))]
+        result[i] = pick(x[j] for j in inside)
+    return result
+
+
+def skeleton(x, iterations):
+    square = list(itertools.product((-1, 0, 1), repeat=x.ndim))
+    cross = [o for o in square if sum(map(abs, o)) <= 1]
+
+    def ridge(x):
+        opened = pooled(pooled(x, min, cross), max, square)
+        return np.maximum(x - opened, 0)
+
+    found = ridge(x)
+    for _ in range(iterations):
+        x = pooled(x, min, cross)
+        found = found + np.maximum(ridge(x) - found * ridge(x), 0)
+    return found
+
+
+def cldice(p, t, iterations, smoothing=0.0, axis=(-3, -2), where=None):
+    where = np.ones(p.shape[:-1], bool) if where is None else where
+    p, t = (
+        np.moveaxis(np.where(where[..., None], x, 0), axis, range(-len(axis), 0))
+        for x in (p, t)
+    )
+    result = np.empty(p.shape[: -len(axis)])
+    for i in np.ndindex(*result.shape):
+        ours, true = skeleton(p[i], iterations), skeleton(t[i], iterations)
+        precision = (np.sum(ours * t[i]) + smoothing) / (np.sum(ours) + smoothing)
+        sensitivity = (np.sum(true * p[i]) + smoothing) / (np.sum(true) + smoothing)
+        result[i] = 1 - 2 * precision * sensitivity / (precision + sensitivity)
+    return result
+
+
+def boundary(pixels):
+    return total(p * phi for p, phi in pixels) / len(pixels)
+
+
 def logits_and_marks(rng):
     return 2 * rng.normal(size=(2, 4, 5)), rng.integers(0, 2, (2, 4, 5)).astype(float)
 
@@ -157,6 +203,8 @@ HALF = np.concatenate([NONE, ALL], 1)
 NOWHERE = {"where": np.zeros((2, 2, 2), bool)}
 ALMOST = np.full((2, 2, 2, 1), 1 - 1e-7)
 DIRTY = (np.full((2, 2, 2, 1), NAN),) * 2
+LINE = np.zeros((1, 4, 5, 1))
+LINE[:, 1] = 1.0
 
 
 def region(function, truth, *extremes, missed=1.0, sample=soft, **options):
@@ -300,5 +348,44 @@ CASES = [
             (losses.lovasz_hinge_loss, logits_and_marks, lovasz_hinge, (1,)),
             (losses.lovasz_softmax_loss, shares_and_labels, lovasz_softmax, ()),
         ]
+    ),
+    Case(
+        losses.cldice_loss,
+        lambda rng: tuple(rng.random((2, 2, 4, 5, 3))),
+        cldice,
+        numbers={"smoothing": (0.0, 1.0)},
+        options={"iterations": 2},
+        mask=lambda rng: rng.random((2, 4, 5)) < 0.8,
+        ulps=64,
+        extremes=(
+            Extreme(
+                (
+                    np.concatenate([0 * LINE, LINE, LINE, LINE]),
+                    np.concatenate([0 * LINE, LINE, 0 * LINE, LINE[:, ::-1]]),
+                ),
+                [[0.0], [0.0], [1.0], [1.0]],
+            ),
+            Extreme(DIRTY, 0.0, NOWHERE),
+        ),
+    ),
+    Case(
+        losses.cldice_loss,
+        lambda rng: tuple(rng.random((2, 3, 3, 4, 2))),
+        cldice,
+        options={"iterations": 1, "axis": (-4, -3, -2)},
+        dtypes=(),  # what is said of images, volumes need not say again
+        label="volumes",
+    ),
+    Case(
+        losses.boundary_loss,
+        lambda rng: (rng.random((2, 4, 5, 3)), 4 * rng.normal(size=(2, 4, 5, 3))),
+        by_region(boundary),
+        mask=some,
+        cancels=True,
+        extremes=(
+            Extreme((ALL, np.full_like(ALL, 1e30)), 1e30),
+            Extreme((NONE, ALL), 0.0),
+            Extreme(DIRTY, 0.0, NOWHERE),
+        ),
     ),
 ]
