@@ -1,8 +1,8 @@
-"""Segmentation losses beside their peers: time of value and gradient, paired, bytes held.
+"""Segmentation losses beside their peers: time of value and gradient, bytes held.
 
-A ratio below 1 means that ours is faster. PyTorch, MONAI and optax run on the processor,
-in the same process and in turn with ours; the Lovász losses of PyTorch are the published
-formula, which no library carries.
+A ratio below 1 means that ours is faster. PyTorch, MONAI and optax run in the
+same process, on the processor, in turn with ours. PyTorch's Lovász losses are the published formula
+as a user writes it.
 """
 
 import argparse
@@ -48,7 +48,8 @@ def _regions(rng: np.random.Generator, side: int) -> list[dict[str, Any]]:
              _monai("GeneralizedDiceLoss")),
         _row("tversky_loss", losses.tversky_loss, p, t, _monai("TverskyLoss")),
         _row("focal_tversky_loss", losses.focal_tversky_loss, p, t),
-        _row("jaccard_loss", losses.jaccard_loss, p, t, _monai("DiceLoss", jaccard=True)),
+        _row("jaccard_loss", losses.jaccard_loss, p, t,
+             _monai("DiceLoss", jaccard=True)),
         _row("sensitivity_specificity_loss", losses.sensitivity_specificity_loss, p, t),
         _row("matthews_loss", losses.matthews_loss, p, t, _monai("MCCLoss")),
         _row("cldice_loss", lambda p, t: losses.cldice_loss(p, t, iterations=3),
@@ -92,9 +93,8 @@ def _optax_dice(p: jax.Array, t: jax.Array) -> jax.Array:
 def _torch_gradient(loss: Callable, predicted: np.ndarray, true: np.ndarray) -> dict:
     """The loss of PyTorch's arrays; channels first where there are channels."""
     try:
-        import torch
-
         import monai  # noqa: F401
+        import torch
     except ModuleNotFoundError:
         return {}
 
@@ -144,7 +144,7 @@ def _published_softmax(p: Any, labels: Any) -> Any:
 
 
 def _gradient_error(rng: np.random.Generator, pixels: int) -> dict[str, Any]:
-    """How far gradients are from the published formula's in float64, relative, in L2."""
+    """How far gradients are, in L2, from the published formula's in float64."""
     z = rng.normal(size=pixels).astype(np.float32)
     t = (rng.random(pixels) < 0.3).astype(np.float32)
     sign = 2 * t - 1
