@@ -1,8 +1,8 @@
 """Segmentation losses beside their peers: time of value and gradient, bytes held.
 
-A ratio below 1 means that ours is faster. PyTorch, MONAI and optax run in the
-same process, on the processor, in turn with ours. PyTorch's Lovász losses are the published formula
-as a user writes it.
+A ratio below 1 means that ours is faster. PyTorch, MONAI and optax run in the same
+process, on the processor, in turn with ours. PyTorch's Lovász losses are the published
+formula as a user writes it.
 """
 
 import argparse

@@ -9,7 +9,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxml import activations, losses, optimizers, sweep, tasks
-
-METRIC = "valid_accuracy"
+from jaxml.tasks._segmentation import LOSSES as SEGMENTATION_LOSSES
 
 
 def _names(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
@@ -82,12 +81,53 @@ OPTIMIZERS = _names(
     optimizers.yogi,
     optimizers.adabelief,
 )
-TASKS = _names(tasks.digits)
+
+
+class _Setup(NamedTuple):
+    """A task, its losses, what its runs compare by which metric, and defaults."""
+
+    task: Callable[[], sweep.Task]
+    losses: dict[str, Callable[..., Any]]
+    metric: str
+    compared: str
+    defaults: dict[str, Any]
+
+
+TASKS = {
+    "digits": _Setup(
+        tasks.digits,
+        LOSSES,
+        metric="accuracy",
+        compared="optimizer",
+        defaults={
+            "optimizer": "sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw",
+            "activation": "relu,gelu,tanh",
+            "loss": "cross_entropy,focal_loss",
+            "learning_rate": "log:1e-4:1:9",
+            "steps": 300,
+            "batch_size": 64,
+        },
+    ),
+    "digits-segmentation": _Setup(
+        tasks.digits_segmentation,
+        SEGMENTATION_LOSSES,
+        metric="mean_iou",
+        compared="loss",
+        defaults={
+            "optimizer": "adam",
+            "activation": "relu",
+            "loss": "all",
+            "learning_rate": "log:1e-3:1e-1:9",
+            "steps": 200,
+            "batch_size": 4,
+        },
+    ),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line, and returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     with contextlib.suppress(RuntimeError):  # a caller's JAX keeps its devices
         jax.config.update("jax_num_cpu_devices", os.cpu_count())
     try:
@@ -100,6 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    setup = TASKS[options.task]
+    metric, compared = f"valid_{setup.metric}", setup.compared
     folder = options.out or _fresh(pathlib.Path("runs", options.task))
     folder.mkdir(parents=True, exist_ok=True)
     points = sweep.grid(
@@ -110,14 +152,15 @@ def _sweep(options: argparse.Namespace) -> int:
         seed=range(options.seeds),
     )
     console = Console(width=None if sys.stdout.isatty() else 100)
-    with _Bar(len(points["seed"]), console) as bar:
+    task = setup.task()
+    with _Bar(len(points["seed"]), metric, console) as bar:
         record = sweep.run(
-            TASKS[options.task](),
+            task,
             points,
             optimizers={name: _at_rate(OPTIMIZERS[name]) for name in options.optimizer},
             choices={
                 "activation": {name: ACTIVATIONS[name] for name in options.activation},
-                "loss": {name: LOSSES[name] for name in options.loss},
+                "loss": {name: setup.losses[name] for name in options.loss},
             },
             steps=options.steps,
             batch_size=options.batch_size,
@@ -126,12 +169,18 @@ def _sweep(options: argparse.Namespace) -> int:
     record.save(folder)
     finished = int(np.sum(record.status != "unfinished"))
     if finished:
-        title = f"{options.task}: best setting of each optimizer"
-        sweep.plot_sensitivity(record, METRIC, title=title).savefig(
-            folder / "learning_rates.png"
-        )
-        sweep.plot_curves(record, METRIC, title=title).savefig(folder / "curves.png")
-        console.print(_leaderboard(record))
+        title = f"{options.task}: best setting of each {compared}"
+        for name, plot in [
+            ("learning_rates", sweep.plot_sensitivity),
+            ("curves", sweep.plot_curves),
+        ]:
+            figure = plot(record, metric, by=compared, title=title)
+            figure.savefig(folder / f"{name}.png")
+        if record.outputs:
+            rows = _pictures(task, record, metric, compared)
+            figure = sweep.plot_images(rows, title=title)
+            figure.savefig(folder / "predictions.png")
+        console.print(_leaderboard(record, setup))
     console.print(bar.summary(), f"Results are in {folder}/.", highlight=False)
     if finished < len(record.status):
         console.print(
@@ -144,7 +193,8 @@ def _sweep(options: argparse.Namespace) -> int:
 class _Bar:
     """Models done, their rate, the best so far and the time left."""
 
-    def __init__(self, models: int, console: Console) -> None:
+    def __init__(self, models: int, metric: str, console: Console) -> None:
+        self.metric = metric
         self.start = time.monotonic()
         self.first: tuple[float, float] | None = None
         self.last, self.best = (self.start, 0.0), 0.0
@@ -169,7 +219,7 @@ class _Bar:
         now = time.monotonic()
         self.first = self.first or (now, done)
         self.last = now, done
-        self.best = np.nanmax(record.curves[METRIC], initial=0.0)
+        self.best = np.nanmax(record.curves[self.metric], initial=0.0)
         note = f"{self.rate():,.0f}/s  best {self.best:.1%}"
         self.progress.update(
             self.task, completed=done, description="training ", note=note
@@ -190,13 +240,30 @@ class _Bar:
         )
 
 
-def _leaderboard(record: sweep.Record) -> Table:
-    table = Table(title="Best setting of each optimizer", box=box.SIMPLE)
+def _pictures(
+    task: sweep.Task, record: sweep.Record, metric: str, compared: str
+) -> dict[str, np.ndarray]:
+    """What went in, what is true, and what the best models make of it."""
+    guesses = record.outputs["labels"]
+    x, y = (np.asarray(part[: guesses.shape[1]]) for part in task.valid)
+    rows = {"input": x[..., 0], "truth": y}
+    for best in sweep.leaderboard(record, metric, by=[compared]):
+        values = record.final[metric][best.members]
+        member = best.members[np.argmax(np.nan_to_num(values, nan=-np.inf))]
+        name = f"{best.settings[compared]}\n{record.final[metric][member]:.1%}"
+        rows[name] = guesses[member]
+    return rows
+
+
+def _leaderboard(record: sweep.Record, setup: _Setup) -> Table:
+    metric, compared = f"valid_{setup.metric}", setup.compared
+    table = Table(title=f"Best setting of each {compared}", box=box.SIMPLE)
     for column in ("", "optimizer", "rate", "activation", "loss"):
         table.add_column(column, no_wrap=True)
-    for column in ("validation accuracy", "seeds", "diverged"):
+    words = setup.metric.replace("_", " ")
+    for column in (f"validation {words}", "seeds", "diverged"):
         table.add_column(column, no_wrap=True, justify="right")
-    for place, row in enumerate(sweep.leaderboard(record, METRIC, by=["optimizer"]), 1):
+    for place, row in enumerate(sweep.leaderboard(record, metric, by=[compared]), 1):
         settings = row.settings
         interval = f" ± {row.high - row.mean:.2%}" if row.seeds > 1 else ""
         table.add_row(
@@ -224,7 +291,21 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """What is asked for, and the task's defaults for the rest."""
+    parser, command = _parser()
+    setup = TASKS[parser.parse_args(arguments).task]
+    command.set_defaults(**setup.defaults)
+    options = parser.parse_args(arguments)
+    try:
+        options.loss = _some_of(setup.losses)(options.loss)
+    except argparse.ArgumentTypeError as error:
+        command.error(f"argument --loss: {error}")
+    return options
+
+
+def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser of all commands, and that of `sweep`; defaults are the task's."""
     parser = _Parser(prog="jaxml", description="Batch experiments on real data.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
@@ -234,30 +315,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = command.add_argument
     add("task", type=_one_of(TASKS), help=f"the data: {', '.join(TASKS)}")
-    add(
-        "--optimizer",
-        type=_some_of(OPTIMIZERS),
-        default="sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw",
-        help="names, or all (default %(default)s)",
-    )
-    add("--activation", type=_some_of(ACTIVATIONS), default="relu,gelu,tanh")
-    add("--loss", type=_some_of(LOSSES), default="cross_entropy,focal_loss")
-    add(
-        "--learning-rate",
-        type=_rates,
-        default="log:1e-4:1:9",
-        help="numbers, or log:LOW:HIGH:COUNT (default %(default)s)",
-    )
+    add("--optimizer", type=_some_of(OPTIMIZERS), help="names, or all")
+    add("--activation", type=_some_of(ACTIVATIONS), help="names, or all")
+    add("--loss", help="names of the task's losses, or all")
+    add("--learning-rate", type=_rates, help="numbers, or log:LOW:HIGH:COUNT")
     add("--seeds", type=_count, default=5, help="models of each setting (default 5)")
-    add("--steps", type=_count, default=300, help="of each model (default 300)")
+    add("--steps", type=_count, help="of each model")
     add(
         "--batch-size",
         type=_batch_size,
-        default=64,
-        help="examples a step, or full: batch gradient descent (default 64)",
+        help="examples a step, or full: batch gradient descent",
     )
-    add("--out", type=_empty, help="a directory without results (default runs/TASK)")
-    return parser
+    add(
+        "--out",
+        type=_empty,
+        help="a directory without results (default runs/TASK)",
+    )
+    return parser, command
 
 
 def _some_of(known: Iterable[str]) -> Callable[[str], list[str]]:

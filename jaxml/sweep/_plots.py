@@ -1,6 +1,6 @@
 """Pictures of a record: the only file that knows matplotlib, and only when it draws."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +23,18 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def plot_sensitivity(record: Record, metric: str, *, title: str = "") -> "Figure":
+def plot_sensitivity(
+    record: Record, metric: str, *, by: str = "optimizer", title: str = ""
+) -> "Figure":
     """The metric over the learning rate: how well a rate must be tuned.
 
-    A line for each optimizer, with the functions of its best setting: the mean over
+    A line for each optimizer, with the rest of its best setting: the mean over
     seeds, and its 95 % interval as a band. It breaks where a model diverged.
 
     Args:
         record: Of a run whose points have a `learning_rate`.
         metric: A column of `record.final`; larger is better.
+        by: The column whose values are compared, each at its best setting.
         title: Above the picture.
 
     Example:
@@ -53,15 +56,17 @@ def plot_sensitivity(record: Record, metric: str, *, title: str = "") -> "Figure
         mean, low, high = np.array(
             [[np.nan] * 3 if r.diverged else [r.mean, r.low, r.high] for r in line]
         ).T
-        axes.plot(rates, mean, "o-", color=color, ms=4, label=_named(best))
+        axes.plot(rates, mean, "o-", color=color, ms=4, label=_named(best, by))
         axes.fill_between(rates, low, high, color=color, alpha=0.15, lw=0)
 
-    figure, (axes,) = _panels(record, metric, [draw], title)
+    figure, (axes,) = _panels(record, metric, [draw], by, title)
     axes.set(xscale="log", xlabel="learning rate", ylabel=_words(metric))
     return figure
 
 
-def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
+def plot_curves(
+    record: Record, metric: str, *, by: str = "optimizer", title: str = ""
+) -> "Figure":
     """The training loss and a metric over the steps, at each optimizer's best setting.
 
     A line is the mean over seeds, its band the range of the seeds.
@@ -69,6 +74,7 @@ def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
     Args:
         record: Of a run.
         metric: A column of `record.final` and of `record.curves`; larger is better.
+        by: The column whose values are compared, each at its best setting.
         title: Above the picture.
 
     Example:
@@ -89,7 +95,7 @@ def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
     def over_steps(name: str) -> Callable[["Axes", Row, str], None]:
         def draw(axes: "Axes", best: Row, color: str) -> None:
             curves = record.curves[name][best.members]
-            axes.plot(record.steps, curves.mean(0), color=color, label=_named(best))
+            axes.plot(record.steps, curves.mean(0), color=color, label=_named(best, by))
             low, high = curves.min(0), curves.max(0)
             axes.fill_between(record.steps, low, high, color=color, alpha=0.12, lw=0)
             axes.set(xlabel="steps", ylabel=_words(name))
@@ -97,15 +103,46 @@ def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
         return draw
 
     draws = [over_steps("train_loss"), over_steps(metric)]
-    figure, (loss, _) = _panels(record, metric, draws, title)
+    figure, (loss, _) = _panels(record, metric, draws, by, title)
     loss.set_yscale("log")
     return figure
 
 
+def plot_images(rows: Mapping[str, np.ndarray], *, title: str = "") -> "Figure":
+    """Pictures in rows, each row under its name.
+
+    Args:
+        rows: [images height width] by name; floats are grey, integers labels in colour.
+        title: Above the picture.
+
+    Example:
+        >>> rows = {"input": np.zeros((2, 8, 8)), "truth": np.zeros((2, 8, 8), int)}
+        >>> len(plot_images(rows).axes)
+        4
+    """
+    from matplotlib.figure import Figure
+
+    count = len(next(iter(rows.values())))
+    size = 1.5 * count + 2.4, 1.5 * len(rows) + 0.5
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    panels = figure.subplots(len(rows), count, squeeze=False)
+    for line, (name, images) in zip(panels, rows.items()):
+        labels = np.issubdtype(images.dtype, np.integer)
+        for axes, image in zip(line, images):
+            if labels:
+                axes.imshow(image, cmap="tab20", vmin=0, vmax=19, interpolation="none")
+            else:
+                axes.imshow(image, cmap="gray", interpolation="none")
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
+    return figure
+
+
 def _panels(
-    record: Record, metric: str, draws: list, title: str
+    record: Record, metric: str, draws: list, by: str, title: str
 ) -> tuple["Figure", list["Axes"]]:
-    """A panel for each drawing, in which every optimizer's best setting is drawn."""
+    """A panel for each drawing, in which the best settings are drawn."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -114,7 +151,7 @@ def _panels(
             figsize=(4 + 4.5 * len(draws), 5), dpi=120, layout="constrained"
         )
         panels = list(figure.subplots(1, len(draws), squeeze=False)[0])
-        best = leaderboard(record, metric, by=["optimizer"])
+        best = leaderboard(record, metric, by=[by])
         for axes, draw in zip(panels, draws):
             for i, row in enumerate(best):
                 draw(axes, row, f"C{i % 10}")
@@ -123,14 +160,14 @@ def _panels(
     return figure, panels
 
 
-def _named(row: Row) -> str:
-    """The optimizer with what it was combined with, best first in the legend."""
+def _named(row: Row, by: str) -> str:
+    """What is compared, with what it was combined with, best first in the legend."""
     rest = [
         f"{value:.2g}" if isinstance(value, float) else str(value)
         for name, value in row.settings.items()
-        if name != "optimizer"
+        if name != by
     ]
-    return f"{row.settings['optimizer']}\n  {', '.join(rest)}"
+    return f"{row.settings[by]}\n  {', '.join(rest)}"
 
 
 def _words(name: str) -> str:
