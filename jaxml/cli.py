@@ -118,7 +118,7 @@ TASKS = {
             "activation": "relu",
             "loss": "all",
             "learning_rate": "log:1e-3:1e-1:9",
-            "steps": 200,
+            "steps": 300,
             "batch_size": 4,
         },
     ),
@@ -151,7 +151,7 @@ def _sweep(options: argparse.Namespace) -> int:
         learning_rate=options.learning_rate,
         seed=range(options.seeds),
     )
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     task = setup.task()
     with _Bar(len(points["seed"]), metric, console) as bar:
         record = sweep.run(

@@ -1,5 +1,6 @@
 """Handwritten digits scattered over noise: which pixel belongs to which digit."""
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.custom_batching import sequential_vmap
 from sklearn.datasets import load_digits
 
 from jaxml import losses
@@ -93,7 +95,7 @@ def digits_segmentation(*, channels: int = 6) -> Task:
     def logits(params: dict[str, Array], x: Array, point: Point) -> Array:
         x = x.reshape(1, -1, SIDE, SIDE)  # channels first: rows of pixels are long
         for i, dilation in enumerate(DILATIONS, 1):
-            z = params[f"w{i}"] @ _patches(x, dilation) + params[f"b{i}"]
+            z = _convolved(dilation, params[f"w{i}"], x) + params[f"b{i}"]
             x = point["activation"](z) if i < len(DILATIONS) else z
             x = x.reshape(len(x), -1, SIDE, SIDE)
         return jnp.moveaxis(x, 0, -1)
@@ -123,17 +125,34 @@ def digits_segmentation(*, channels: int = 6) -> Task:
     return Task(init, loss, metrics, train, valid, outputs)
 
 
-def _patches(x: Array, dilation: int) -> Array:
-    """[9 channels, pixels]: each with its neighbours, so that a layer is one product.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolved(dilation: int, w: Array, x: Array) -> Array:
+    """W ∗ x as [channels, pixels]. Many models take turns, each in a core's cache."""
+    return sequential_vmap(functools.partial(_product, dilation))(w, x)
 
-    Many models at once are many products, which are faster than many convolutions.
-    """
+
+def _forward(dilation: int, w: Array, x: Array) -> tuple[Array, tuple]:
+    return _convolved(dilation, w, x), (w, x)
+
+
+def _backward(dilation: int, kept: tuple, cotangent: Array) -> tuple[Array, Array]:
+    def pulled(w: Array, x: Array, cotangent: Array) -> tuple[Array, Array]:
+        return jax.vjp(functools.partial(_product, dilation), w, x)[1](cotangent)
+
+    return sequential_vmap(pulled)(*kept, cotangent)
+
+
+_convolved.defvjp(_forward, _backward)
+
+
+def _product(dilation: int, w: Array, x: Array) -> Array:
+    """Each pixel beside its neighbours, so that a convolution is one product."""
     edge = (dilation, dilation)
     wide = jnp.pad(x, ((0, 0), (0, 0), edge, edge))
     starts = [dilation * i for i in range(3)]
     near = [wide[..., i : i + SIDE, j : j + SIDE] for i in starts for j in starts]
     patches = jnp.concatenate(near, 0)
-    return patches.reshape(len(patches), -1)
+    return w @ patches.reshape(len(patches), -1)
 
 
 def _scattered(
