@@ -125,14 +125,13 @@ def digits_segmentation(*, channels: int = 6) -> Task:
     return Task(init, loss, metrics, train, valid, outputs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolved(dilation: int, w: Array, x: Array) -> Array:
+def _in_turn(dilation: int, w: Array, x: Array) -> Array:
     """W ∗ x as [channels, pixels]. Many models take turns, each in a core's cache."""
     return sequential_vmap(functools.partial(_product, dilation))(w, x)
 
 
 def _forward(dilation: int, w: Array, x: Array) -> tuple[Array, tuple]:
-    return _convolved(dilation, w, x), (w, x)
+    return _in_turn(dilation, w, x), (w, x)
 
 
 def _backward(dilation: int, kept: tuple, cotangent: Array) -> tuple[Array, Array]:
@@ -142,6 +141,7 @@ def _backward(dilation: int, kept: tuple, cotangent: Array) -> tuple[Array, Arra
     return sequential_vmap(pulled)(*kept, cotangent)
 
 
+_convolved = jax.custom_vjp(_in_turn, nondiff_argnums=(0,))
 _convolved.defvjp(_forward, _backward)
 
 
