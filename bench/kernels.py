@@ -47,10 +47,10 @@ def pair(name: str, x: Any) -> None:
 
 
 def cut(name: str, x: Any) -> None:
-    """A constant as its leading 12 bits, which multiply exactly, and the rest of it."""
+    """A constant as its leading 12 bits, which multiply exactly, and the rest."""
     _, exponent = mp.frexp(x)
     high = mp.floor(mp.ldexp(x, 12 - exponent)) * mp.mpf(2) ** (exponent - 12)
-    print(f"{name}  {float(high)!r}, {float(np.float32(float(x - high)))!r}")
+    print(f"{name}  {float(high)!r}, {float(x - high)!r}")
 
 
 # For x < 0 and t = -x, Φ(x) = e^(-t²/2) K(t): K falls from 1/2 as slowly as 1/t does.
@@ -127,7 +127,7 @@ def main() -> None:
         x = mp.sqrt(z)
         return (mp.tanh(x) - x) / x**3
 
-    report("tanh", tanh, 0, mp.mpf("0.4"), 5)
+    report("tanh", tanh, 0, 1, 7)
     report("tanh_shrink", lambda z: -tanh(z), 0, mp.mpf("2.26"), 10)
 
     smooth_factor("normal tail", lambda t, a: (t + a) * tail(t), 0.9, 15)
@@ -136,7 +136,7 @@ def main() -> None:
     smooth_factor("gelu", lambda t, a: gelu_bracket(t) / (root - t), 2.0, 10)
     about_root("swish", swish_slope, 1.28, 0.75, 9)
     about_root("quick_gelu", lambda t: swish_slope(QUICK * t), 0.75, 0.44, 9)
-    about_root("gelu_tanh", gelu_tanh_slope, 0.75, 0.6, 9)
+    about_root("gelu_tanh", gelu_tanh_slope, 0.75, 1.2, 13)
     about_root("mish", mish_slope, 1.19, 1.2, 13)
     cut("2√(2/π)", GELU_TANH[0])
     cut("0.044715 · 2√(2/π)", GELU_TANH[1])

@@ -21,13 +21,14 @@ R = TypeVar("R")
 
 
 def compiled(
-    *, static: tuple[str, ...] = (), widen: bool = True
+    *, static: tuple[str, ...] = (), widen: bool = True, recompute: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compiles a function, its signature checked, its arithmetic in f32 or wider.
 
     `static` names the arguments that are structure (an axis, a count); every other
     number is traced. float16 and bfloat16 arguments are widened, and the result is
-    rounded once; with `widen=False` the function sees to that itself.
+    rounded once; with `widen=False` the function sees to that itself. With `recompute`
+    the backward pass keeps the arguments in their own dtype, and nothing else.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -35,6 +36,9 @@ def compiled(
         formula = _by_position(function)
         if widen:
             formula = _rounded(_widened(formula, signature), signature)
+        if recompute:
+            places = tuple(i for i, p in enumerate(signature.parameters) if p in static)
+            formula = jax.checkpoint(formula, prevent_cse=False, static_argnums=places)
         return _program(function, formula, static)
 
     return decorate

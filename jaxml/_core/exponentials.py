@@ -45,8 +45,9 @@ def edge(x: Array) -> float:
 
 def polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
     """c₀ + c₁ x + c₂ x² + ..."""
-    total = jnp.full_like(x, coefficients[-1])
-    for c in coefficients[-2::-1]:
+    *others, before, last = coefficients
+    total = last * x + before
+    for c in reversed(others):
         total = total * x + c
     return total
 

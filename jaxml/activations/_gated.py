@@ -15,7 +15,7 @@ from jaxml._core.compiled import compiled
 from jaxml._core.derivatives import with_derivatives
 
 
-@compiled(static=("axis",))
+@compiled(static=("axis",), recompute=True)
 def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """A linear unit with a sigmoid gate.
 
@@ -43,7 +43,7 @@ def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     return _gated("glu", x, axis, numerics.sigmoid, numerics.sigmoid_slope)
 
 
-@compiled(static=("axis",))
+@compiled(static=("axis",), recompute=True)
 def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """A linear unit with a gelu gate.
 
@@ -71,7 +71,7 @@ def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
     return _gated("geglu", x, axis, normal.gelu, normal.gelu_slope)
 
 
-@compiled(static=("axis",))
+@compiled(static=("axis",), recompute=True)
 def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """A linear unit with a silu gate, as in PaLM and Llama.
 
@@ -99,7 +99,7 @@ def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"
     return _gated("swiglu", x, axis, gates.silu, gates.silu_slope)
 
 
-@compiled(static=("axis",))
+@compiled(static=("axis",), recompute=True)
 def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """A linear unit with a relu gate.
 

@@ -14,7 +14,7 @@ from jaxml._core.compiled import compiled
 from jaxml._core.derivatives import with_derivatives
 
 
-@compiled(static=("axis",))
+@compiled(static=("axis",), recompute=True)
 def prelu(
     x: Float[Array, "*shape"],
     slope: Float[Array, ""] | Float[Array, "channels"],
@@ -92,7 +92,7 @@ def _sine_ratio(x: Array, alpha: Array) -> Array:
     return (x * jnp.sin(2 * alpha * x) - sine * sine / alpha) / alpha
 
 
-@compiled()
+@compiled(recompute=True)
 def snake(
     x: Float[Array, "*shape"],
     alpha: Float[Array, ""] | Float[Array, "channels"],
@@ -124,7 +124,12 @@ def snake(
     return _snake(x, _along("snake", "alpha", alpha, x, -1))
 
 
-@with_derivatives(lambda x, alpha: 1 + jnp.sin(2 * alpha * x), _sine_ratio)
+def _snake_slope(x: Array, alpha: Array) -> Array:
+    """1 + sin(2αx), where 2αx might be ∞"""
+    return jnp.square(jnp.sin(alpha * x) + jnp.cos(alpha * x))
+
+
+@with_derivatives(_snake_slope, _sine_ratio)
 def _snake(x: Array, alpha: Array) -> Array:
     sine = jnp.sin(alpha * x)
     return x + sine * sine / alpha

@@ -9,7 +9,15 @@ from jaxtyping import Float
 
 from jaxml._core import numerics
 from jaxml._core.compiled import elementwise
-from jaxml._core.exponentials import exp, expm1, is_single, polynomial, ratio
+from jaxml._core.exponentials import (
+    exp,
+    expm1,
+    is_single,
+    polynomial,
+    power,
+    ratio,
+    times,
+)
 from jaxml._core.types import Scalar
 
 
@@ -18,7 +26,7 @@ def _below(x: Array) -> Array:
     return jnp.where(x > 0, 0.0, x)
 
 
-@elementwise(lambda x: jnp.where(x > 0, 1.0, 0.0))
+@elementwise(lambda x: x > 0)
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The positive part of x.
 
@@ -41,7 +49,7 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.maximum(x, 0.0)
 
 
-@elementwise(lambda x: jnp.where((x > 0) & (x <= 6), 1.0, 0.0))
+@elementwise(lambda x: (x > 0) & (x <= 6))
 def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """relu that stops at 6, which numbers of few bits still resolve.
 
@@ -156,7 +164,12 @@ SELU_SCALE = 1.0507009873554804934
 SELU_DEPTH = 1.7580993408473768599  # the scale times α = 1.6732632423543772848
 
 
-@elementwise(lambda x: jnp.where(x > 0, SELU_SCALE, SELU_DEPTH * exp(_below(x))))
+def _selu_slope(x: Array) -> Array:
+    below = times(jnp.full_like(x, SELU_DEPTH), power(_below(x)))
+    return jnp.where(x > 0, SELU_SCALE, below)
+
+
+@elementwise(_selu_slope)
 def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """elu at a scale that keeps activations of mean 0 and variance 1 as they are.
 
@@ -182,7 +195,7 @@ def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @elementwise(
-    lambda x, threshold, value: jnp.where(x > threshold, 1.0, 0.0),
+    lambda x, threshold, value: x > threshold,
     lambda x, threshold, value: jnp.zeros_like(x),
     lambda x, threshold, value: jnp.where(x > threshold, 0.0, 1.0),
 )
@@ -215,7 +228,7 @@ def threshold(
 
 
 @elementwise(
-    lambda x, threshold: jnp.where(jnp.abs(x) > threshold, 1.0, 0.0),
+    lambda x, threshold: jnp.abs(x) > threshold,
     lambda x, threshold: jnp.zeros_like(x),
 )
 def hard_shrink(
@@ -246,7 +259,7 @@ def hard_shrink(
 
 
 @elementwise(
-    lambda x, threshold: jnp.where((x > threshold) | (x <= -threshold), 1.0, 0.0),
+    lambda x, threshold: (x > threshold) | (x <= -threshold),
     lambda x, threshold: -jnp.sign(_shrunk(x, threshold)),
 )
 def soft_shrink(

@@ -141,7 +141,7 @@ def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return numerics.tanh(x)
 
 
-@elementwise(lambda x: jnp.where((x > -1) & (x <= 1), 1.0, 0.0))
+@elementwise(lambda x: (x > -1) & (x <= 1))
 def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The tanh as three line segments.
 

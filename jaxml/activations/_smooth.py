@@ -199,8 +199,11 @@ def softplus(
 
 
 def _squareplus_slope(x: Array) -> Array:
-    x = jnp.clip(x, -1e30, 1e30)
-    return _squareplus(x) / _root_of_square(x)
+    """(1 + x/√(x² + 4)) / 2, and for x < -1, where the sum would cancel, a quotient."""
+    x = jnp.clip(x, -1e19, 1e19)
+    root = _root_of_square(x)
+    below = 2 / ((x * x + 4) + jnp.abs(x) * root)
+    return jnp.where(x > -1, 0.5 + x / root / 2, below)
 
 
 @elementwise(_squareplus_slope)
@@ -227,15 +230,15 @@ def squareplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _squareplus(x: Array) -> Array:
-    """For x < 0 the quotient 2 / (|x| + √..), since there the sum would cancel."""
-    total = jnp.abs(x) + _root_of_square(x)
-    return jnp.where(x > 0, total / 2, 2 / total)
+    """For x < 0 the inverse of its value at -x, since there the sum would cancel."""
+    above = jnp.abs(x) / 2 + _root_of_square(x) / 2
+    return jnp.where(x > 0, above, 1 / above)
 
 
 def _root_of_square(x: Array) -> Array:
-    """√(x² + 4), which from 10¹⁰ on is |x|."""
-    near = jnp.clip(x, -1e10, 1e10)
-    return jnp.where(jnp.abs(x) < 1e10, jnp.sqrt(near * near + 4), jnp.abs(x))
+    """√(x² + 4), which far from 0, where x² is ∞, is |x|."""
+    near = jnp.clip(x, -1e19, 1e19)
+    return jnp.where(jnp.abs(x) < 1e19, jnp.sqrt(near * near + 4), jnp.abs(x))
 
 
 @elementwise(

@@ -1,7 +1,5 @@
 """Stochastic activations: they take a key, and draw one number for each of x."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -13,7 +11,7 @@ from jaxml._core.derivatives import with_derivatives
 from jaxml._core.types import Scalar
 
 
-@compiled()
+@compiled(recompute=True)
 def rrelu(
     key: Key[Array, ""],
     x: Float[Array, "*shape"],
@@ -48,15 +46,11 @@ def rrelu(
         Array([-1.,  0.,  2.], dtype=float32)
     """
 
-    @partial(jax.checkpoint, prevent_cse=False)  # x and the key alone are kept
-    def formula(x: Array, lower: Array, upper: Array) -> Array:
-        share = _uniform(key, x).astype(x.dtype)
-        return jnp.where(x > 0, x, (lower + (upper - lower) * share) * x)
-
-    return formula(x, jnp.asarray(lower), jnp.asarray(upper))
+    share = _uniform(key, x).astype(x.dtype)
+    return jnp.where(x > 0, x, (lower + (upper - lower) * share) * x)
 
 
-@compiled()
+@compiled(recompute=True)
 def stochastic_gelu(
     key: Key[Array, ""], x: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:

@@ -3,6 +3,7 @@
 from cases.losses import (
     classification,
     geometry,
+    inbatch,
     information,
     margin,
     regression,
@@ -15,5 +16,6 @@ CASES = [
     *margin.CASES,
     *regression.CASES,
     *geometry.CASES,
+    *inbatch.CASES,
     *segmentation.CASES,
 ]
