@@ -118,7 +118,7 @@ TASKS = {
             "activation": "relu",
             "loss": "all",
             "learning_rate": "log:1e-3:1e-1:9",
-            "steps": 300,
+            "steps": 200,
             "batch_size": 4,
         },
     ),
