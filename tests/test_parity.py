@@ -32,10 +32,15 @@ def arrays() -> dict[str, np.ndarray]:
         "p": rng.dirichlet(5 * np.ones(4), 6),
         "q": rng.dirichlet(5 * np.ones(4), 6),
         "w": rng.uniform(0.5, 2, 4),
+        "r": rng.dirichlet(np.ones(3), (2, 4, 5)),
     }
+    k = rng.integers(0, 3, (2, 4, 5)).astype(np.int32)
+    floats["g"] = np.eye(3)[k]
     given = {name: value.astype(np.float32) for name, value in floats.items()}
     return {
         **given,
+        "k": k,
+        "b": rng.random((2, 4, 5)) < 0.6,
         "y": y,
         "ignored": np.where(np.arange(6) < 2, -100, y).astype(np.int32),
     }
@@ -72,3 +77,14 @@ def test_keras(peer: str, ours: str) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
     check(peer, ours, keras.losses, **arrays())
+
+
+@pytest.mark.filterwarnings("ignore")  # of what it imports
+@pytest.mark.parametrize(("peer", "ours"), rows("MONAI"))
+def test_monai(peer: str, ours: str) -> None:
+    torch = pytest.importorskip("torch")
+    monai = pytest.importorskip("monai.losses")
+    regions = {name: arrays()[name] for name in "rg"}
+    given = {name: np.moveaxis(value, -1, 1) for name, value in regions.items()}
+    given |= {name: arrays()[name][:, None] for name in "kb"}
+    check(peer, ours, monai, **{n: torch.from_numpy(v) for n, v in given.items()})

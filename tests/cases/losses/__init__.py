@@ -7,6 +7,7 @@ from cases.losses import (
     information,
     margin,
     regression,
+    segmentation,
 )
 
 CASES = [
@@ -16,4 +17,5 @@ CASES = [
     *regression.CASES,
     *geometry.CASES,
     *inbatch.CASES,
+    *segmentation.CASES,
 ]
