@@ -1,11 +1,19 @@
 """Losses: the truth is one example at a time, written from the definition."""
 
-from cases.losses import classification, geometry, information, margin, regression
+from cases.losses import (
+    classification,
+    geometry,
+    information,
+    margin,
+    pairs,
+    regression,
+)
 
 CASES = [
     *information.CASES,
     *classification.CASES,
     *margin.CASES,
     *regression.CASES,
+    *pairs.CASES,
     *geometry.CASES,
 ]
