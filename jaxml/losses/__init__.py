@@ -64,6 +64,14 @@ from jaxml.losses._pairs import (
     n_pair_loss as n_pair_loss,
     embedding_penalty as embedding_penalty,
 )
+from jaxml.losses._proxies import (
+    normalized_softmax_loss as normalized_softmax_loss,
+    cosface_loss as cosface_loss,
+    arcface_loss as arcface_loss,
+    proxy_nca_loss as proxy_nca_loss,
+    proxy_anchor_loss as proxy_anchor_loss,
+    soft_triple_loss as soft_triple_loss,
+)
 from jaxml.losses._overlap import (
     dice_loss as dice_loss,
 )

@@ -6,6 +6,7 @@ from cases.losses import (
     information,
     margin,
     pairs,
+    proxies,
     regression,
 )
 
@@ -15,5 +16,6 @@ CASES = [
     *margin.CASES,
     *regression.CASES,
     *pairs.CASES,
+    *proxies.CASES,
     *geometry.CASES,
 ]
