@@ -73,6 +73,7 @@ def _is_float(array: Any) -> bool:
 
 
 def cases() -> list[Case]:
-    from cases import activations, losses, optimizers, schedules
+    from cases import activations, losses, mining, optimizers, schedules
 
-    return activations.CASES + losses.CASES + optimizers.CASES + schedules.CASES
+    chapters = losses, mining, activations, optimizers, schedules
+    return [case for chapter in chapters for case in chapter.CASES]
