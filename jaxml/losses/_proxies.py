@@ -201,7 +201,8 @@ def proxy_anchor_loss(
     kept = jnp.ones(labels.shape, bool) if where is None else where
     own = jnp.where(kept, known(labels, count), -1)
     every = jnp.arange(count, dtype=own.dtype)
-    present = jnp.any(own[None] == every[:, None], 1).astype(embeddings.dtype)
+    present = jnp.zeros(count, embeddings.dtype)
+    present = present.at[_beyond(own, count)].set(1.0, mode="drop")
     of_present = safe_divide(present, jnp.sum(present))
     rows = unit(keep(embeddings, kept[:, None])).T
 
@@ -276,9 +277,13 @@ def _sine(x: Array, y: Array) -> Array:
 
 def _at(labels: Array, proxies: Array) -> Array:
     """What belongs to the label, 0 where it is not a class."""
-    index = known(labels, len(proxies))
-    beyond = jnp.where(index < 0, len(proxies), index)  # not -1, which is the last
-    return jnp.take(proxies, beyond, 0, mode="fill", fill_value=0.0)
+    index = _beyond(known(labels, len(proxies)), len(proxies))
+    return jnp.take(proxies, index, 0, mode="fill", fill_value=0.0)
+
+
+def _beyond(index: Array, classes: int) -> Array:
+    """The index; for what is no class one beyond the last, since -1 is the last."""
+    return jnp.where(index < 0, classes, index)
 
 
 def _cross_entropy(
