@@ -2,14 +2,12 @@
 
 import argparse
 import contextlib
-import difflib
-import itertools
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxml import activations, losses, optimizers, sweep, tasks
+from jaxml import activations, losses, optimizers, schedules, sweep, tasks
+from jaxml._arguments import (
+    Parser,
+    batch_sizes,
+    count,
+    empty,
+    fresh,
+    one_of,
+    rates,
+    some_of,
+)
 
 METRIC = "valid_accuracy"
 
@@ -82,6 +90,23 @@ OPTIMIZERS = _names(
     optimizers.yogi,
     optimizers.adabelief,
 )
+SCHEDULES = {  # by the number of steps; each is 1 at its highest
+    "constant": lambda steps: schedules.constant(1.0),
+    "linear": lambda steps: schedules.linear(1.0, 0.0, steps),
+    "polynomial": lambda steps: schedules.polynomial(1.0, 0.0, steps, power=2.0),
+    "exponential": lambda steps: schedules.exponential(
+        1.0, decay_rate=0.01, decay_steps=steps
+    ),
+    "step_decay": lambda steps: schedules.step_decay(1.0, factor=0.1, every=steps / 3),
+    "cosine": lambda steps: schedules.cosine(1.0, steps),
+    "cosine_restarts": lambda steps: schedules.cosine_restarts(
+        1.0, steps / 7, period_factor=2.0
+    ),
+    "warmup_cosine": lambda steps: schedules.warmup_cosine(1.0, steps / 10, steps),
+    "warmup_linear": lambda steps: schedules.warmup_linear(1.0, steps / 10, steps),
+    "inverse_sqrt": lambda steps: schedules.inverse_sqrt(1.0, steps / 10),
+    "one_cycle": lambda steps: schedules.one_cycle(1.0, steps),
+}
 TASKS = _names(tasks.digits)
 
 
@@ -100,29 +125,43 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    folder = options.out or _fresh(pathlib.Path("runs", options.task))
+    folder = options.out or fresh(pathlib.Path("runs", options.task))
     folder.mkdir(parents=True, exist_ok=True)
     points = sweep.grid(
         optimizer=options.optimizer,
+        schedule=options.schedule,
         activation=options.activation,
         loss=options.loss,
         learning_rate=options.learning_rate,
         seed=range(options.seeds),
     )
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    with _Bar(len(points["seed"]), console) as bar:
-        record = sweep.run(
-            TASKS[options.task](),
-            points,
-            optimizers={name: _at_rate(OPTIMIZERS[name]) for name in options.optimizer},
-            choices={
-                "activation": {name: ACTIVATIONS[name] for name in options.activation},
-                "loss": {name: LOSSES[name] for name in options.loss},
-            },
-            steps=options.steps,
-            batch_size=options.batch_size,
-            watch=bar.watch,
-        )
+    models = len(points["seed"]) * len(options.batch_size)
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    records: list[sweep.Record] = []
+    with _Bar(models, console) as bar:
+        for size in options.batch_size:
+            before = len(points["seed"]) * len(records)
+            record = sweep.run(
+                TASKS[options.task](),
+                points,
+                optimizers={n: _scheduled(OPTIMIZERS[n]) for n in options.optimizer},
+                choices={
+                    "schedule": {
+                        n: SCHEDULES[n](options.steps) for n in options.schedule
+                    },
+                    "activation": {n: ACTIVATIONS[n] for n in options.activation},
+                    "loss": {n: LOSSES[n] for n in options.loss},
+                },
+                steps=options.steps,
+                batch_size=size,
+                watch=lambda done, record, before=before: bar.watch(
+                    before + done, record
+                ),
+            )
+            records.append(record)
+            if "unfinished" in record.status:
+                break
+    record = _joined(records, options.batch_size)
     record.save(folder)
     finished = int(np.sum(record.status != "unfinished"))
     if finished:
@@ -131,14 +170,41 @@ def _sweep(options: argparse.Namespace) -> int:
             folder / "learning_rates.png"
         )
         sweep.plot_curves(record, METRIC, title=title).savefig(folder / "curves.png")
+        if len(options.batch_size) > 1:
+            title = f"{options.task}: best setting of each batch size"
+            sweep.plot_curves(record, METRIC, by="batch_size", title=title).savefig(
+                folder / "batch_sizes.png"
+            )
         console.print(_leaderboard(record))
     console.print(bar.summary(), f"Results are in {folder}/.", highlight=False)
-    if finished < len(record.status):
-        console.print(
-            f"Interrupted: {finished} of {len(record.status)} models finished."
-        )
+    if finished < models:
+        console.print(f"Interrupted: {finished} of {models} models finished.")
         return 130
     return 0
+
+
+def _joined(records: list[sweep.Record], sizes: list[int | None]) -> sweep.Record:
+    """The records of all batch sizes as one, with a column that tells them apart."""
+    if len(sizes) == 1:
+        return records[0]
+    told_apart = [
+        {"batch_size": np.full(len(r.status), str(size or "full")), **r.points}
+        for r, size in zip(records, sizes)
+    ]
+
+    def stacked(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        first, *others = parts
+        return {
+            n: np.concatenate([c, *(o[n] for o in others)]) for n, c in first.items()
+        }
+
+    return sweep.Record(
+        stacked(told_apart),
+        np.concatenate([r.status for r in records]),
+        stacked(r.final for r in records),
+        records[0].steps,
+        stacked(r.curves for r in records),
+    )
 
 
 class _Bar:
@@ -169,7 +235,7 @@ class _Bar:
         now = time.monotonic()
         self.first = self.first or (now, done)
         self.last = now, done
-        self.best = np.nanmax(record.curves[METRIC], initial=0.0)
+        self.best = np.nanmax(record.curves[METRIC], initial=self.best)
         note = f"{self.rate():,.0f}/s  best {self.best:.1%}"
         self.progress.update(
             self.task, completed=done, description="training ", note=note
@@ -191,9 +257,15 @@ class _Bar:
 
 
 def _leaderboard(record: sweep.Record) -> Table:
+    """The best setting of each optimizer, with the axes that have several values."""
+    several = [
+        name
+        for name in ("batch_size", "schedule")
+        if len(set(record.points.get(name, ()))) > 1
+    ]
     table = Table(title="Best setting of each optimizer", box=box.SIMPLE)
-    for column in ("", "optimizer", "rate", "activation", "loss"):
-        table.add_column(column, no_wrap=True)
+    for column in ("", "optimizer", "rate", *several, "activation", "loss"):
+        table.add_column(column.replace("_", " "), no_wrap=True)
     for column in ("validation accuracy", "seeds", "diverged"):
         table.add_column(column, no_wrap=True, justify="right")
     for place, row in enumerate(sweep.leaderboard(record, METRIC, by=["optimizer"]), 1):
@@ -203,6 +275,7 @@ def _leaderboard(record: sweep.Record) -> Table:
             str(place),
             settings["optimizer"],
             f"{settings['learning_rate']:.2g}",
+            *(settings[name] for name in several),
             settings["activation"],
             settings["loss"],
             f"{row.mean:.2%}{interval}",
@@ -213,19 +286,18 @@ def _leaderboard(record: sweep.Record) -> Table:
     return table
 
 
-def _at_rate(optimizer: Callable[..., Any]) -> Callable[..., Any]:
+def _scheduled(optimizer: Callable[..., Any]) -> Callable[..., Any]:
     """The optimizer of a point: numbers are traced, so a sweep compiles once."""
-    return lambda point: optimizer(point["learning_rate"])
 
+    def make(point: sweep.Point) -> Any:
+        rate, schedule = point["learning_rate"], point["schedule"]
+        return optimizer(lambda step: rate * schedule(step).astype(rate.dtype))
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, not the usage."""
-        self.exit(2, f"{self.prog}: {message}\n")
+    return make
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="jaxml", description="Batch experiments on real data.")
+    parser = Parser(prog="jaxml", description="Batch experiments on real data.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
         "sweep",
@@ -233,91 +305,34 @@ def _parser() -> argparse.ArgumentParser:
         description="Trains every combination and ranks the settings over their seeds.",
     )
     add = command.add_argument
-    add("task", type=_one_of(TASKS), help=f"the data: {', '.join(TASKS)}")
+    add("task", type=one_of(TASKS), help=f"the data: {', '.join(TASKS)}")
     add(
         "--optimizer",
-        type=_some_of(OPTIMIZERS),
+        type=some_of(OPTIMIZERS),
         default="sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw",
         help="names, or all (default %(default)s)",
     )
-    add("--activation", type=_some_of(ACTIVATIONS), default="relu,gelu,tanh")
-    add("--loss", type=_some_of(LOSSES), default="cross_entropy,focal_loss")
+    add(
+        "--schedule",
+        type=some_of(SCHEDULES),
+        default="constant",
+        help="of the rate over the steps: names, or all (default %(default)s)",
+    )
+    add("--activation", type=some_of(ACTIVATIONS), default="relu,gelu,tanh")
+    add("--loss", type=some_of(LOSSES), default="cross_entropy,focal_loss")
     add(
         "--learning-rate",
-        type=_rates,
+        type=rates,
         default="log:1e-4:1:9",
         help="numbers, or log:LOW:HIGH:COUNT (default %(default)s)",
     )
-    add("--seeds", type=_count, default=5, help="models of each setting (default 5)")
-    add("--steps", type=_count, default=300, help="of each model (default 300)")
+    add("--seeds", type=count, default=5, help="models of each setting (default 5)")
+    add("--steps", type=count, default=300, help="of each model (default 300)")
     add(
         "--batch-size",
-        type=_batch_size,
-        default=64,
-        help="examples a step, or full: batch gradient descent (default 64)",
+        type=batch_sizes,
+        default="64",
+        help="examples a step, full for all of them, or several (default %(default)s)",
     )
-    add("--out", type=_empty, help="a directory without results (default runs/TASK)")
+    add("--out", type=empty, help="a directory without results (default runs/TASK)")
     return parser
-
-
-def _some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """A comma-separated list of known names, or `all` of them."""
-
-    def parse(text: str) -> list[str]:
-        names = list(known) if text == "all" else text.split(",")
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-                raise argparse.ArgumentTypeError(
-                    f"{name!r} is not known; the nearest names are {', '.join(near)}"
-                )
-        return list(dict.fromkeys(names))
-
-    return parse
-
-
-def _one_of(known: Iterable[str]) -> Callable[[str], str]:
-    return lambda text: _some_of(known)(text.replace(",", " "))[0]
-
-
-def _rates(text: str) -> list[float]:
-    """`log:LOW:HIGH:COUNT`, or numbers with commas between them."""
-    try:
-        if text.startswith("log:"):
-            low, high, count = text.removeprefix("log:").split(":")
-            rates = np.geomspace(float(low), float(high), int(count)).tolist()
-        else:
-            rates = [float(number) for number in text.split(",")]
-    except ValueError:
-        rates = []
-    if not rates or not all(0 <= rate < np.inf for rate in rates):
-        raise argparse.ArgumentTypeError(
-            f"must be non-negative numbers or log:LOW:HIGH:COUNT, got {text!r}"
-        )
-    return rates
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
-    return int(text)
-
-
-def _batch_size(text: str) -> int | None:
-    return None if text == "full" else _count(text)
-
-
-def _empty(text: str) -> pathlib.Path:
-    """A directory that holds no results yet."""
-    folder = pathlib.Path(text)
-    if (folder / "table.csv").exists():
-        raise argparse.ArgumentTypeError(f"must have no results yet, but {text} has")
-    return folder
-
-
-def _fresh(folder: pathlib.Path) -> pathlib.Path:
-    """The folder, or the first of folder-2, folder-3, ... that does not exist."""
-    names = itertools.chain(
-        [folder.name], (f"{folder.name}-{i}" for i in itertools.count(2))
-    )
-    return next(path for name in names if not (path := folder.with_name(name)).exists())

@@ -17,6 +17,7 @@ FLOORS = {
     **dict.fromkeys(FUNCTIONS, 1),
     "sweep": 2,
     "tasks": 3,
+    "_arguments": 3,
     "cli": 4,
     "__main__": 5,
     "__init__": 5,

@@ -203,6 +203,42 @@ def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> Non
     assert (folder / "table.csv").read_bytes() == before
 
 
+def test_schedules_and_batch_sizes_are_axes_of_one_table(tmp_path, capsys) -> None:
+    options = ["--steps", "30", "--schedule", "constant,linear,one_cycle"]
+    options += ["--batch-size", "full,8", "--out", str(tmp_path)]
+    assert cli.main([*SHORT, *options]) == 0
+    with open(tmp_path / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]][:3] == ["batch_size", "optimizer", "schedule"]
+    loss = {
+        (
+            r["batch_size"],
+            r["schedule"],
+            r["optimizer"],
+            r["learning_rate"],
+            r["seed"],
+        ): r["valid_loss"]
+        for r in rows
+    }
+    assert len(rows) == len(loss) == 2 * 3 * 2 * 2 * 2
+    assert len(set(loss.values())) == len(loss)  # every axis counts for something
+    assert len(list(tmp_path.glob("*.png"))) == 3
+    written = capsys.readouterr().out
+    assert "batch size" in written and "schedule" in written
+
+
+def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
+    curves = {name: make(70) for name, make in cli.SCHEDULES.items()}
+    ends = {name: (float(curve(0)), float(curve(70))) for name, curve in curves.items()}
+    assert ends["constant"] == (1, 1)
+    assert ends["linear"] == ends["cosine"] == ends["polynomial"] == (1, 0)
+    assert ends["warmup_cosine"] == ends["warmup_linear"] == (0, 0)
+    for name, curve in curves.items():
+        values = [float(curve(step)) for step in range(71)]
+        assert max(values) == pytest.approx(1), name
+        assert min(values) >= 0, name
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -1,6 +1,6 @@
 """Distances between two sets of rows, right when the rows are close.
 
-‖x‖² + ‖y‖² - 2 x·y has no digit left at a distance of 1/1000 of the norm. So the squared
+‖x‖² + ‖y‖² - 2 x·y has no digit left at 1/1000 of the norm. So the squared
 differences themselves are summed, a feature at a time, which takes no longer.
 """
 

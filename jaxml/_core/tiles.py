@@ -1,4 +1,4 @@
-"""The engine that tiles what is quadratic: a block of rows against all columns at a time.
+"""The engine of what is quadratic: a block of rows against all columns at a time.
 
 A tile is made, used and forgotten, and made once more for the derivative: of n rows
 against m columns no more than a few tiles exist at any time, in either direction.
@@ -11,27 +11,46 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-TILE = 2**20  # numbers in a tile: four megabytes of float32
+TILE = 2**21  # numbers that a block of rows takes: eight megabytes of float32
 
 
 def over_rows(
-    formula: Callable[[Any], Array], rows: Any, columns: int, block: int | None = None
+    formula: Callable[[Any], Array], rows: Any, width: int, block: int | None = None
 ) -> Array:
     """One value for each row, from a formula of a block of rows.
 
-    `rows` is an array, or a tree of arrays, of which the first axis is cut. Any number
-    of rows is welcome: the last block is as long as it is.
+    `rows` is an array, or a tree of arrays, of which the first axis is cut. `width` is
+    how many numbers the formula makes of a row, about; it decides how many rows a block
+    has, unless `block` says so.
+    """
+    formula = jax.checkpoint(formula, prevent_cse=False)
+    step = lambda nothing, of_block: (nothing, formula(of_block))  # noqa: E731
+    return scan_rows(step, None, rows, width, block)[1]
+
+
+def scan_rows(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    start: Any,
+    rows: Any,
+    width: int,
+    block: int | None = None,
+) -> tuple[Any, Any]:
+    """`lax.scan` over blocks of rows: what is carried, and the values of each row.
+
+    Any number of rows is welcome: the last block is as long as it is.
     """
     count = len(jax.tree.leaves(rows)[0])
-    size = min(block or max(1, TILE // columns), count)
+    size = block or max(1, TILE // width)
+    if size >= count:
+        return step(start, rows)
     whole = count - count % size
-    formula = jax.checkpoint(formula, prevent_cse=False)
 
     def cut(x: Array) -> Array:
         return x[:whole].reshape(-1, size, *x.shape[1:])
 
-    values = lax.map(formula, jax.tree.map(cut, rows)).reshape(whole)
+    carry, blocks = lax.scan(step, start, jax.tree.map(cut, rows))
+    values = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), blocks)
     if whole == count:
-        return values
-    rest = formula(jax.tree.map(lambda x: x[whole:], rows))
-    return jnp.concatenate([values, rest])
+        return carry, values
+    carry, last = step(carry, jax.tree.map(lambda x: x[whole:], rows))
+    return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), values, last)

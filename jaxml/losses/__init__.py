@@ -64,6 +64,33 @@ from jaxml.losses._pairs import (
     n_pair_loss as n_pair_loss,
     embedding_penalty as embedding_penalty,
 )
+from jaxml.losses._inbatch import (
+    in_batch as in_batch,
+    info_nce as info_nce,
+    nt_xent as nt_xent,
+    supcon_loss as supcon_loss,
+    multi_similarity_loss as multi_similarity_loss,
+    circle_loss as circle_loss,
+    smooth_ap_loss as smooth_ap_loss,
+)
+from jaxml.losses._triplets import (
+    batch_hard_triplet_loss as batch_hard_triplet_loss,
+    batch_semihard_triplet_loss as batch_semihard_triplet_loss,
+    batch_all_triplet_loss as batch_all_triplet_loss,
+)
+from jaxml.losses._neighbours import (
+    batch_contrastive_loss as batch_contrastive_loss,
+    margin_loss as margin_loss,
+    lifted_structure_loss as lifted_structure_loss,
+    angular_loss as angular_loss,
+    nca_loss as nca_loss,
+)
+from jaxml.losses._views import (
+    clip_loss as clip_loss,
+    siglip_loss as siglip_loss,
+    vicreg_loss as vicreg_loss,
+    barlow_twins_loss as barlow_twins_loss,
+)
 from jaxml.losses._proxies import (
     normalized_softmax_loss as normalized_softmax_loss,
     cosface_loss as cosface_loss,

@@ -249,7 +249,7 @@ def n_pair_loss(
         block: The rows of products made at a time; chosen by their length by default.
 
     Raises:
-        ValueError: block is not positive.
+        ValueError: block is less than 1.
 
     Reference:
         Sohn, Improved deep metric learning with multi-class N-pair loss objective,
@@ -259,7 +259,7 @@ def n_pair_loss(
         >>> n_pair_loss(jnp.zeros((2, 3)), jnp.ones((2, 3)))
         Array([0.6931472, 0.6931472], dtype=float32)
     """
-    check_range("n_pair_loss", "block", block, "be positive", lambda rows: rows >= 1)
+    check_range("n_pair_loss", "block", block, "be at least 1", lambda b: b >= 1)
     count, keys = len(anchors), positives.T
     every = jnp.arange(count)
 
@@ -267,7 +267,7 @@ def n_pair_loss(
         anchors, own = rows
         return logsumexp(anchors @ keys, where=own[:, None] != every[None])
 
-    rivals = over_rows(others, (anchors, every), count, block)
+    rivals = over_rows(others, (anchors, every), 4 * count, block)
     return softplus(rivals - jnp.sum(anchors * positives, -1))
 
 

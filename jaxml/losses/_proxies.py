@@ -213,7 +213,7 @@ def proxy_anchor_loss(
         push = logsumexp(alpha * (cosines + margin), where=~same & kept[None])
         return share * softplus(pull) + softplus(push) / count
 
-    each = over_rows(pull_and_push, (unit(proxies), every, of_present), len(labels))
+    each = over_rows(pull_and_push, (unit(proxies), every, of_present), 4 * len(labels))
     return jnp.where(jnp.all(kept == (own >= 0)), jnp.sum(each), jnp.nan)
 
 
@@ -316,4 +316,4 @@ def _rivals(
         return logsumexp(scale * similarities(rows), where=others)
 
     tiles = rows.reshape(-1, rows.shape[-1]), known(labels.reshape(-1), classes)
-    return over_rows(of_block, tiles, columns or classes).reshape(labels.shape)
+    return over_rows(of_block, tiles, 4 * (columns or classes)).reshape(labels.shape)

@@ -163,7 +163,7 @@ def distance_weighted(
         ... )
         Array([[ True,  True, False]], dtype=bool)
     """
-    check_range("distance_weighted", "count", count, "be positive", lambda n: n >= 1)
+    check_range("distance_weighted", "count", count, "be at least 1", lambda n: n >= 1)
     positive, negative = _masks(
         "distance_weighted", distances, labels, reference_labels
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from jaxml._core.numerics import abs_squared, safe_divide, sqrt
+from jaxml._core.numerics import abs_squared, over_root, safe_divide, sqrt
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Slot,
@@ -89,7 +89,7 @@ def adagrad(
     def step(numbers: tuple, g: Array, total: Array) -> tuple:
         rate, eps = numbers
         total = total + abs_squared(g)
-        return safe_divide(-rate * g, sqrt(total) + eps), total
+        return over_root(-rate * g, total, eps), total
 
     slots = (Slot(initial_accumulator, real=True),)
     return transformation(
@@ -156,12 +156,13 @@ def rmsprop(
     *,
     decay: Scalar = 0.9,
     eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     momentum: Scalar | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
     """Divides by the root mean square of the recent gradients.
 
-        v ← β v + (1 - β) |g|²        d = g / (√v + ε)
+        v ← β v + (1 - β) |g|²        d = g / (√(v + ε₀) + ε)
         u = -η d,  or with momentum μ:  b ← μ b + d,  u = -η b
 
     The mean spans about 1 / (1 - β) steps, so the rate does not die out.
@@ -170,6 +171,7 @@ def rmsprop(
         learning_rate: η, a number or a schedule; outside the momentum's buffer.
         decay: β in [0, 1).
         eps: ε >= 0, outside the root, in the units of g.
+        eps_root: ε₀ >= 0, inside the root, in the units of g².
         momentum: μ in [0, 1); None keeps no buffer.
         state_dtype: The dtype of v and b; float32 or wider by default.
 
@@ -185,16 +187,16 @@ def rmsprop(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-2.], dtype=float32)
     """
-    check_positive("rmsprop", learning_rate=learning_rate, eps=eps)
+    check_positive("rmsprop", learning_rate=learning_rate, eps=eps, eps_root=eps_root)
     check_unit("rmsprop", decay=decay, momentum=momentum)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        return rate, eps, shares(decay), momentum
+        return rate, eps, eps_root, shares(decay), momentum
 
     def step(numbers: tuple, g: Array, nu: Array, *trace: Array) -> tuple:
-        rate, eps, decay, momentum = numbers
+        rate, eps, eps_root, decay, momentum = numbers
         nu = ema(decay, nu, abs_squared(g))
-        direction, trace = _onward(momentum, safe_divide(g, sqrt(nu) + eps), trace)
+        direction, trace = _onward(momentum, over_root(g, nu + eps_root, eps), trace)
         return -rate * direction, nu, *trace
 
     slots = (Slot(real=True), None if momentum is None else Slot())
@@ -208,21 +210,22 @@ def centered_rmsprop(
     *,
     decay: Scalar = 0.9,
     eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     momentum: Scalar | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
     """Divides by the standard deviation of the recent gradients.
 
-        m ← β m + (1 - β) g        v ← β v + (1 - β)/β |g - m|²        d = g / (√v + ε)
-        u = -η d,  or with momentum μ:  b ← μ b + d,  u = -η b
+        m ← β m + (1 - β) g        v ← β v + (1 - β)/β |g - m|²
+        u = -η d,  d = g / (√(v + ε₀) + ε),  or with momentum μ:  b ← μ b + d,  u = -η b
 
-    v is the mean of |g|² less |m|², without the difference: never negative, and right
-    where the gradients are all but equal. There the steps are long.
+    v is the mean of |g|² less |m|², without the difference: right and never negative.
 
     Args:
         learning_rate: η, a number or a schedule; outside the momentum's buffer.
         decay: β in [0, 1).
         eps: ε >= 0, outside the root, in the units of g.
+        eps_root: ε₀ >= 0, inside the root, in the units of g².
         momentum: μ in [0, 1); None keeps no buffer.
         state_dtype: The dtype of m, v and b; float32 or wider by default.
 
@@ -238,18 +241,21 @@ def centered_rmsprop(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-2.], dtype=float32)
     """
-    check_positive("centered_rmsprop", learning_rate=learning_rate, eps=eps)
+    check_positive(
+        "centered_rmsprop", learning_rate=learning_rate, eps=eps, eps_root=eps_root
+    )
     check_unit("centered_rmsprop", decay=decay, momentum=momentum)
 
     def numbers(rate: Array, t: Array) -> tuple:
         kept, new = shares(decay)
-        return rate, eps, (kept, new), (kept, safe_divide(new, kept)), momentum
+        spread = kept, safe_divide(new, kept)
+        return rate, eps, eps_root, (kept, new), spread, momentum
 
     def step(numbers: tuple, g: Array, mu: Array, nu: Array, *trace: Array) -> tuple:
-        rate, eps, decay, spread, momentum = numbers
+        rate, eps, eps_root, decay, spread, momentum = numbers
         mu = ema(decay, mu, g)
         nu = ema(spread, nu, abs_squared(g - mu))
-        direction, trace = _onward(momentum, safe_divide(g, sqrt(nu) + eps), trace)
+        direction, trace = _onward(momentum, over_root(g, nu + eps_root, eps), trace)
         return -rate * direction, mu, nu, *trace
 
     slots = (Slot(), Slot(real=True), None if momentum is None else Slot())

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.numerics import abs_squared, safe_divide, sqrt
+from jaxml._core.numerics import abs_squared, over_root, sqrt
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Mask,
@@ -81,7 +81,7 @@ def adam(
         rate, b1, b2, factor, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        return safe_divide(-rate * factor * mu, sqrt(nu) + eps), mu, nu
+        return over_root(-rate * factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adam", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
@@ -138,7 +138,7 @@ def adam_l2(
         g = g + l2 * x
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        return safe_divide(-rate * factor * mu, sqrt(nu) + eps), mu, nu
+        return over_root(-rate * factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adam_l2",
@@ -202,7 +202,7 @@ def adamw(
         rate, weight_decay, b1, b2, factor, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        direction = safe_divide(factor * mu, sqrt(nu) + eps)
+        direction = over_root(factor * mu, nu, eps)
         return -rate * (direction + weight_decay * x), mu, nu
 
     return transformation(
@@ -263,7 +263,7 @@ def nadam(
         rate, b1, b2, (of_mean, of_gradient), eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        direction = safe_divide(of_mean * mu + of_gradient * g, sqrt(nu) + eps)
+        direction = over_root(of_mean * mu + of_gradient * g, nu, eps)
         return -rate * direction, mu, nu
 
     return transformation(
@@ -331,7 +331,7 @@ def radam(
         rate, b1, b2, trusted, factor, plain, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        rectified = safe_divide(factor * mu, sqrt(nu) + eps)
+        rectified = over_root(factor * mu, nu, eps)
         return -rate * jnp.where(trusted, rectified, plain * mu), mu, nu
 
     return transformation(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.numerics import abs_squared, safe_divide, sqrt
+from jaxml._core.numerics import abs_squared, over_root, safe_divide
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._adam import MEAN_AND_SQUARE, AdamState, corrected
 from jaxml.optimizers._base import (
@@ -80,7 +80,7 @@ def amsgrad(
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
         nu_max = jnp.maximum(nu_max, nu)
-        return safe_divide(-rate * factor * mu, sqrt(nu_max) + eps), mu, nu, nu_max
+        return over_root(-rate * factor * mu, nu_max, eps), mu, nu, nu_max
 
     slots = (Slot(), Slot(real=True), Slot(real=True))
     return transformation(
@@ -191,7 +191,7 @@ def yogi(
         mu = ema(b1, mu, g)
         squares = abs_squared(g)
         nu = nu - new * jnp.sign(nu - squares) * squares
-        return safe_divide(-rate * factor * mu, sqrt(nu) + eps), mu, nu
+        return over_root(-rate * factor * mu, nu, eps), mu, nu
 
     slots = (Slot(), Slot(initial_accumulator, real=True))
     return transformation(
@@ -245,7 +245,7 @@ def adabelief(
         mu = ema(b1, mu, g)
         # Summed in this order, v is written in place; ε₀ last costs XLA a copy of it.
         nu = kept * nu + (new * abs_squared(g - mu) + eps_root)
-        return safe_divide(-rate * factor * mu, sqrt(nu) + eps), mu, nu
+        return over_root(-rate * factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adabelief",

@@ -45,7 +45,7 @@ def plot_sensitivity(record: Record, metric: str, *, title: str = "") -> "Figure
     """
     rows = leaderboard(record, metric)
 
-    def draw(axes: "Axes", best: Row, color: str) -> None:
+    def draw(axes: "Axes", best: Row, look: dict[str, Any]) -> None:
         fixed = {n: v for n, v in best.settings.items() if n != "learning_rate"}
         line = [row for row in rows if fixed.items() <= row.settings.items()]
         line.sort(key=lambda row: row.settings["learning_rate"])
@@ -53,15 +53,21 @@ def plot_sensitivity(record: Record, metric: str, *, title: str = "") -> "Figure
         mean, low, high = np.array(
             [[np.nan] * 3 if r.diverged else [r.mean, r.low, r.high] for r in line]
         ).T
-        axes.plot(rates, mean, "o-", color=color, ms=4, label=_named(best))
-        axes.fill_between(rates, low, high, color=color, alpha=0.15, lw=0)
+        axes.plot(rates, mean, marker="o", ms=4, **look)
+        _band(axes, rates, low, high, look)
 
     figure, (axes,) = _panels(record, metric, [draw], title)
     axes.set(xscale="log", xlabel="learning rate", ylabel=_words(metric))
+    means = np.concatenate([line.get_ydata() for line in axes.lines])
+    if np.isfinite(means).any():  # the bands of few seeds reach beyond what can be
+        low, high = np.nanmin(means), np.nanmax(means)
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-6)
     return figure
 
 
-def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
+def plot_curves(
+    record: Record, metric: str, *, by: str = "optimizer", title: str = ""
+) -> "Figure":
     """The training loss and a metric over the steps, at each optimizer's best setting.
 
     A line is the mean over seeds, its band the range of the seeds.
@@ -69,6 +75,7 @@ def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
     Args:
         record: Of a run.
         metric: A column of `record.final` and of `record.curves`; larger is better.
+        by: The column that tells the lines apart.
         title: Above the picture.
 
     Example:
@@ -86,51 +93,66 @@ def plot_curves(record: Record, metric: str, *, title: str = "") -> "Figure":
         2
     """
 
-    def over_steps(name: str) -> Callable[["Axes", Row, str], None]:
-        def draw(axes: "Axes", best: Row, color: str) -> None:
+    def over_steps(name: str) -> Callable[["Axes", Row, dict[str, Any]], None]:
+        def draw(axes: "Axes", best: Row, look: dict[str, Any]) -> None:
             curves = record.curves[name][best.members]
-            axes.plot(record.steps, curves.mean(0), color=color, label=_named(best))
-            low, high = curves.min(0), curves.max(0)
-            axes.fill_between(record.steps, low, high, color=color, alpha=0.12, lw=0)
+            axes.plot(record.steps, curves.mean(0), **look)
+            _band(axes, record.steps, curves.min(0), curves.max(0), look)
             axes.set(xlabel="steps", ylabel=_words(name))
 
         return draw
 
     draws = [over_steps("train_loss"), over_steps(metric)]
-    figure, (loss, _) = _panels(record, metric, draws, title)
+    figure, (loss, _) = _panels(record, metric, draws, title, by)
     loss.set_yscale("log")
     return figure
 
 
 def _panels(
-    record: Record, metric: str, draws: list, title: str
+    record: Record, metric: str, draws: list, title: str, by: str = "optimizer"
 ) -> tuple["Figure", list["Axes"]]:
-    """A panel for each drawing, in which every optimizer's best setting is drawn."""
+    """A panel for each drawing, in which the best setting of each `by` is drawn.
+
+    What all lines have in common stands in the title.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    best = leaderboard(record, metric, by=[by])
+    common = [n for n in best[0].settings if n != by and _shared(best, n)]
     with mpl.rc_context(_STYLE):
-        figure = Figure(
-            figsize=(4 + 4.5 * len(draws), 5), dpi=120, layout="constrained"
-        )
+        size = 4 + 4.5 * len(draws), max(5, 1 + 0.36 * len(best))
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
         panels = list(figure.subplots(1, len(draws), squeeze=False)[0])
-        best = leaderboard(record, metric, by=["optimizer"])
         for axes, draw in zip(panels, draws):
             for i, row in enumerate(best):
-                draw(axes, row, f"C{i % 10}")
+                style = ("-", "--", ":")[i // 10 % 3]
+                label = _named(row, by, common)
+                draw(axes, row, {"color": f"C{i % 10}", "ls": style, "label": label})
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
-        figure.suptitle(title)
+        shared = ", ".join(_shown(best[0].settings[n]) for n in common)
+        heading = "\n".join(filter(None, [title, shared]))
+        figure.suptitle(heading, x=0.01, ha="left")
     return figure, panels
 
 
-def _named(row: Row) -> str:
-    """The optimizer with what it was combined with, best first in the legend."""
-    rest = [
-        f"{value:.2g}" if isinstance(value, float) else str(value)
-        for name, value in row.settings.items()
-        if name != "optimizer"
-    ]
-    return f"{row.settings['optimizer']}\n  {', '.join(rest)}"
+def _band(axes: "Axes", x: Any, low: Any, high: Any, look: dict[str, Any]) -> None:
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.08, lw=0)
+
+
+def _shared(rows: list[Row], name: str) -> bool:
+    return len({row.settings[name] for row in rows}) == 1
+
+
+def _named(row: Row, by: str, common: list[str]) -> str:
+    """What the line is of, with what it was combined with; the best stands first."""
+    own = [n for n in row.settings if n != by and n not in common]
+    rest = ", ".join(_shown(row.settings[n]) for n in own)
+    return f"{_shown(row.settings[by])}: {rest}" if rest else _shown(row.settings[by])
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
 
 
 def _words(name: str) -> str:

@@ -75,17 +75,17 @@ def adadelta(t, g, v, w, decay=0.9, eps=1e-6):
     return delta, v, decay * w + (1 - decay) * delta**2
 
 
-def rmsprop(t, g, v, b, decay=0.9, eps=1e-8, momentum=None):
+def rmsprop(t, g, v, b, decay=0.9, eps=1e-8, eps_root=0.0, momentum=None):
     v = decay * v + (1 - decay) * g**2
-    direction = g / (np.sqrt(v) + eps)
+    direction = g / (np.sqrt(v + eps_root) + eps)
     b = (momentum or 0.0) * b + direction
     return b, v, b
 
 
-def centered_rmsprop(t, g, m, v, b, decay=0.9, eps=1e-8, momentum=None):
+def centered_rmsprop(t, g, m, v, b, decay=0.9, eps=1e-8, eps_root=0.0, momentum=None):
     m, v = decay * m + (1 - decay) * g, decay * v + (1 - decay) * g**2
     variance = v - m**2 if decay else 0 * v
-    direction = g / (np.sqrt(variance) + eps)
+    direction = g / (np.sqrt(variance + eps_root) + eps)
     b = (momentum or 0.0) * b + direction
     return b, m, v, b
 
@@ -241,12 +241,17 @@ RECURRENCES = [
     (
         optimizers.rmsprop,
         recurrence(2, rmsprop),
-        {"decay": UNIT, "eps": (1e-3, 0.1), "momentum": UNIT},
+        {"decay": UNIT, "eps": (1e-3, 0.1), "eps_root": (1e-3, 0.1), "momentum": UNIT},
     ),
     (
         optimizers.centered_rmsprop,
         recurrence(3, centered_rmsprop),
-        {"decay": (0.5, 0.99), "eps": (1e-3, 0.1), "momentum": UNIT},
+        {
+            "decay": (0.5, 0.99),
+            "eps": (1e-3, 0.1),
+            "eps_root": (0.1,),
+            "momentum": UNIT,
+        },
     ),
     (optimizers.adam, recurrence(2, adam), ADAM),
     (optimizers.adam_l2, recurrence(2, adam_l2), {**ADAM, "l2": (0.0, 0.3)}),

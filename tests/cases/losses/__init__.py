@@ -3,6 +3,7 @@
 from cases.losses import (
     classification,
     geometry,
+    inbatch,
     information,
     margin,
     pairs,
@@ -16,6 +17,7 @@ CASES = [
     *margin.CASES,
     *regression.CASES,
     *pairs.CASES,
+    *inbatch.CASES,
     *proxies.CASES,
     *geometry.CASES,
 ]

@@ -1,0 +1,180 @@
+"""Losses over the pairs of a batch: bytes and time beside dense forms and PyTorch's.
+
+    python -m bench.metric [--small]
+
+Value and gradient, on rows of length 1 and 128 features. Memory is what the compiled
+program holds besides its arguments and results; times are paired in one process. The
+dense forms are what one writes without jaxml: optax on a matrix of all similarities,
+and the triplets of a batch as a tensor. pytorch-metric-learning runs where it is there.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bench import measure
+from jaxml import losses
+
+FEATURES = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="an eighth of the sizes")
+    shrink = 8 if parser.parse_args().small else 1
+    measure.record("metric", [*large(shrink)])
+    measure.record("metric_pml", [*beside_pml(512 // shrink)])
+
+
+def rows(n: int, classes: int) -> tuple[jax.Array, jax.Array]:
+    """Rows of length 1, and as many of each class."""
+    x = jax.random.normal(jax.random.key(n), (n, FEATURES))
+    return x / jnp.linalg.norm(x, axis=1, keepdims=True), jnp.arange(n) % classes
+
+
+def program(loss: Callable[..., jax.Array]) -> Callable[..., Any]:
+    return jax.jit(jax.value_and_grad(lambda x: jnp.mean(loss(x))))
+
+
+def large(shrink: int) -> list[dict[str, Any]]:
+    """Our losses at sizes of which all pairs, or all triplets, fill a memory."""
+
+    def dense_info_nce(x: jax.Array) -> jax.Array:
+        s, own = x @ (x + 0.1).T / 0.1, jnp.arange(len(x))
+        return optax.losses.softmax_cross_entropy_with_integer_labels(s, own)
+
+    def dense_clip(x: jax.Array) -> jax.Array:
+        s, own = x @ (x + 0.1).T / 0.07, jnp.arange(len(x))
+        cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
+        return (cross_entropy(s, own) + cross_entropy(s.T, own)) / 2
+
+    def dense_triplets(y: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        def loss(x: jax.Array) -> jax.Array:
+            squares = jnp.sum(jnp.square(x[:, None] - x[None]), -1)
+            d = jnp.sqrt(jnp.where(squares == 0, 1, squares)) * (squares > 0)
+            same = y[:, None] == y[None]
+            positive = same & ~jnp.eye(len(y), dtype=bool)
+            valid = positive[:, :, None] & ~same[:, None]
+            each = jnp.maximum(d[:, :, None] - d[:, None] + 0.2, 0)
+            return jnp.sum(jnp.where(valid, each, 0), (1, 2)) / jnp.sum(valid, (1, 2))
+
+        return loss
+
+    def row(
+        loss: str, n: int, classes: int, dense: Any = None, timed: bool = True
+    ) -> dict[str, Any]:
+        x, y = rows(n // shrink, max(2, classes // shrink))
+        views = loss in ("info_nce", "clip_loss")
+        function = getattr(losses, loss)
+        programs = {"ours": lambda x: function(x, x + 0.1 if views else y)}
+        if dense:
+            programs["dense"] = dense if views else dense(y)
+        compiled = {name: program(f) for name, f in programs.items()}
+        held = {name: measure.temporaries(f, x) / 2**20 for name, f in compiled.items()}
+        if not timed:
+            compiled.pop("dense", None)  # too large to run
+        runs = {name: lambda f=f: f(x) for name, f in compiled.items()}
+        seconds = measure.paired(runs, repeats=5, warmup=1)
+        return {
+            "loss": loss,
+            "n": len(x),
+            "ours_MiB": held["ours"],
+            "dense_MiB": held.get("dense", "-"),
+            "ours_s": seconds["ours"],
+            "dense_s": seconds.get("dense", "-"),
+            "ratio": seconds["ours"] / seconds["dense"] if "dense" in seconds else "-",
+        }
+
+    def ntxent(y: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        return lambda x: optax.losses.ntxent(x, y)
+
+    return [
+        row("info_nce", 8192, 8192, dense_info_nce),
+        row("clip_loss", 8192, 8192, dense_clip),
+        row("nt_xent", 512, 64, ntxent),
+        row("nt_xent", 4096, 512, ntxent, timed=False),
+        row("supcon_loss", 4096, 512),
+        row("batch_all_triplet_loss", 512, 64, dense_triplets),
+        row("batch_all_triplet_loss", 4096, 512),
+        row("batch_hard_triplet_loss", 4096, 512),
+        row("batch_semihard_triplet_loss", 4096, 512),
+        row("batch_hard_triplet_loss", 8192, 512),
+    ]
+
+
+def beside_pml(n: int) -> list[dict[str, Any]]:
+    """Every loss that pytorch-metric-learning has too, eight rows of a class."""
+    x, y = rows(n, n // 8)
+    theirs = _of_pml(np.asarray(x), np.asarray(y))
+    found = []
+    for name in PML:
+        function, views = getattr(losses, name), name == "vicreg_loss"
+        ours = program(lambda x, f=function, v=views: f(x, x + 0.1 if v else y))
+        runs: dict[str, Callable] = {"ours": lambda f=ours: f(x)}
+        runs |= {"pml": theirs[name]} if theirs else {}
+        seconds = measure.paired(runs, repeats=9)
+        ratio = seconds["ours"] / seconds["pml"] if theirs else "-"
+        row = {"loss": name, "n": n, "ours_ms": 1e3 * seconds["ours"]}
+        row["pml_ms"] = 1e3 * seconds["pml"] if theirs else "-"
+        found.append(row | {"ratio": ratio})
+    return found
+
+
+PML = {  # theirs: the loss, and the miner before it
+    "nt_xent": ("NTXentLoss", None),
+    "supcon_loss": ("SupConLoss", None),
+    "multi_similarity_loss": ("MultiSimilarityLoss", None),
+    "circle_loss": ("CircleLoss", None),
+    "smooth_ap_loss": ("SmoothAPLoss", None),
+    "batch_contrastive_loss": ("ContrastiveLoss", None),
+    "margin_loss": ("MarginLoss", None),
+    "batch_hard_triplet_loss": ("TripletMarginLoss", "BatchHardMiner"),
+    "batch_semihard_triplet_loss": ("TripletMarginLoss", "semihard"),
+    "batch_all_triplet_loss": ("TripletMarginLoss", None),
+    "lifted_structure_loss": ("LiftedStructureLoss", None),
+    "angular_loss": ("AngularLoss", None),
+    "nca_loss": ("NCALoss", None),
+    "vicreg_loss": ("VICRegLoss", None),
+}
+
+
+def _of_pml(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], Any]]:
+    try:
+        import torch
+        from pytorch_metric_learning import losses as of_pml
+        from pytorch_metric_learning import miners
+    except ModuleNotFoundError:
+        return {}
+    labels = torch.from_numpy(np.sort(y).astype(np.int64))  # SmoothAP wants them sorted
+    rows = torch.from_numpy(np.array(x)).requires_grad_()
+
+    def run(loss: Any, miner: Any) -> Callable[[], Any]:
+        def step() -> None:
+            mined = (miner(rows, labels),) if miner else ()
+            if isinstance(loss, of_pml.VICRegLoss):
+                value = loss(rows, ref_emb=rows + 0.1)
+            else:
+                value = loss(rows, labels, *mined)
+            value.backward()
+            rows.grad = None
+
+        return step
+
+    def miner(name: str | None) -> Any:
+        if name == "semihard":
+            return miners.TripletMarginMiner(0.2, "semihard")
+        return getattr(miners, name)() if name else None
+
+    return {
+        ours: run(getattr(of_pml, loss)(), miner(mined))
+        for ours, (loss, mined) in PML.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

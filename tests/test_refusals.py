@@ -1,0 +1,96 @@
+"""Optimizers and schedules refuse bad input in one sentence."""
+
+import jax.numpy as jnp
+import pytest
+
+from jaxml import optimizers, schedules
+
+ONES = jnp.ones(1)
+
+
+def step(optimizer):
+    return optimizer.update(ONES, optimizer.init(ONES))
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        (
+            lambda: optimizers.sgd(-0.1),
+            "sgd: learning_rate must be non-negative, got -0.1.",
+        ),
+        (
+            lambda: optimizers.sgd("0.1"),
+            "sgd: learning_rate must be a number, got '0.1'.",
+        ),
+        (lambda: optimizers.adam(0.1, b2=1.0), "adam: b2 must be in [0, 1), got 1.0."),
+        (
+            lambda: optimizers.adam(0.1, eps=-1),
+            "adam: eps must be non-negative, got -1.",
+        ),
+        (lambda: optimizers.lion(0.1, b2=0), "lion: b2 must be in (0, 1), got 0."),
+        (
+            lambda: optimizers.radam(0.1, threshold=3),
+            "radam: threshold must be at least 4, got 3.",
+        ),
+        (
+            lambda: optimizers.momentum(0.1, decay=jnp.ones(3)),
+            "momentum: decay must be a number, got float64[3].",
+        ),
+        (
+            lambda: optimizers.shadow_weights(optimizers.sgd(0.1), decay=1.5),
+            "shadow_weights: decay must be in [0, 1), got 1.5.",
+        ),
+        (
+            lambda: optimizers.sgd(0.1).init({"w": jnp.arange(3)}),
+            "sgd: params['w'] must be a float or complex array, got int64[3].",
+        ),
+        (
+            lambda: step(optimizers.sgd(lambda step: jnp.ones(2))),
+            "sgd: learning_rate must be a number or a schedule that returns one, "
+            "got float64[2].",
+        ),
+        (
+            lambda: step(optimizers.adam(lambda step: None)),
+            "adam: learning_rate must be a number or a schedule that returns one, "
+            "got None.",
+        ),
+        (
+            lambda: optimizers.averaged_params(optimizers.sgd(0.1).init(ONES)),
+            "averaged_params: state must hold one state of shadow_weights, "
+            "got '0 of them'.",
+        ),
+        (
+            lambda: schedules.linear(1.0, 0.0, -1),
+            "linear: decay_steps must be non-negative, got -1.",
+        ),
+        (
+            lambda: schedules.inverse_sqrt(1.0, 0),
+            "inverse_sqrt: warmup_steps must be positive, got 0.",
+        ),
+        (
+            lambda: schedules.one_cycle(1.0, 10, rise=1.5),
+            "one_cycle: rise must be in [0, 1], got 1.5.",
+        ),
+        (
+            lambda: schedules.cosine(1.0, "10"),
+            "cosine: decay_steps must be a number, got '10'.",
+        ),
+        (
+            lambda: schedules.join([schedules.constant(1.0), 0.5], [2]),
+            "join: schedules[1] must be a function of the step, got 0.5.",
+        ),
+        (
+            lambda: schedules.join([schedules.constant(1.0)], [2]),
+            "join: boundaries must have one element less than the 1 schedules, got 1.",
+        ),
+        (
+            lambda: schedules.join([schedules.constant(1.0)] * 3, [5, 2]),
+            "join: boundaries[1] must be at least 5, got 2.",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence(made, sentence) -> None:
+    with pytest.raises((TypeError, ValueError)) as refusal:
+        made()
+    assert str(refusal.value) == sentence
