@@ -99,12 +99,18 @@ def one(x, *proxies):
     return np.array([x], float), np.array(proxies, float), np.array([0])
 
 
-def wrong(proxies):
-    return np.ones((2, 2)), proxies, np.array([-100, len(proxies)])
+def edges(values, several=False):
+    """A row at its proxy, opposite to it, of zeros, at a proxy of zeros; no classes."""
+    rows = np.array([RIGHT, HUGE, NONE, RIGHT, RIGHT, RIGHT])
+    proxies = np.array([RIGHT, LEFT, UP, NONE])
+    labels = np.array([0, 1, 0, 3, -100, 4])
+    arrays = rows, proxies[:, None] if several else proxies, labels
+    return Extreme(arrays, [*values, NAN, NAN])
 
 
 RIGHT, LEFT, UP, NONE = [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
 HUGE = [1e30, 0.0]
+SINE, COSINE = np.sin(0.5), np.cos(0.5)
 
 CASES = [
     Case(
@@ -115,12 +121,8 @@ CASES = [
         numbers={"temperature": (0.05, 0.5, 1.0)},
         ulps=64,
         extremes=(
-            Extreme(one(RIGHT, RIGHT, LEFT), np.exp(-40.0)),
-            Extreme(one(HUGE, LEFT, RIGHT), 40.0),
-            Extreme(one(NONE, RIGHT, LEFT), np.log(2)),
-            Extreme(one(RIGHT, NONE, UP), np.log(2)),
-            Extreme(one(RIGHT, UP), 0.0),
-            Extreme(wrong(np.eye(2)), NAN),
+            edges([2 * np.exp(-20), 40.0, np.log(4), 20.0]),
+            Extreme(one(RIGHT, UP), 0.0, finite=(0,)),
         ),
     ),
     Case(
@@ -131,11 +133,8 @@ CASES = [
         numbers={"margin": (0.0, 0.35), "scale": (1.0, 30.0)},
         ulps=512,  # of a loss e^(s cos) in a difference of 64 cosines
         extremes=(
-            Extreme(one(RIGHT, RIGHT, LEFT), np.exp(-64 * 1.65)),
-            Extreme(one(HUGE, LEFT, RIGHT), 64 * 2.35),
-            Extreme(one(NONE, RIGHT, LEFT), 64 * 0.35),
-            Extreme(one(RIGHT, UP), 0.0),
-            Extreme(wrong(np.eye(2)), NAN),
+            edges([2 * np.exp(-41.6), 150.4, 22.4 + np.log(3), 86.4]),
+            Extreme(one(RIGHT, UP), 0.0, finite=(0,)),
         ),
     ),
     Case(
@@ -146,13 +145,15 @@ CASES = [
         numbers={"margin": (0.0, 0.5, 1.2), "scale": (1.0, 30.0)},
         ulps=512,  # of a loss e^(s cos) in a difference of 64 cosines
         extremes=(
-            Extreme(one(RIGHT, RIGHT, UP), np.exp(-64 * np.cos(0.5))),
-            Extreme(one(HUGE, RIGHT, LEFT), None),
-            Extreme(one(RIGHT, LEFT, RIGHT), 64 * (2 + 0.5 * np.sin(0.5))),
-            Extreme(one(NONE, RIGHT, LEFT), 64 * np.sin(0.5)),
-            Extreme(one(RIGHT, NONE, UP), 64 * np.sin(0.5)),
-            Extreme(one(RIGHT, UP), 0.0),
-            Extreme(wrong(np.eye(2)), NAN),
+            edges(
+                [
+                    2 * np.exp(-64 * COSINE),
+                    128 + 32 * SINE,
+                    64 * SINE + np.log(3),
+                    64 + 64 * SINE,
+                ]
+            ),
+            Extreme(one(RIGHT, UP), 0.0, finite=(0,)),
         ),
     ),
     Case(
@@ -163,11 +164,15 @@ CASES = [
         cancels=True,
         ulps=8,
         extremes=(
-            Extreme(one(RIGHT, RIGHT, LEFT), -4.0),
-            Extreme(one(HUGE, LEFT, RIGHT), 4.0),
-            Extreme(one(NONE, RIGHT, LEFT), 0.0),
-            Extreme(one(RIGHT, UP), 0.0),
-            Extreme(wrong(np.eye(2)), NAN),
+            edges(
+                [
+                    np.log(np.exp(-2) + 2) - 2,
+                    np.log(np.exp(2) + 2) + 2,
+                    np.log(3),
+                    np.log(np.exp(2) + np.exp(-2) + 1),
+                ]
+            ),
+            Extreme(one(RIGHT, UP), 0.0, finite=(0,)),
         ),
     ),
     Case(
@@ -178,11 +183,9 @@ CASES = [
         numbers={"margin": (0.0, 0.1), "alpha": (1.0, 32.0)},
         ulps=64,
         extremes=(
-            Extreme(one(RIGHT, RIGHT, UP), np.exp(-28.8) + np.log1p(np.exp(3.2)) / 2),
-            Extreme(one(HUGE, LEFT, UP), None),
+            Extreme(one(HUGE, RIGHT, UP), np.exp(-28.8) + np.log1p(np.exp(3.2)) / 2),
             Extreme(one(NONE, RIGHT, NONE), None),
             Extreme(one(RIGHT, UP), np.log1p(np.exp(3.2))),
-            Extreme(wrong(np.eye(2)), NAN),
         ),
     ),
     Case(
@@ -197,11 +200,10 @@ CASES = [
         numbers={"margin": (0.0, 0.5), "gamma": (0.1, 1.0), "scale": (1.0, 20.0)},
         ulps=256,
         extremes=(
-            Extreme(one(RIGHT, [RIGHT], [LEFT]), np.exp(-39.8)),
-            Extreme(one(HUGE, [RIGHT, RIGHT], [LEFT, LEFT]), np.exp(-39.8)),
-            Extreme(one(NONE, [RIGHT], [LEFT]), np.log1p(np.exp(0.2))),
+            edges(
+                [2 * np.exp(-19.8), 40.2, np.log1p(3 * np.exp(0.2)), 20.2], several=True
+            ),
             Extreme(one(RIGHT, [UP, LEFT]), 0.0),
-            Extreme(wrong(np.eye(2)[:, None]), NAN),
         ),
     ),
 ]
