@@ -57,7 +57,7 @@ def cosine_embedding_loss(
     *,
     margin: Scalar = 0.0,
 ) -> Float[Array, "*batch"]:
-    """How far two rows are from one direction, or from different ones if they differ.
+    """How far two rows are from one direction, or too near it if they do not match.
 
         loss = 1 - cos(x, y) for a match, max(0, cos(x, y) - m) otherwise
 
