@@ -11,9 +11,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(ROOT.glob("jaxml/**/*.py"))
+FUNCTIONS = ("losses", "mining", "activations", "optimizers", "schedules")
 FLOORS = {
     "_core": 0,
-    **dict.fromkeys(["losses", "mining", "activations", "optimizers", "schedules"], 1),
+    **dict.fromkeys(FUNCTIONS, 1),
     "sweep": 2,
     "tasks": 3,
     "_arguments": 3,
@@ -31,7 +32,7 @@ ONLY_IN = {
 }
 CHAPTERS = {
     name: importlib.import_module(f"jaxml.{name}")
-    for name in ("losses", "activations", "optimizers", "schedules", "sweep", "tasks")
+    for name in (*FUNCTIONS, "sweep", "tasks")
 }
 PUBLIC = [
     (chapter, name)
@@ -88,9 +89,7 @@ def test_every_name_has_one_public_address() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(
-    "chapter", ["losses", "activations", "optimizers", "schedules"]
-)
+@pytest.mark.parametrize("chapter", FUNCTIONS)
 def test_every_function_is_in_the_table_of_cases(chapter: str) -> None:
     public = {name for room, name in PUBLIC if room == chapter}
     rows = {case.name.split(".")[1] for case in cases.cases() if chapter in case.name}

@@ -197,7 +197,8 @@ def test_wrong_arguments_are_refused_by_name(case: Case) -> None:
         swapped = array.astype(int) if is_float(array) else array.astype(float)
         wrong = [swapped, array.astype(complex), "text", [1.0], None]
         if len(arrays) > 1:
-            wrong += [array[..., None], array[:1], array[0]]
+            wrong += [array[..., None], array[0]]
+            wrong += [] if i in case.free else [array[:1]]
         for value in wrong:
             given = [value if j == i else a for j, a in enumerate(arrays)]
             sentence = f"{case.function.__name__}: ({'|'.join(names)}) must .+, got .+"

@@ -1,15 +1,18 @@
-"""README's tables of other libraries' losses, of which both sides are run."""
+"""README's tables of other libraries' functions, of which both sides are run."""
 
+import importlib
 import os
 import pathlib
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxml import losses
+from jaxml import losses, mining
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
@@ -34,15 +37,20 @@ def arrays() -> dict[str, np.ndarray]:
         "w": rng.uniform(0.5, 2, 4),
         "r": rng.dirichlet(np.ones(3), (2, 4, 5)),
     }
-    k = rng.integers(0, 3, (2, 4, 5)).astype(np.int32)
-    floats["g"] = np.eye(3)[k]
+    u = rng.integers(0, 3, (2, 4, 5)).astype(np.int32)
+    floats["g"] = np.eye(3)[u]
+    floats["e"] = floats["x"] / np.linalg.norm(floats["x"], axis=1, keepdims=True)
     given = {name: value.astype(np.float32) for name, value in floats.items()}
     return {
         **given,
-        "k": k,
+        "u": u,
         "b": rng.random((2, 4, 5)) < 0.6,
         "y": y,
         "ignored": np.where(np.arange(6) < 2, -100, y).astype(np.int32),
+        "c": np.arange(6, dtype=np.int32) % 3,
+        "i": np.arange(6, dtype=np.int32),
+        "j": np.array([3, 4, 5, 0, 1, 2], np.int32),
+        "k": np.array([1, 2, 3, 4, 0, 0], np.int32),
     }
 
 
@@ -52,7 +60,8 @@ def check(peer: str, ours: str, module: object, **given: object) -> None:
         with jax.numpy_rank_promotion("allow"):
             theirs = eval(peer, {**plain, **vars(module), **given})
         own = {name: jnp.asarray(value) for name, value in arrays().items()}
-        got = eval(ours, {**plain, **vars(losses), **own})
+        got = eval(ours, {**plain, **vars(mining), **vars(losses), **own})
+    theirs = theirs.detach() if hasattr(theirs, "detach") else theirs
     np.testing.assert_allclose(got, np.asarray(theirs), rtol=2e-5, atol=2e-6)
 
 
@@ -72,6 +81,45 @@ def test_torch(peer: str, ours: str) -> None:
     check(peer, ours, torch.nn.functional, torch=torch, **given)
 
 
+@pytest.mark.parametrize(("peer", "ours"), rows("pytorch-metric-learning"))
+def test_pytorch_metric_learning(peer: str, ours: str) -> None:
+    torch = pytest.importorskip("torch")
+    library = pytest.importorskip("pytorch_metric_learning")
+    given = {name: torch.from_numpy(value) for name, value in arrays().items()}
+    given |= {name: given[name].long() for name in "cijk"}
+    names = {}
+    for chapter in ("losses", "miners", "distances", "reducers", "regularizers"):
+        names |= vars(importlib.import_module(f"{library.__name__}.{chapter}"))
+
+    def with_proxies(loss: Any, proxies: Any) -> Any:
+        flat = proxies.reshape(-1, proxies.shape[-1])
+        if hasattr(loss, "proxies"):
+            loss.proxies.data = flat
+        else:  # of length d first
+            getattr(loss, "W" if hasattr(loss, "W") else "fc").data = flat.T
+        return loss
+
+    given |= {"torch": torch, "with_proxies": with_proxies}
+    names |= {name: masking(miner) for name, miner in names.items() if "Miner" in name}
+    check(peer, ours, SimpleNamespace(**names), **given)
+
+
+def masking(miner: Any) -> Any:
+    """The miner, with what it chooses as a mask of pairs or of triplets."""
+
+    def build(**options: Any) -> Any:
+        def mask(rows: Any, classes: Any) -> np.ndarray:
+            chosen = miner(**options)(rows, classes)
+            keep = np.zeros((len(rows),) * (3 if len(chosen) == 3 else 2), bool)
+            for start in range(0, len(chosen), keep.ndim):
+                keep[chosen[start : start + keep.ndim]] = True
+            return keep
+
+        return mask
+
+    return build
+
+
 @pytest.mark.parametrize(("peer", "ours"), rows("keras"))
 def test_keras(peer: str, ours: str) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -86,5 +134,5 @@ def test_monai(peer: str, ours: str) -> None:
     monai = pytest.importorskip("monai.losses")
     regions = {name: arrays()[name] for name in "rg"}
     given = {name: np.moveaxis(value, -1, 1) for name, value in regions.items()}
-    given |= {name: arrays()[name][:, None] for name in "kb"}
+    given |= {name: arrays()[name][:, None] for name in "ub"}
     check(peer, ours, monai, **{n: torch.from_numpy(v) for n, v in given.items()})

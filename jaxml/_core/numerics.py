@@ -137,6 +137,33 @@ def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
     return length, jnp.sum(unit * dx, axis)
 
 
+SHORTEST = 1e-6  # of a vector that is divided by its own length
+
+
+def unit(x: Array, shortest: ArrayLike = SHORTEST, axis: int = -1) -> Array:
+    """x / max(‖x‖, shortest): 0 for 0, with a derivative of at most 1 / shortest."""
+    return _unit(x, jnp.asarray(shortest, x.dtype), axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _unit(x: Array, shortest: Array, axis: int) -> Array:
+    return x / jnp.maximum(_length(x, axis), shortest)
+
+
+@_unit.defjvp
+def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    (x, shortest), (dx, d_shortest) = primals, tangents
+    y = _unit(x, shortest, axis)
+    length = _length(x, axis)
+    along = jnp.sum(y * dx, axis, keepdims=True)
+    change = y * jnp.where(length > shortest, along, d_shortest)
+    return y, (dx - change) / jnp.maximum(length, shortest)
+
+
+def _length(x: Array, axis: int) -> Array:
+    return jnp.expand_dims(norm(x, axis), axis)
+
+
 @with_derivatives(
     lambda b, t: -t * b ** (t - 1),
     lambda b, t: -(b**t) * jnp.log(b),

@@ -12,7 +12,7 @@ from jaxml._core.checks import check_range, describe, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import widened
 from jaxml._core.exponentials import exp
-from jaxml._core.numerics import keep, norm
+from jaxml._core.numerics import keep, unit
 from jaxml._core.types import Scalar
 
 
@@ -202,26 +202,7 @@ def l2_normalize(
     wide = x.astype(widened(x.dtype))
     least = 1e-8 if x.dtype == jnp.float16 else 0.0
     shortest = jnp.sqrt(jnp.maximum(jnp.asarray(eps, wide.dtype), least))
-    return _over_length(wide, shortest, axis).astype(x.dtype)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _over_length(x: Array, shortest: Array, axis: int) -> Array:
-    return x / jnp.maximum(_length(x, axis), shortest)
-
-
-@_over_length.defjvp
-def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
-    (x, shortest), (dx, d_shortest) = primals, tangents
-    y = _over_length(x, shortest, axis)
-    length = _length(x, axis)
-    along = jnp.sum(y * dx, axis, keepdims=True)
-    change = y * jnp.where(length > shortest, along, d_shortest)
-    return y, (dx - change) / jnp.maximum(length, shortest)
-
-
-def _length(x: Array, axis: int) -> Array:
-    return jnp.expand_dims(norm(x, axis), axis)
+    return unit(wide, shortest, axis).astype(x.dtype)
 
 
 @compiled(static=("pieces",))

@@ -54,7 +54,15 @@ from jaxml.losses._regression import (
     absolute_percentage_error as absolute_percentage_error,
 )
 from jaxml.losses._pairs import (
+    contrastive_loss as contrastive_loss,
+    cosine_embedding_loss as cosine_embedding_loss,
+    margin_ranking_loss as margin_ranking_loss,
     triplet_loss as triplet_loss,
+    squared_triplet_loss as squared_triplet_loss,
+    soft_triplet_loss as soft_triplet_loss,
+    tuplet_loss as tuplet_loss,
+    n_pair_loss as n_pair_loss,
+    embedding_penalty as embedding_penalty,
 )
 from jaxml.losses._inbatch import (
     in_batch as in_batch,
@@ -82,6 +90,14 @@ from jaxml.losses._views import (
     siglip_loss as siglip_loss,
     vicreg_loss as vicreg_loss,
     barlow_twins_loss as barlow_twins_loss,
+)
+from jaxml.losses._proxies import (
+    normalized_softmax_loss as normalized_softmax_loss,
+    cosface_loss as cosface_loss,
+    arcface_loss as arcface_loss,
+    proxy_nca_loss as proxy_nca_loss,
+    proxy_anchor_loss as proxy_anchor_loss,
+    soft_triple_loss as soft_triple_loss,
 )
 from jaxml.losses._overlap import (
     dice_loss as dice_loss,

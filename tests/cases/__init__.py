@@ -43,6 +43,7 @@ class Case:
     ulps: float = 4.0  # of float32
     forward: bool = True  # has a forward derivative; tiled functions have none
     constant: tuple[int, ...] = ()  # arrays that are not differentiated
+    free: tuple[int, ...] = ()  # arrays of which any number of rows is welcome
     cancels: bool = False  # rounding is relative to the largest result, not to each
     call: Callable[..., Any] | None = None  # how the function is made one of arrays
     label: str = ""
@@ -72,6 +73,7 @@ def _is_float(array: Any) -> bool:
 
 
 def cases() -> list[Case]:
-    from cases import activations, losses, optimizers, schedules
+    from cases import activations, losses, mining, optimizers, schedules
 
-    return activations.CASES + losses.CASES + optimizers.CASES + schedules.CASES
+    chapters = losses, mining, activations, optimizers, schedules
+    return [case for chapter in chapters for case in chapter.CASES]

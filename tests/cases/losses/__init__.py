@@ -6,6 +6,8 @@ from cases.losses import (
     inbatch,
     information,
     margin,
+    pairs,
+    proxies,
     regression,
     segmentation,
 )
@@ -15,7 +17,12 @@ CASES = [
     *classification.CASES,
     *margin.CASES,
     *regression.CASES,
-    *geometry.CASES,
+    *pairs.CASES,
     *inbatch.CASES,
+<<<<<<< HEAD
     *segmentation.CASES,
+=======
+    *proxies.CASES,
+    *geometry.CASES,
+>>>>>>> metric
 ]
