@@ -2,7 +2,6 @@
 
 from cases.losses import (
     classification,
-    geometry,
     inbatch,
     information,
     margin,
@@ -19,10 +18,6 @@ CASES = [
     *regression.CASES,
     *pairs.CASES,
     *inbatch.CASES,
-<<<<<<< HEAD
-    *segmentation.CASES,
-=======
     *proxies.CASES,
-    *geometry.CASES,
->>>>>>> metric
+    *segmentation.CASES,
 ]
