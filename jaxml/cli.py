@@ -2,21 +2,18 @@
 
 import argparse
 import contextlib
+import functools
 import os
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from jaxml import activations, losses, optimizers, schedules, sweep, tasks
 from jaxml._arguments import (
@@ -29,8 +26,8 @@ from jaxml._arguments import (
     rates,
     some_of,
 )
-
-METRIC = "valid_accuracy"
+from jaxml._screen import Bar, leaderboard, pictures
+from jaxml.tasks._segmentation import LOSSES as SEGMENTATION_LOSSES
 
 
 def _names(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
@@ -107,12 +104,53 @@ SCHEDULES = {  # by the number of steps; each is 1 at its highest
     "inverse_sqrt": lambda steps: schedules.inverse_sqrt(1.0, steps / 10),
     "one_cycle": lambda steps: schedules.one_cycle(1.0, steps),
 }
-TASKS = _names(tasks.digits)
+
+
+class _Setup(NamedTuple):
+    """A task, its losses, what its runs compare by which metric, and defaults."""
+
+    task: Callable[[], sweep.Task]
+    losses: dict[str, Callable[..., Any]]
+    metric: str
+    compared: str
+    defaults: dict[str, Any]
+
+
+TASKS = {
+    "digits": _Setup(
+        tasks.digits,
+        LOSSES,
+        metric="accuracy",
+        compared="optimizer",
+        defaults={
+            "optimizer": "sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw",
+            "activation": "relu,gelu,tanh",
+            "loss": "cross_entropy,focal_loss",
+            "learning_rate": "log:1e-4:1:9",
+            "steps": 300,
+            "batch_size": "64",
+        },
+    ),
+    "digits-segmentation": _Setup(
+        tasks.digits_segmentation,
+        SEGMENTATION_LOSSES,
+        metric="mean_iou",
+        compared="loss",
+        defaults={
+            "optimizer": "adam",
+            "activation": "relu",
+            "loss": "all",
+            "learning_rate": "log:1e-3:1e-1:9",
+            "steps": 200,
+            "batch_size": "4",
+        },
+    ),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line, and returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     with contextlib.suppress(RuntimeError):  # a caller's JAX keeps its devices
         jax.config.update("jax_num_cpu_devices", os.cpu_count())
     try:
@@ -125,6 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    setup = TASKS[options.task]
+    metric, compared = f"valid_{setup.metric}", setup.compared
     folder = options.out or fresh(pathlib.Path("runs", options.task))
     folder.mkdir(parents=True, exist_ok=True)
     points = sweep.grid(
@@ -135,28 +175,25 @@ def _sweep(options: argparse.Namespace) -> int:
         learning_rate=options.learning_rate,
         seed=range(options.seeds),
     )
+    choices = {
+        "schedule": {name: SCHEDULES[name](options.steps) for name in options.schedule},
+        "activation": {name: ACTIVATIONS[name] for name in options.activation},
+        "loss": {name: setup.losses[name] for name in options.loss},
+    }
     models = len(points["seed"]) * len(options.batch_size)
     console = Console(width=None if sys.stdout.isatty() else 130)
-    records: list[sweep.Record] = []
-    with _Bar(models, console) as bar:
+    task, records = setup.task(), []
+    with Bar(models, metric, console) as bar:
         for size in options.batch_size:
             before = len(points["seed"]) * len(records)
             record = sweep.run(
-                TASKS[options.task](),
+                task,
                 points,
                 optimizers={n: _scheduled(OPTIMIZERS[n]) for n in options.optimizer},
-                choices={
-                    "schedule": {
-                        n: SCHEDULES[n](options.steps) for n in options.schedule
-                    },
-                    "activation": {n: ACTIVATIONS[n] for n in options.activation},
-                    "loss": {n: LOSSES[n] for n in options.loss},
-                },
+                choices=choices,
                 steps=options.steps,
                 batch_size=size,
-                watch=lambda done, record, before=before: bar.watch(
-                    before + done, record
-                ),
+                watch=functools.partial(bar.watch, before),
             )
             records.append(record)
             if "unfinished" in record.status:
@@ -165,17 +202,9 @@ def _sweep(options: argparse.Namespace) -> int:
     record.save(folder)
     finished = int(np.sum(record.status != "unfinished"))
     if finished:
-        title = f"{options.task}: best setting of each optimizer"
-        sweep.plot_sensitivity(record, METRIC, title=title).savefig(
-            folder / "learning_rates.png"
-        )
-        sweep.plot_curves(record, METRIC, title=title).savefig(folder / "curves.png")
-        if len(options.batch_size) > 1:
-            title = f"{options.task}: best setting of each batch size"
-            sweep.plot_curves(record, METRIC, by="batch_size", title=title).savefig(
-                folder / "batch_sizes.png"
-            )
-        console.print(_leaderboard(record))
+        for name, figure in pictures(task, record, metric, compared, options.task):
+            figure.savefig(folder / f"{name}.png")
+        console.print(leaderboard(record, metric, compared))
     console.print(bar.summary(), f"Results are in {folder}/.", highlight=False)
     if finished < models:
         console.print(f"Interrupted: {finished} of {models} models finished.")
@@ -204,86 +233,8 @@ def _joined(records: list[sweep.Record], sizes: list[int | None]) -> sweep.Recor
         stacked(r.final for r in records),
         records[0].steps,
         stacked(r.curves for r in records),
+        stacked(r.outputs for r in records),
     )
-
-
-class _Bar:
-    """Models done, their rate, the best so far and the time left."""
-
-    def __init__(self, models: int, console: Console) -> None:
-        self.start = time.monotonic()
-        self.first: tuple[float, float] | None = None
-        self.last, self.best = (self.start, 0.0), 0.0
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,} models"),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self.task = self.progress.add_task("compiling", total=models, note="")
-
-    def __enter__(self) -> "_Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def watch(self, done: float, record: sweep.Record) -> None:
-        now = time.monotonic()
-        self.first = self.first or (now, done)
-        self.last = now, done
-        self.best = np.nanmax(record.curves[METRIC], initial=self.best)
-        note = f"{self.rate():,.0f}/s  best {self.best:.1%}"
-        self.progress.update(
-            self.task, completed=done, description="training ", note=note
-        )
-
-    def rate(self) -> float:
-        """Models per second since the first chunk, which waits for the compiler."""
-        (start, before), (now, done) = self.first or self.last, self.last
-        return (done - before) / (now - start) if now > start else 0.0
-
-    def summary(self) -> str:
-        if not self.first:
-            return "No model was trained."
-        total = self.last[0] - self.start
-        return (
-            f"{self.last[1]:,.0f} models in {total:.1f} s: {self.rate():,.0f} models/s "
-            f"after {self.first[0] - self.start:.1f} s of compiling."
-        )
-
-
-def _leaderboard(record: sweep.Record) -> Table:
-    """The best setting of each optimizer, with the axes that have several values."""
-    several = [
-        name
-        for name in ("batch_size", "schedule")
-        if len(set(record.points.get(name, ()))) > 1
-    ]
-    table = Table(title="Best setting of each optimizer", box=box.SIMPLE)
-    for column in ("", "optimizer", "rate", *several, "activation", "loss"):
-        table.add_column(column.replace("_", " "), no_wrap=True)
-    for column in ("validation accuracy", "seeds", "diverged"):
-        table.add_column(column, no_wrap=True, justify="right")
-    for place, row in enumerate(sweep.leaderboard(record, METRIC, by=["optimizer"]), 1):
-        settings = row.settings
-        interval = f" ± {row.high - row.mean:.2%}" if row.seeds > 1 else ""
-        table.add_row(
-            str(place),
-            settings["optimizer"],
-            f"{settings['learning_rate']:.2g}",
-            *(settings[name] for name in several),
-            settings["activation"],
-            settings["loss"],
-            f"{row.mean:.2%}{interval}",
-            str(row.seeds),
-            str(row.diverged),
-        )
-    table.caption = "Mean over seeds ± half the 95 % interval."
-    return table
 
 
 def _scheduled(optimizer: Callable[..., Any]) -> Callable[..., Any]:
@@ -296,7 +247,21 @@ def _scheduled(optimizer: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """What is asked for, and the task's defaults for the rest."""
+    parser, command = _parser()
+    setup = TASKS[parser.parse_args(arguments).task]
+    command.set_defaults(**setup.defaults)
+    options = parser.parse_args(arguments)
+    try:
+        options.loss = some_of(setup.losses)(options.loss)
+    except argparse.ArgumentTypeError as error:
+        command.error(f"argument --loss: {error}")
+    return options
+
+
+def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser of all commands, and that of `sweep`; defaults are the task's."""
     parser = Parser(prog="jaxml", description="Batch experiments on real data.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
@@ -306,33 +271,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = command.add_argument
     add("task", type=one_of(TASKS), help=f"the data: {', '.join(TASKS)}")
-    add(
-        "--optimizer",
-        type=some_of(OPTIMIZERS),
-        default="sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw",
-        help="names, or all (default %(default)s)",
-    )
+    add("--optimizer", type=some_of(OPTIMIZERS), help="names, or all")
     add(
         "--schedule",
         type=some_of(SCHEDULES),
         default="constant",
         help="of the rate over the steps: names, or all (default %(default)s)",
     )
-    add("--activation", type=some_of(ACTIVATIONS), default="relu,gelu,tanh")
-    add("--loss", type=some_of(LOSSES), default="cross_entropy,focal_loss")
-    add(
-        "--learning-rate",
-        type=rates,
-        default="log:1e-4:1:9",
-        help="numbers, or log:LOW:HIGH:COUNT (default %(default)s)",
-    )
+    add("--activation", type=some_of(ACTIVATIONS), help="names, or all")
+    add("--loss", help="names of the task's losses, or all")
+    add("--learning-rate", type=rates, help="numbers, or log:LOW:HIGH:COUNT")
     add("--seeds", type=count, default=5, help="models of each setting (default 5)")
-    add("--steps", type=count, default=300, help="of each model (default 300)")
+    add("--steps", type=count, help="of each model")
     add(
         "--batch-size",
         type=batch_sizes,
-        default="64",
-        help="examples a step, full for all of them, or several (default %(default)s)",
+        help="examples a step, full for all of them, or several",
     )
     add("--out", type=empty, help="a directory without results (default runs/TASK)")
-    return parser
+    return parser, command

@@ -18,6 +18,7 @@ FLOORS = {
     "sweep": 2,
     "tasks": 3,
     "_arguments": 3,
+    "_screen": 3,
     "cli": 4,
     "__main__": 5,
     "__init__": 5,

@@ -168,7 +168,7 @@ def finite_sum(function: Any, floats: list, i: int, x: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(jnp.isnan(values), 0.0, values))
 
 
-@rows(lambda case: case.mask)
+@rows(lambda case: case.mask and case.dtypes)
 def test_what_is_masked_counts_for_nothing(case: Case) -> None:
     (arrays,) = samples(case)
     where = case.mask(np.random.default_rng(2))

@@ -35,17 +35,22 @@ def arrays() -> dict[str, np.ndarray]:
         "p": rng.dirichlet(5 * np.ones(4), 6),
         "q": rng.dirichlet(5 * np.ones(4), 6),
         "w": rng.uniform(0.5, 2, 4),
+        "r": rng.dirichlet(np.ones(3), (2, 4, 5)),
     }
     floats["e"] = floats["x"] / np.linalg.norm(floats["x"], axis=1, keepdims=True)
+    k = rng.integers(0, 3, (2, 4, 5)).astype(np.int32)
+    floats["g"] = np.eye(3)[k]
     given = {name: value.astype(np.float32) for name, value in floats.items()}
     return {
         **given,
+        "k": k,
+        "b": rng.random((2, 4, 5)) < 0.6,
         "y": y,
         "ignored": np.where(np.arange(6) < 2, -100, y).astype(np.int32),
         "c": np.arange(6, dtype=np.int32) % 3,
         "i": np.arange(6, dtype=np.int32),
         "j": np.array([3, 4, 5, 0, 1, 2], np.int32),
-        "k": np.array([1, 2, 3, 4, 0, 0], np.int32),
+        "n": np.array([1, 2, 3, 4, 0, 0], np.int32),
     }
 
 
@@ -81,7 +86,7 @@ def test_pytorch_metric_learning(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
     library = pytest.importorskip("pytorch_metric_learning")
     given = {name: torch.from_numpy(value) for name, value in arrays().items()}
-    given |= {name: given[name].long() for name in "cijk"}
+    given |= {name: given[name].long() for name in "cijn"}
     names = {}
     for chapter in ("losses", "miners", "distances", "reducers", "regularizers"):
         names |= vars(importlib.import_module(f"{library.__name__}.{chapter}"))
@@ -120,3 +125,14 @@ def test_keras(peer: str, ours: str) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
     check(peer, ours, keras.losses, **arrays())
+
+
+@pytest.mark.filterwarnings("ignore")  # of what it imports
+@pytest.mark.parametrize(("peer", "ours"), rows("MONAI"))
+def test_monai(peer: str, ours: str) -> None:
+    torch = pytest.importorskip("torch")
+    monai = pytest.importorskip("monai.losses")
+    regions = {name: arrays()[name] for name in "rg"}
+    given = {name: np.moveaxis(value, -1, 1) for name, value in regions.items()}
+    given |= {name: arrays()[name][:, None] for name in "kb"}
+    check(peer, ours, monai, **{n: torch.from_numpy(v) for n, v in given.items()})

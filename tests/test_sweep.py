@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxml import cli, optimizers, sweep
+from jaxml import cli, optimizers, sweep, tasks
 
 OPTIMIZERS = {
     "sgd": lambda point: optimizers.sgd(point["learning_rate"]),
@@ -144,6 +144,24 @@ def test_an_interrupt_keeps_what_is_finished(record) -> None:
     )
 
 
+def test_outputs_are_kept_of_every_model() -> None:
+    one = task()._replace(outputs=lambda params, _: {"w": params["w"]})
+    table = points(seed=range(2), activation=["tanh"])
+    record = sweep.run(
+        one, table, optimizers=OPTIMIZERS, choices=CHOICES, steps=3, batch_size=8
+    )
+    errors = np.tanh(ROWS @ record.outputs["w"].T) - TARGETS[:, None]
+    np.testing.assert_allclose(
+        np.mean(errors**2, 0), record.final["valid_loss"], rtol=1e-4
+    )
+
+
+def test_scattered_digits_have_every_class_and_ink_where_a_label_is() -> None:
+    for x, y in (tasks.digits_segmentation().train, tasks.digits_segmentation().valid):
+        assert set(np.unique(y)) == set(range(11))
+        assert x[..., 0][y > 0].mean() > 0.4 + x[..., 0][y == 0].mean()
+
+
 def test_watch_counts_every_model_once(record) -> None:
     seen = []
     run(record.points, watch=lambda done, _: seen.append(done))
@@ -245,6 +263,7 @@ def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
         (["digits", "--optimizer", "nosuch"], "'nosuch' is not known; the nearest"),
         (["digits", "--activation", "rellu"], "relu"),
         (["digit"], "the nearest names are digits"),
+        (["digits-segmentation", "--loss", "focal_loss"], "'focal_loss' is not known"),
         (["digits", "--learning-rate", "log:1:2"], "must be non-negative numbers"),
         (["digits", "--learning-rate", "-1"], "must be non-negative numbers"),
         (["digits", "--seeds", "0"], "must be a positive integer, got '0'"),

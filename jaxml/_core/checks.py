@@ -66,14 +66,17 @@ def check_range(
 
 
 def check_pixel_axes(
-    function: str, axis: int | tuple[int, ...], pixels: jax.Array
+    function: str, axis: int | tuple[int, ...], array: jax.Array, *, last: bool = False
 ) -> None:
-    """Raises a ValueError unless `axis` names different axes, none the last."""
+    """Raises a ValueError unless `axis` names different axes; `last` may be one too."""
     axes = (axis,) if isinstance(axis, int) else axis
-    allowed = range(-pixels.ndim, pixels.ndim)
-    named = {a % pixels.ndim for a in axes if a in allowed} - {pixels.ndim - 1}
+    allowed = range(-array.ndim, array.ndim)
+    named = {a % array.ndim for a in axes if a in allowed}
+    if not last:
+        named -= {array.ndim - 1}
     if not axes or len(named) < len(axes):
-        rule = f"name different axes of {describe(pixels)}, not the last"
+        rule = f"name different axes of {describe(array)}"
+        rule += "" if last else ", not the last"
         refuse(ValueError, function, "axis", rule, axis)
 
 

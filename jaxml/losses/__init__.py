@@ -101,4 +101,21 @@ from jaxml.losses._proxies import (
 )
 from jaxml.losses._overlap import (
     dice_loss as dice_loss,
+    generalized_dice_loss as generalized_dice_loss,
+    tversky_loss as tversky_loss,
+    focal_tversky_loss as focal_tversky_loss,
+    jaccard_loss as jaccard_loss,
+)
+from jaxml.losses._confusion import (
+    sensitivity_specificity_loss as sensitivity_specificity_loss,
+    matthews_loss as matthews_loss,
+    present as present,
+)
+from jaxml.losses._lovasz import (
+    lovasz_hinge_loss as lovasz_hinge_loss,
+    lovasz_softmax_loss as lovasz_softmax_loss,
+)
+from jaxml.losses._contour import (
+    cldice_loss as cldice_loss,
+    boundary_loss as boundary_loss,
 )

@@ -17,6 +17,7 @@ from jaxml._core.numerics import keep, logsumexp, softplus, sqrt
 from jaxml._core.types import Scalar
 from jaxml.losses._anchors import (
     Batch,
+    check_pairs,
     counted,
     dot,
     euclidean,
@@ -195,8 +196,8 @@ def angular_loss(
     """
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    candidates = embeddings if references is None else references
-    candidates = counted(candidates, where, 0)
+    check_pairs("angular_loss", embeddings, batch.candidates, where, block)
+    candidates = counted(batch.candidates, where, 0)
     similarities = dot(candidates)
     squared = jnp.square(jnp.tan(jnp.asarray(angle)))
 

@@ -183,7 +183,7 @@ def _linear(
 
 def _count(ascending: Array, x: Array, side: str) -> Array:
     """How many are less than x, or with side "right" at most x."""
-    return jnp.searchsorted(ascending, x, side=side, method="scan_unrolled")
+    return jnp.searchsorted(ascending, x, side=side)
 
 
 def _times(ascending: Array, x: Array) -> Array:

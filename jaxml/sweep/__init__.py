@@ -25,4 +25,5 @@ from jaxml.sweep._report import (
 from jaxml.sweep._plots import (
     plot_sensitivity as plot_sensitivity,
     plot_curves as plot_curves,
+    plot_images as plot_images,
 )

@@ -1,6 +1,6 @@
 """Pictures of a record: the only file that knows matplotlib, and only when it draws."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +23,18 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def plot_sensitivity(record: Record, metric: str, *, title: str = "") -> "Figure":
+def plot_sensitivity(
+    record: Record, metric: str, *, by: str = "optimizer", title: str = ""
+) -> "Figure":
     """The metric over the learning rate: how well a rate must be tuned.
 
-    A line for each optimizer, with the functions of its best setting: the mean over
+    A line for each optimizer, with the rest of its best setting: the mean over
     seeds, and its 95 % interval as a band. It breaks where a model diverged.
 
     Args:
         record: Of a run whose points have a `learning_rate`.
         metric: A column of `record.final`; larger is better.
+        by: The column whose values are compared, each at its best setting.
         title: Above the picture.
 
     Example:
@@ -56,7 +59,7 @@ def plot_sensitivity(record: Record, metric: str, *, title: str = "") -> "Figure
         axes.plot(rates, mean, marker="o", ms=4, **look)
         _band(axes, rates, low, high, look)
 
-    figure, (axes,) = _panels(record, metric, [draw], title)
+    figure, (axes,) = _panels(record, metric, [draw], by, title)
     axes.set(xscale="log", xlabel="learning rate", ylabel=_words(metric))
     means = np.concatenate([line.get_ydata() for line in axes.lines])
     if np.isfinite(means).any():  # the bands of few seeds reach beyond what can be
@@ -75,7 +78,7 @@ def plot_curves(
     Args:
         record: Of a run.
         metric: A column of `record.final` and of `record.curves`; larger is better.
-        by: The column that tells the lines apart.
+        by: The column whose values are compared, each at its best setting.
         title: Above the picture.
 
     Example:
@@ -103,13 +106,44 @@ def plot_curves(
         return draw
 
     draws = [over_steps("train_loss"), over_steps(metric)]
-    figure, (loss, _) = _panels(record, metric, draws, title, by)
+    figure, (loss, _) = _panels(record, metric, draws, by, title)
     loss.set_yscale("log")
     return figure
 
 
+def plot_images(rows: Mapping[str, np.ndarray], *, title: str = "") -> "Figure":
+    """Pictures in rows, each row under its name.
+
+    Args:
+        rows: [images height width] by name; floats are grey, integers labels in colour.
+        title: Above the picture.
+
+    Example:
+        >>> rows = {"input": np.zeros((2, 8, 8)), "truth": np.zeros((2, 8, 8), int)}
+        >>> len(plot_images(rows).axes)
+        4
+    """
+    from matplotlib.figure import Figure
+
+    count = len(next(iter(rows.values())))
+    size = 1.5 * count + 2.4, 1.5 * len(rows) + 0.5
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    panels = figure.subplots(len(rows), count, squeeze=False)
+    for line, (name, images) in zip(panels, rows.items()):
+        labels = np.issubdtype(images.dtype, np.integer)
+        for axes, image in zip(line, images):
+            if labels:
+                axes.imshow(image, cmap="tab20", vmin=0, vmax=19, interpolation="none")
+            else:
+                axes.imshow(image, cmap="gray", interpolation="none")
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
+    return figure
+
+
 def _panels(
-    record: Record, metric: str, draws: list, title: str, by: str = "optimizer"
+    record: Record, metric: str, draws: list, by: str, title: str
 ) -> tuple["Figure", list["Axes"]]:
     """A panel for each drawing, in which the best setting of each `by` is drawn.
 

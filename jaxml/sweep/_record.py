@@ -12,12 +12,13 @@ class Record(NamedTuple):
     """The outcome of every model, in the order of the points.
 
     Args:
-        points: The settings, a column for each. status: "ok", "diverged" (a number of
-        the outcome is not finite), or "unfinished". final: The outcome at the end, a
-        column for each number; NaN while unfinished. steps: The steps after which
-        curves were taken. curves: [models steps] for each number: the mean loss over
-        the steps since the
+        points: The settings, a column for each.
+        status: "ok", "diverged" (a number is not finite), or "unfinished".
+        final: The outcome at the end, a column for each number; NaN while unfinished.
+        steps: The steps after which curves were taken.
+        curves: [models steps] for each number: the mean loss over the steps since the
             last point, and the metrics on the validation data.
+        outputs: [models ...] for each array of the task's outputs.
     """
 
     points: dict[str, np.ndarray]
@@ -25,6 +26,7 @@ class Record(NamedTuple):
     final: dict[str, np.ndarray]
     steps: np.ndarray
     curves: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray] = {}  # noqa: RUF012
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `table.csv`, a row for each model, and `curves.npz`; each at once."""

@@ -116,6 +116,8 @@ def _train(
     on_train = programs.evaluate(state, block, task.train)
     _enter(record, "train", on_train, members, None)
     _enter(record, "valid", metrics, members, None)
+    if task.outputs:
+        _keep(record, programs.outputs(state, block), members)
     own = members[members >= 0]
     finite = np.all(
         [np.isfinite(column[own]) for column in record.final.values()], axis=0
@@ -194,7 +196,7 @@ def _check_sizes(**sizes: int | None) -> None:
 def _empty(points: Points, steps: np.ndarray) -> Record:
     columns = {name: np.asarray(column) for name, column in points.items()}
     status = np.full(len(columns["seed"]), "unfinished")
-    return Record(columns, status, {}, steps, {})
+    return Record(columns, status, {}, steps, {}, {})
 
 
 def _enter(
@@ -214,3 +216,13 @@ def _enter(
         )
         cells = members[kept] if at is None else (members[kept], at)
         column[cells] = np.asarray(value)[: len(members)][kept]
+
+
+def _keep(record: Record, outputs: Mapping[str, Any], members: np.ndarray) -> None:
+    """Writes the members' outputs; zeros stand where a model is not finished."""
+    kept = members >= 0
+    for name, value in outputs.items():
+        value = np.asarray(value)[: len(members)]
+        shape = len(record.status), *value.shape[2:]
+        column = record.outputs.setdefault(name, np.zeros(shape, value.dtype))
+        column[members[kept]] = value[kept]

@@ -20,6 +20,7 @@ class Task(NamedTuple):
         metrics: (params, data, point) -> numbers to report, by name.
         train: A tree of arrays, examples first, of which batches are drawn.
         valid: A tree like it, for the metrics that choose between models.
+        outputs: (params, point) -> arrays by name, to look at when training is over.
     """
 
     init: Callable[[Array, Point], Tree]
@@ -27,3 +28,4 @@ class Task(NamedTuple):
     metrics: Callable[[Tree, Tree, Point], dict[str, Array]]
     train: Tree
     valid: Tree
+    outputs: Callable[[Tree, Point], dict[str, Array]] | None = None

@@ -41,6 +41,7 @@ class Programs(NamedTuple):
     init: Callable[[Block], State]
     advance: Callable[..., tuple[State, Array]]
     evaluate: Callable[[State, Block, Tree], dict[str, Array]]
+    outputs: Callable[[State, Block], dict[str, Array]]
 
 
 def slices(count: int) -> list[slice]:
@@ -109,12 +110,19 @@ def compile_programs(
 
         return each(metrics, block, state.params)
 
+    def outputs(state: State, block: Block) -> dict[str, Array]:
+        def shown(point: Point, _: Array, params: Tree) -> dict[str, Array]:
+            return task.outputs(params, point) if task.outputs else {}
+
+        return each(shown, block, state.params)
+
     own, shared = PartitionSpec("devices"), PartitionSpec()
     specs = (own, own, shared, shared, shared)
     return Programs(
         init=_on_each_device(init, mesh, specs[1:2]),
         advance=_on_each_device(advance, mesh, specs, donate=(0,)),
         evaluate=_on_each_device(evaluate, mesh, specs[:3]),
+        outputs=_on_each_device(outputs, mesh, specs[:2]),
     )
 
 

@@ -3,3 +3,6 @@
 from jaxml.tasks._digits import (
     digits as digits,
 )
+from jaxml.tasks._segmentation import (
+    digits_segmentation as digits_segmentation,
+)

@@ -2,13 +2,13 @@
 
 from cases.losses import (
     classification,
-    geometry,
     inbatch,
     information,
     margin,
     pairs,
     proxies,
     regression,
+    segmentation,
 )
 
 CASES = [
@@ -19,5 +19,5 @@ CASES = [
     *pairs.CASES,
     *inbatch.CASES,
     *proxies.CASES,
-    *geometry.CASES,
+    *segmentation.CASES,
 ]

@@ -1,0 +1,209 @@
+"""What losses over the pairs of a batch promise beyond the contract."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import cases
+
+from bench import measure
+from jaxml import losses
+
+LABELLED = {
+    case.function.__name__: case
+    for case in cases()
+    if case.function.__name__
+    in (
+        *("nt_xent", "supcon_loss", "multi_similarity_loss", "circle_loss"),
+        *("smooth_ap_loss", "batch_contrastive_loss", "margin_loss", "nca_loss"),
+        *("batch_hard_triplet_loss", "batch_semihard_triplet_loss"),
+        *("batch_all_triplet_loss", "lifted_structure_loss", "angular_loss"),
+    )
+}
+EVERY = pytest.mark.parametrize("name", LABELLED)
+LABELS = np.array([3, 3, 1, 1, 2, 3, 1])
+
+
+def rows(count: int, seed: int = 0, features: int = 4) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(count, features)))
+
+
+@EVERY
+def test_a_memory_bank_is_compared_with(name: str) -> None:
+    x, bank, labels = rows(3), rows(7, 1), np.array([1, 2, 9])
+    given = {"references": bank, "reference_labels": jnp.asarray(LABELS)}
+    got = LABELLED[name](x, jnp.asarray(labels), **given)
+    expected = LABELLED[name].truth(
+        np.asarray(x), labels, references=np.asarray(bank), reference_labels=LABELS
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
+    assert got[2] == 0 or name in ("multi_similarity_loss", "margin_loss") or got[2] > 0
+
+
+@EVERY
+def test_a_block_changes_nothing(name: str) -> None:
+    x, labels = rows(7), jnp.asarray(LABELS)
+
+    def total(block: int | None, x: jax.Array) -> jax.Array:
+        return jnp.sum(LABELLED[name](x, labels, block=block) * jnp.arange(7.0))
+
+    whole, of_whole = jax.value_and_grad(functools.partial(total, None))(x)
+    value, slope = jax.jit(jax.value_and_grad(functools.partial(total, 3)))(x)
+    np.testing.assert_allclose(value, whole, rtol=1e-12)
+    np.testing.assert_allclose(slope, of_whole, rtol=1e-10, atol=1e-12)
+
+
+@EVERY
+def test_pairs_left_out_count_for_nothing(name: str) -> None:
+    x, labels = rows(7), jnp.asarray(LABELS)
+    where = np.random.default_rng(2).random((7, 7)) < 0.7
+    where[4] = where[:, 4] = False
+    spoilt = x.at[4].set(jnp.nan)
+
+    def total(x: jax.Array) -> jax.Array:
+        return jnp.sum(LABELLED[name](x, labels, where=jnp.asarray(where)))
+
+    value, slope = jax.value_and_grad(total)(spoilt)
+    np.testing.assert_array_equal(value, total(x))
+    assert np.isfinite(slope).all() and not slope[4].any()
+    if name not in ("lifted_structure_loss", "angular_loss"):  # masks of several pairs
+        expected = LABELLED[name].truth(np.asarray(x), LABELS, where=where)
+        np.testing.assert_allclose(value, expected.sum(), rtol=1e-11)
+
+
+@EVERY
+def test_labels_are_names_and_rows_have_no_order(name: str) -> None:
+    x, order = rows(7), np.random.default_rng(3).permutation(7)
+    got = LABELLED[name](x, jnp.asarray(LABELS))
+    renamed = jnp.asarray(-1000 * LABELS.astype(np.int32))
+    np.testing.assert_array_equal(got, LABELLED[name](x, renamed))
+    moved = LABELLED[name](x[order], jnp.asarray(LABELS[order]))
+    np.testing.assert_allclose(moved, got[order], rtol=1e-11, atol=1e-13)
+
+
+@EVERY
+def test_wrong_pairs_are_named(name: str) -> None:
+    x, labels = rows(7), jnp.asarray(LABELS)
+    with pytest.raises(TypeError, match=r"where must be of shape \[7,7\], all pairs"):
+        LABELLED[name](x, labels, where=jnp.ones((7, 6), bool))
+    with pytest.raises(TypeError, match="references must come with reference_labels"):
+        LABELLED[name](x, labels, references=x)
+    with pytest.raises(ValueError, match="block must be at least 1, got 0"):
+        LABELLED[name](x, labels, block=0)
+
+
+def test_the_weights_of_the_circle_carry_no_derivative() -> None:
+    x, labels = rows(7) / 3, jnp.asarray(LABELS)
+    fixed = np.asarray(x @ x.T)
+
+    def with_fixed_weights(x: jax.Array) -> jax.Array:
+        same = LABELS[:, None] == LABELS
+        near, far = same & ~np.eye(7, dtype=bool), ~same
+        s, total = x @ x.T, 0.0
+        for i in range(7):
+            pull = [
+                max(0, 1.4 - fixed[i, j]) * (0.6 - s[i, j])
+                for j in np.where(near[i])[0]
+            ]
+            push = [
+                max(0, fixed[i, j] + 0.4) * (s[i, j] - 0.4) for j in np.where(far[i])[0]
+            ]
+            if pull and push:
+                both = 80 * (jnp.array(pull)[:, None] + jnp.array(push)[None])
+                total += jnp.logaddexp(0.0, jax.nn.logsumexp(both))
+        return jnp.asarray(total)
+
+    got = jax.grad(lambda x: jnp.sum(losses.circle_loss(x, labels)))(x)
+    np.testing.assert_allclose(got, jax.grad(with_fixed_weights)(x), rtol=1e-9)
+    assert losses.circle_loss(x.astype(jnp.bfloat16), labels).dtype == jnp.bfloat16
+
+
+def test_info_nce_has_more_keys_than_queries_and_pairs_left_out() -> None:
+    q, k = rows(3), rows(5, 1)
+    where = jnp.asarray([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
+    spoilt = k.at[3].set(jnp.nan)
+    where = where.at[:, 3].set(False)
+    got = losses.info_nce(q, spoilt, temperature=0.5, where=where)
+    s = np.where(where, np.asarray(q @ k.T) / 0.5, -np.inf)
+    expected = np.log(np.exp(s).sum(1)) - np.diagonal(s)
+    np.testing.assert_allclose(got, np.where(np.diagonal(where), expected, 0), 1e-12)
+    slopes = jax.grad(
+        lambda k: jnp.sum(losses.info_nce(q, k, temperature=0.5, where=where))
+    )(spoilt)
+    assert np.isfinite(slopes).all() and not slopes[3].any()
+    with pytest.raises(TypeError, match="keys must be at least as many as queries"):
+        losses.info_nce(k, q)
+
+
+def test_a_pair_that_is_found_keeps_the_digits_of_its_loss() -> None:
+    x = 30.0 * jnp.eye(3, dtype=jnp.float32)
+    for loss in (losses.info_nce, losses.clip_loss):
+        got = loss(x, jnp.eye(3, dtype=jnp.float32), temperature=0.5)
+        np.testing.assert_allclose(got, 2 * np.exp(-60.0), rtol=1e-5)
+
+
+def test_the_derivative_of_clip_may_be_differentiated() -> None:
+    a, b, v = rows(5), rows(5, 1), rows(5, 2)
+
+    def total(loss: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+        return jnp.sum(loss(x, b) * jnp.arange(5.0))
+
+    def dense(x: jax.Array, y: jax.Array) -> jax.Array:
+        s = x @ y.T / 0.07
+        both = jax.nn.logsumexp(s, 1) + jax.nn.logsumexp(s, 0)
+        return both / 2 - jnp.diagonal(s)
+
+    def second(loss: Callable[..., jax.Array]) -> Any:
+        return jax.jvp(jax.grad(functools.partial(total, loss)), (a,), (v,))
+
+    tiled = functools.partial(losses.clip_loss, block=2)
+    for got, expected in zip(second(tiled), second(dense)):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_distances_of_near_rows_keep_three_digits() -> None:
+    """At 1/1000 of the norm, where ‖x‖² + ‖y‖² - 2 x·y has none in float32."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 64))
+    x[1] = x[0] * (1 + 1e-3 * rng.normal(size=64))
+    x[3] = x[2] * (1 + 1e-3 * rng.normal(size=64))
+    x = x.astype(np.float32)
+    labels = jnp.array([0, 0, 1, 1])
+    got = losses.batch_contrastive_loss(jnp.asarray(x), labels)
+    expected = LABELLED["batch_contrastive_loss"].truth(
+        x.astype(np.float64), np.asarray(labels)
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+MEBIBYTES = {  # of value and gradient, float32, 128 features
+    ("info_nce", 8192): 40,
+    ("clip_loss", 8192): 40,
+    ("nt_xent", 4096): 24,
+    ("supcon_loss", 4096): 24,
+    ("batch_all_triplet_loss", 4096): 20,
+    ("batch_hard_triplet_loss", 4096): 32,
+    ("batch_semihard_triplet_loss", 4096): 32,
+}
+
+
+@pytest.mark.parametrize(("name", "n"), MEBIBYTES)
+def test_nothing_quadratic_is_held(name: str, n: int) -> None:
+    views = name in ("info_nce", "clip_loss")
+
+    def held(n: int) -> float:
+        x = jax.ShapeDtypeStruct((n, 128), jnp.float32)
+        other = x if views else jax.ShapeDtypeStruct((n,), jnp.int32)
+        loss = getattr(losses, name)
+        total = jax.value_and_grad(lambda x, other: jnp.sum(loss(x, other)))
+        return measure.temporaries(total, x, other) / 2**20
+
+    with jax.enable_x64(False):
+        once = held(n)
+        assert once <= MEBIBYTES[name, n]
+        if name in ("info_nce", "supcon_loss", "batch_all_triplet_loss"):
+            assert held(2 * n) <= 2 * once
