@@ -50,7 +50,7 @@ def arrays() -> dict[str, np.ndarray]:
         "c": np.arange(6, dtype=np.int32) % 3,
         "i": np.arange(6, dtype=np.int32),
         "j": np.array([3, 4, 5, 0, 1, 2], np.int32),
-        "k": np.array([1, 2, 3, 4, 0, 0], np.int32),
+        "n": np.array([1, 2, 3, 4, 0, 0], np.int32),
     }
 
 
@@ -86,7 +86,7 @@ def test_pytorch_metric_learning(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
     library = pytest.importorskip("pytorch_metric_learning")
     given = {name: torch.from_numpy(value) for name, value in arrays().items()}
-    given |= {name: given[name].long() for name in "cijk"}
+    given |= {name: given[name].long() for name in "cijn"}
     names = {}
     for chapter in ("losses", "miners", "distances", "reducers", "regularizers"):
         names |= vars(importlib.import_module(f"{library.__name__}.{chapter}"))
