@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -11,9 +11,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxml import sweep
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Bar:
@@ -100,7 +97,7 @@ def leaderboard(record: sweep.Record, metric: str, compared: str) -> Table:
 
 def pictures(
     task: sweep.Task, record: sweep.Record, metric: str, compared: str, name: str
-) -> Iterator[tuple[str, "Figure"]]:
+) -> Iterator[tuple[str, Any]]:
     """The figures of a record, by the names of their files."""
     title = f"{name}: best setting of each {compared}"
     of_best = {"by": compared, "title": title}
