@@ -27,6 +27,7 @@ from jaxml._arguments import (
     some_of,
 )
 from jaxml._screen import Bar, leaderboard, pictures
+from jaxml.tasks._embedding import LOSSES as EMBEDDING_LOSSES
 from jaxml.tasks._segmentation import LOSSES as SEGMENTATION_LOSSES
 
 
@@ -128,6 +129,20 @@ TASKS = {
             "loss": "cross_entropy,focal_loss",
             "learning_rate": "log:1e-4:1:9",
             "steps": 300,
+            "batch_size": "64",
+        },
+    ),
+    "digits-embedding": _Setup(
+        tasks.digits_embedding,
+        EMBEDDING_LOSSES,
+        metric="recall_at_1",
+        compared="loss",
+        defaults={
+            "optimizer": "adam",
+            "activation": "relu",
+            "loss": "all",
+            "learning_rate": "log:1e-4:1e-1:7",
+            "steps": 200,
             "batch_size": "64",
         },
     ),

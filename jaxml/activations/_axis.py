@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxml._core import numerics
+from jaxml._core import numerics, simplex
 from jaxml._core.checks import check_range, describe, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import widened
@@ -144,27 +144,7 @@ def sparsemax(
     """
     _check_axis("sparsemax", x, axis)
     last = jnp.moveaxis(keep(x, where, -jnp.inf), axis, -1)
-    return keep(jnp.moveaxis(_sparsemax(last), -1, axis), where)
-
-
-@jax.custom_jvp
-def _sparsemax(x: Array) -> Array:
-    top = jnp.max(x, -1, keepdims=True)
-    z = jnp.where(x == top, 0.0, x - top)
-    sorted_z = -jnp.sort(-z, -1)
-    count = jnp.cumsum(jnp.ones_like(x), -1)
-    thresholds = (jnp.cumsum(sorted_z, -1) - 1) / count  # if so many were positive
-    threshold = jnp.max(thresholds, -1, keepdims=True)
-    return jnp.maximum(z - threshold, 0.0)
-
-
-@_sparsemax.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple:
-    y, (dx,) = _sparsemax(*primals), tangents
-    support = (y > 0).astype(y.dtype)
-    moved = support * dx
-    mean = jnp.sum(moved, -1, keepdims=True) / jnp.sum(support, -1, keepdims=True)
-    return y, moved - support * mean
+    return keep(jnp.moveaxis(simplex.nearest(last), -1, axis), where)
 
 
 @compiled(static=("axis",), widen=False)

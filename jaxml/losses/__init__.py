@@ -21,6 +21,7 @@ from jaxml.losses._classification import (
     focal_loss as focal_loss,
     poly_loss as poly_loss,
     generalized_cross_entropy as generalized_cross_entropy,
+    sparsemax_loss as sparsemax_loss,
 )
 from jaxml.losses._linear import (
     linear_cross_entropy as linear_cross_entropy,

@@ -5,10 +5,12 @@ probability 0. An integer label outside [0, classes) gives NaN for that example 
 row of which nothing is kept costs 0.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jaxml._core import simplex
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import (
     difference,
@@ -188,6 +190,52 @@ def generalized_cross_entropy(
     power = jnp.where(q == 0, 1.0, q)
     loss = jnp.where(q == 0, surprise, -jnp.expm1(-power * surprise) / power)
     return _settled(loss, labels, logits, None)
+
+
+@compiled()
+def sparsemax_loss(
+    logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """The loss that sparsemax is made for: 0 once the label leads by 1.
+
+        loss = Σⱼ pⱼ (zⱼ - z[label]) + ½ (1 - Σⱼ pⱼ²)    with p = sparsemax(z)
+
+    Its gradient is p - onehot, 0 for every class that has no probability.
+
+    Args:
+        logits: Scores z.
+        labels: The true classes.
+
+    Reference:
+        Martins and Astudillo, From softmax to sparsemax, ICML 2016,
+        https://arxiv.org/abs/1602.02068
+
+    Example:
+        >>> sparsemax_loss(jnp.array([[0.5, 0.0], [1.0, 0.0]]), jnp.array([0, 0]))
+        Array([0.0625, 0.    ], dtype=float32)
+    """
+    return loud(_sparsemax_loss(logits, labels), labels, logits.shape[-1])
+
+
+@jax.custom_jvp
+def _sparsemax_loss(z: Array, labels: Array) -> Array:
+    """Σ pⱼ ((pⱼ + r)/2 + t) over the others, of which no term is negative.
+
+    r is their sum, t how far the label's score is from having a probability.
+    """
+    p = simplex.nearest(z)
+    others = keep(p, ~is_label(labels, z))
+    r = jnp.sum(others, -1, keepdims=True)
+    lead = difference(jnp.max(z, -1), at(labels, z))
+    t = jnp.maximum(lead - jnp.max(p, -1), 0)[..., None]
+    return jnp.sum(times(others, (others + r) / 2 + t), -1)
+
+
+@_sparsemax_loss.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple:
+    (z, labels), (dz, _) = primals, tangents
+    own = is_label(labels, z).astype(z.dtype)
+    return _sparsemax_loss(z, labels), jnp.sum((simplex.nearest(z) - own) * dz, -1)
 
 
 @compiled()

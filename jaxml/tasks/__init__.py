@@ -3,6 +3,9 @@
 from jaxml.tasks._digits import (
     digits as digits,
 )
+from jaxml.tasks._embedding import (
+    digits_embedding as digits_embedding,
+)
 from jaxml.tasks._segmentation import (
     digits_segmentation as digits_segmentation,
 )

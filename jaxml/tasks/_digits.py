@@ -41,9 +41,9 @@ def digits(*, hidden: int = 32) -> Task:
     def init(key: Array, point: Point) -> dict[str, Array]:
         first, second = jax.random.split(key)
         return {
-            "w1": _he(first, PIXELS, hidden),
+            "w1": he(first, PIXELS, hidden),
             "b1": jnp.zeros((1, hidden), jnp.float32),
-            "w2": _he(second, hidden, CLASSES),
+            "w2": he(second, hidden, CLASSES),
             "b2": jnp.zeros((1, CLASSES), jnp.float32),
         }
 
@@ -70,7 +70,7 @@ def digits(*, hidden: int = 32) -> Task:
     return Task(init, loss, metrics, train, valid)
 
 
-def _he(key: Array, inputs: int, outputs: int) -> Array:
+def he(key: Array, inputs: int, outputs: int) -> Array:
     """Weights of variance 2 / inputs, which keep the scale of rectified units."""
     scale = float(np.sqrt(2 / inputs))
     return scale * jax.random.normal(key, (inputs, outputs), jnp.float32)

@@ -14,6 +14,17 @@ from cases.losses.truth import (
 from jaxml import losses
 
 
+def sparsemax_loss(z, label, kept=None):
+    """By trying every size of the support."""
+    p = np.zeros_like(z)
+    for size in range(1, len(z) + 1):
+        top = np.sort(z)[::-1][:size]
+        threshold = (sum(top) - 1) / size
+        if top[-1] > threshold:
+            p = np.maximum(z - threshold, 0)
+    return sum(p * (z - z[label])) + (1 - sum(p * p)) / 2
+
+
 def logits_and_targets(rng):
     return 3 * rng.normal(size=(4, 5)), rng.dirichlet(np.ones(5), 4)
 
@@ -163,6 +174,19 @@ CASES = [
             Extreme((np.array([[1e30, 0.0]]), np.array([0])), [0.0]),
             Extreme((np.array([[-1e30, 0.0]]), np.array([0])), [1 / 0.7]),
             Extreme((np.array([[69.0, 0.0]]), np.array([0])), [np.exp(-69.0)]),
+            Extreme((np.zeros((2, 4)), np.array([-1, 4])), [NAN, NAN]),
+        ),
+    ),
+    Case(
+        losses.sparsemax_loss,
+        logits_and_labels,
+        rows(sparsemax_loss),
+        ulps=32,
+        extremes=(
+            Extreme((np.array([[1e30, 0.0]]), np.array([0])), [0.0]),
+            Extreme((np.array([[-1e30, 0.0]]), np.array([0])), [1e30]),
+            Extreme((np.array([[1 - 2e-9, 0.0]]), np.array([0])), [1e-18]),
+            Extreme((np.zeros((1, 4)), np.array([3])), [0.375]),
             Extreme((np.zeros((2, 4)), np.array([-1, 4])), [NAN, NAN]),
         ),
     ),
