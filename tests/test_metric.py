@@ -44,6 +44,7 @@ def test_a_memory_bank_is_compared_with(name: str) -> None:
     assert got[2] == 0 or name in ("multi_similarity_loss", "margin_loss") or got[2] > 0
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @EVERY
 def test_a_block_changes_nothing(name: str) -> None:
     x, labels = rows(7), jnp.asarray(LABELS)
@@ -57,6 +58,7 @@ def test_a_block_changes_nothing(name: str) -> None:
     np.testing.assert_allclose(slope, of_whole, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @EVERY
 def test_pairs_left_out_count_for_nothing(name: str) -> None:
     x, labels = rows(7), jnp.asarray(LABELS)
@@ -96,6 +98,7 @@ def test_wrong_pairs_are_named(name: str) -> None:
         LABELLED[name](x, labels, block=0)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_the_weights_of_the_circle_carry_no_derivative() -> None:
     x, labels = rows(7) / 3, jnp.asarray(LABELS)
     fixed = np.asarray(x @ x.T)
@@ -146,6 +149,7 @@ def test_a_pair_that_is_found_keeps_the_digits_of_its_loss() -> None:
         np.testing.assert_allclose(got, 2 * np.exp(-60.0), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_the_derivative_of_clip_may_be_differentiated() -> None:
     a, b, v = rows(5), rows(5, 1), rows(5, 2)
 
