@@ -27,7 +27,7 @@ def main() -> None:
     shrink = 8 if parser.parse_args().small else 1
     rng = np.random.default_rng(0)
     measure.record("losses", _elementwise_and_rows(rng, ROWS // shrink))
-    measure.record("linear", [*_head(rng, shrink)])
+    measure.record("losses.linear", [*_head(rng, shrink)])
 
 
 def _elementwise_and_rows(rng: np.random.Generator, rows: int) -> list[dict[str, Any]]:

@@ -44,7 +44,10 @@ def paired(
 
 
 def record(bench: str, rows: list[dict[str, Any]]) -> None:
-    """Prints the rows as a table and appends them as lines to the device's results."""
+    """Prints the rows as a table and appends them as lines to the device's results.
+
+    `bench` is the module that was run, and after a dot which of its tables this is.
+    """
     table = Table(title=f"{bench} on {device()}")
     for column in rows[0]:
         table.add_column(column, justify="right")

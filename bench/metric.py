@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="an eighth of the sizes")
     shrink = 8 if parser.parse_args().small else 1
     measure.record("metric", [*large(shrink)])
-    measure.record("metric_pml", [*beside_pml(512 // shrink)])
+    measure.record("metric.pml", [*beside_pml(512 // shrink)])
 
 
 def rows(n: int, classes: int) -> tuple[jax.Array, jax.Array]:

@@ -25,8 +25,9 @@ def figures() -> str:
     ):
         rows = list(group)
         last = [row for row in rows if row["time"] == rows[-1]["time"]]
-        title = f"`python -m bench.{bench}` on {device}, {last[0]['time'][:10]}, "
-        title += f"jax {last[0]['jax']}"
+        module, _, part = bench.partition(".")
+        title = f"`python -m bench.{module}`{part and ', ' + part} on {device}, "
+        title += f"{last[0]['time'][:10]}, jax {last[0]['jax']}"
         tables.append(
             f"<details><summary>{title}</summary>\n\n{_table(last)}\n</details>\n"
         )

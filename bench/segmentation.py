@@ -29,7 +29,7 @@ def main() -> None:
     rows = _regions(rng, SIDE // 8 if small else SIDE)
     measure.record("segmentation", rows)
     errors = [_gradient_error(rng, n) for n in GRADIENTS[: 1 if small else None]]
-    measure.record("lovasz_gradient", errors)
+    measure.record("segmentation.lovasz_gradient", errors)
 
 
 def _regions(rng: np.random.Generator, side: int) -> list[dict[str, Any]]:
