@@ -140,7 +140,8 @@ TASKS = {
         defaults={
             "optimizer": "adam",
             "activation": "relu",
-            "loss": "all",
+            "loss": "nt_xent,supcon_loss,multi_similarity_loss,margin_loss,"
+            "batch_contrastive_loss,batch_hard_triplet_loss",
             "learning_rate": "log:1e-4:1e-1:7",
             "steps": 200,
             "batch_size": "64",
