@@ -209,8 +209,8 @@ def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> Non
     assert {row["status"] for row in rows} == {"ok"}
     assert max(float(row["valid_accuracy"]) for row in rows) > 0.8
     assert float(rows[0]["train_loss"]) > 0
-    curves = np.load(folder / "curves.npz")
-    assert curves["valid_accuracy"].shape == (8, 10)
+    with np.load(folder / "curves.npz") as curves:
+        assert curves["valid_accuracy"].shape == (8, 10)
     assert len(list(folder.glob("*.png"))) == 2
     assert "models/s" in capsys.readouterr().out
 
