@@ -17,11 +17,12 @@ FLOORS = {
     **dict.fromkeys(FUNCTIONS, 1),
     "sweep": 2,
     "tasks": 3,
-    "_arguments": 3,
     "_screen": 3,
-    "cli": 4,
-    "__main__": 5,
-    "__init__": 5,
+    "_names": 4,
+    "_arguments": 5,
+    "cli": 6,
+    "__main__": 7,
+    "__init__": 7,
 }
 ONLY_IN = {
     "matplotlib": {"sweep/_plots.py"},

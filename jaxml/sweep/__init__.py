@@ -11,11 +11,25 @@ from jaxml.sweep._task import (
 )
 from jaxml.sweep._points import (
     grid as grid,
+    random as random,
+    linear as linear,
+    log as log,
+    choice as choice,
+    product as product,
+    concat as concat,
+)
+from jaxml.sweep._halving import (
+    Halving as Halving,
+)
+from jaxml.sweep._plan import (
+    Plan as Plan,
+    plan as plan,
 )
 from jaxml.sweep._run import (
     run as run,
 )
 from jaxml.sweep._record import (
+    Best as Best,
     Record as Record,
 )
 from jaxml.sweep._report import (
