@@ -152,7 +152,7 @@ def test_profiles_count_steps_to_what_others_reach() -> None:
     np.testing.assert_allclose(found.ratios, [1, 2, 4])
     np.testing.assert_allclose(share["early"], [1, 1, 1])
     np.testing.assert_allclose(share["late"], [0, 1, 1])
-    np.testing.assert_allclose(share["last"], [0, 0, 1 / 3 if 0.7 in ends else 0])
+    np.testing.assert_allclose(share["last"], [0, 0, 1 / 3])
 
 
 # ---- what failed --------------------------------------------------------------------
@@ -181,6 +181,16 @@ def test_what_failed_stands_behind_and_counts_as_the_worst() -> None:
     assert [row.settings["optimizer"] for row in rows] == ["calm", "slow", "wild"]
     assert [(row.seeds, row.diverged) for row in rows] == [(5, 0), (6, 0), (5, 1)]
     assert sweep.ranks(failed(), "valid_accuracy").names == ["wild", "slow", "calm"]
+
+
+def test_a_setting_that_diverged_is_chosen_last() -> None:
+    status = np.full((2, 6), "ok", "<U10")
+    status[0, 2] = "diverged"
+    scores = np.array([[0.9] * 6, [0.8] * 6])
+    run = record(scores, status=status, optimizer=["a", "a"], rate=[1, 2])
+    (own,) = sweep.standings(run, "valid_accuracy")
+    assert own.settings["rate"] == 2 and own.diverged == 0
+    assert set(own.scores.values()) == {0.8}
 
 
 def test_if_all_diverged_the_worst_is_all_there_is() -> None:
