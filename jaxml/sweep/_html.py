@@ -197,6 +197,8 @@ def _caveats(record: Record, tuned_on: str | None) -> Iterator[str]:
     seeds = len(set(record.points["seed"].tolist()))
     if seeds < 5:
         yield f"{seeds} seeds have no 95 % interval of a median; five are the fewest."
+    elif seeds < 10:
+        yield f"With {seeds} seeds and many settings intervals may cover in 90 % only."
     yield (
         "The interquartile mean is that of the middle half of the seeds; bars are its "
         "95 % interval, small dots the seeds, arrows point to what is beyond the scale."
