@@ -66,8 +66,8 @@ def leaderboard(record: sweep.Record, metric: str, compared: str) -> Table:
     """The best setting of each, with the axes that have several values."""
     several = [
         name
-        for name in ("batch_size", "schedule")
-        if len(set(record.points.get(name, ()))) > 1
+        for name in ("batch_size", "schedule", *_own_numbers(record))
+        if len(set(record.points.get(name, np.array([])).tolist())) > 1
     ]
     table = Table(title=f"Best setting of each {compared}", box=box.SIMPLE)
     for column in ("", "optimizer", "rate", *several, "activation", "loss"):
@@ -82,7 +82,7 @@ def leaderboard(record: sweep.Record, metric: str, compared: str) -> Table:
             str(place),
             settings["optimizer"],
             f"{settings['learning_rate']:.2g}",
-            *(settings[name] for name in several),
+            *("" if settings[n] is None else str(settings[n]) for n in several),
             settings["activation"],
             settings["loss"],
             f"{row.mean:.2%}{interval}",
@@ -93,10 +93,42 @@ def leaderboard(record: sweep.Record, metric: str, compared: str) -> Table:
     return table
 
 
+def ranking(record: sweep.Record, metric: str, compared: str) -> Table:
+    """The ranks over several tasks, the best first, with that on each task."""
+    ranks = sweep.ranks(record, metric, by=compared)
+    table = Table(title=f"Ranks of each {compared}, tuned", box=box.SIMPLE)
+    for column in ("", compared, "mean rank", "95 % interval", *ranks.tasks):
+        right = column not in ("", compared)
+        table.add_column(column, no_wrap=True, justify="right" if right else "left")
+    for i, name in enumerate(ranks.names):
+        overall = ranks.overall[i]
+        table.add_row(
+            "=" if ranks.tied[i] else "",
+            str(name),
+            f"{overall.value:.1f}",
+            f"{overall.low:.1f} to {overall.high:.1f}",
+            *(f"{place:.1f}" for place in ranks.places[i]),
+        )
+    table.caption = "= nothing says that it is worse than the first."
+    return table
+
+
+def _own_numbers(record: sweep.Record) -> list[str]:
+    """The numbers that only some optimizers have."""
+    named = {"optimizer", "schedule", "activation", "loss", "learning_rate", "seed"}
+    return [
+        name for name in record.points if name not in named | {"task", "batch_size"}
+    ]
+
+
 def pictures(
     plan: sweep.Plan, record: sweep.Record, metric: str, compared: str, name: str
 ) -> Iterator[tuple[str, Any]]:
     """The figures of a record, by the names of their files."""
+    if "task" in record.points:
+        yield "ranks", sweep.plot_ranks(record, metric, by=compared)
+        yield "profiles", sweep.plot_profiles(record, metric, by=compared)
+        return
     title = f"{name}: best setting of each {compared}"
     of_best = {"by": compared, "title": title}
     yield "learning_rates", sweep.plot_sensitivity(record, metric, **of_best)

@@ -17,7 +17,7 @@ from rich.console import Console
 from jaxml import sweep
 from jaxml._arguments import fresh, options_of
 from jaxml._names import ACTIVATIONS, SCHEDULES, TASKS, Setup, optimizer_of
-from jaxml._screen import Bar, leaderboard, pictures
+from jaxml._screen import Bar, leaderboard, pictures, ranking
 
 
 class _Part(NamedTuple):
@@ -110,7 +110,11 @@ def _shown(
             parts[0].plan, record, metric, compared, options.task
         ):
             figure.savefig(folder / f"{name}.png")
-        console.print(leaderboard(record, metric, compared))
+        which = f"{options.task}: which {compared}?"
+        page = folder / "report.html"
+        sweep.report(record, metric, by=compared, title=which, path=page)
+        table = ranking if "task" in record.points else leaderboard
+        console.print(table(record, metric, compared))
     console.print(bar.summary(), f"Results are in {folder}/.", highlight=False)
     if finished < models:
         again = [word for word in arguments if word != "--resume"]

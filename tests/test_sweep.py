@@ -130,20 +130,6 @@ def test_batch_and_stochastic_descent(batch_size) -> None:
     assert end.mean() < start.mean() / 2
 
 
-def test_an_interrupt_keeps_what_is_finished(record) -> None:
-    def interrupt(done, _):
-        if done > 130:
-            raise KeyboardInterrupt
-
-    stopped = run(record.points, watch=interrupt)
-    finished = stopped.status == "ok"
-    assert 0 < finished.sum() < len(finished)
-    assert set(stopped.status) == {"ok", "unfinished"}
-    np.testing.assert_array_equal(
-        stopped.final["valid_loss"][finished], record.final["valid_loss"][finished]
-    )
-
-
 def test_outputs_are_kept_of_every_model() -> None:
     one = task()._replace(outputs=lambda params, _: {"w": params["w"]})
     table = points(seed=range(2), activation=["tanh"])

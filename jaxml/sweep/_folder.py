@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ OFTEN = 1.0  # seconds of work that are lost at most, or a chunk that takes long
 
 
 class Folder:
-    """Finished blocks and the state of the running ones, under `path/parts`.
+    """Finished blocks and the state of the running ones.
 
     Raises:
         ValueError: If the folder holds a run of other settings, or any without
@@ -30,8 +29,8 @@ class Folder:
     def __init__(
         self, path: str | os.PathLike[str], plan: Plan, *, resume: bool
     ) -> None:
-        self.parts = pathlib.Path(path) / "parts"
-        file, settings = self.parts / "settings.json", _settings(plan)
+        self.path = pathlib.Path(path)
+        file, settings = self.path / "settings.json", _settings(plan)
         if file.exists():
             if not resume:
                 raise ValueError(
@@ -45,8 +44,8 @@ class Folder:
                         f"{_short(found.get(name))}, got {_short(value)}."
                     )
         else:
-            self.parts.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
+            self.path.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(f".part-{jax.process_index()}")
             part.write_text(json.dumps(settings, indent=1))
             part.replace(file)
         self.saved = time.monotonic()
@@ -55,8 +54,8 @@ class Folder:
         return self._read(f"done-{name}.npz")
 
     def finish(self, name: str, columns: Columns) -> None:
-        write(self.parts / f"done-{name}.npz", columns)
-        (self.parts / f"running-{name}.npz").unlink(missing_ok=True)
+        write(self.path / f"done-{name}.npz", columns)
+        (self.path / f"running-{name}.npz").unlink(missing_ok=True)
         self.saved = time.monotonic()
 
     def due(self) -> bool:
@@ -71,7 +70,7 @@ class Folder:
             **{f"curve:{n}": c for n, c in curves.items()},
         }
         write(
-            self.parts / f"running-{name}.npz",
+            self.path / f"running-{name}.npz",
             {name: np.asarray(column) for name, column in columns.items()},
         )
         self.saved = time.monotonic()
@@ -89,12 +88,8 @@ class Folder:
         state = jax.tree.unflatten(jax.tree.structure(like), leaves)
         return int(found["chunk"]), state, curves
 
-    def clear(self) -> None:
-        """All is in the record now."""
-        shutil.rmtree(self.parts)
-
     def _read(self, name: str) -> Columns | None:
-        path = self.parts / name
+        path = self.path / name
         return read(path) if path.exists() else None
 
 
@@ -111,7 +106,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "batch_size": design.batch_size,
         "shared_batches": design.shared_batches,
         "halving": None if plan.halving is None else [*plan.halving],
-        "shape": [*plan.shape],
+        "shape": [int(length) for length in plan.shape],
         "devices": len(plan.devices),
         "processes": jax.process_count(),
         "jax": jax.__version__,

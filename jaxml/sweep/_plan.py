@@ -176,7 +176,8 @@ def plan(
             raise ValueError(
                 f"plan: memory must be at least {laid.bytes:,} bytes, got {memory:,}."
             )
-        lanes //= 2
+        fitting = int(lanes * memory / laid.bytes) // _layout.LANES * _layout.LANES
+        lanes = max(_layout.LANES, fitting)
 
 
 def _bytes_of_member(draft: Plan) -> int:

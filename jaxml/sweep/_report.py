@@ -83,9 +83,15 @@ def _row(record: Record, settings: dict, members: np.ndarray, metric: str) -> Ro
 
 
 def settings(record: Record) -> tuple[list[str], dict[tuple, list[int]]]:
-    """The columns of a setting, and the members of each that is not unfinished."""
+    """The columns of a setting, and the members of each that is not unfinished.
+
+    A number that a model does not have, NaN in the points, is None.
+    """
     names = [name for name in record.points if name != "seed"]
-    columns = [record.points[name].tolist() for name in names]
+    columns = [
+        [None if value != value else value for value in record.points[name].tolist()]
+        for name in names
+    ]
     groups: dict[tuple, list[int]] = {}
     for i in np.flatnonzero(record.status != "unfinished").tolist():
         groups.setdefault(tuple(column[i] for column in columns), []).append(i)

@@ -152,6 +152,7 @@ def _kept(record: Record, members: np.ndarray) -> Record:
         final=of(record.final),
         curves=of(record.curves),
         outputs=of(record.outputs),
+        params=of(record.params),
     )
 
 
