@@ -40,3 +40,7 @@ from jaxml.optimizers._newton import (
 from jaxml.optimizers._trust_region import (
     newton_cg as newton_cg,
 )
+from jaxml.optimizers._least_squares import (
+    gauss_newton as gauss_newton,
+    levenberg_marquardt as levenberg_marquardt,
+)

@@ -168,7 +168,9 @@ def searched_along(
     t, reached, _ = jax.lax.while_loop(wanted, halved, start)
     moved = falls(t, reached) & jnp.isfinite(trees.norm(p))
     predicted = -t * slope - t * t * curvature / 2
-    return trees.choose(moved, trees.scaled(t, p), trees.scaled(jnp.zeros_like(t), g)), {
+    return trees.choose(
+        moved, trees.scaled(t, p), trees.scaled(jnp.zeros_like(t), g)
+    ), {
         "value": model.value,
         "gradient_norm": trees.norm(g),
         "step_size": jnp.where(moved, t, 0),

@@ -112,7 +112,9 @@ def second_order(
         bound[of_params] = _narrowed(bound[of_params], params)
         g, x = (trees.cast(tree, _dtype(params)) for tree in (updates, params))
         s, state = step(bound, g, x, state)
-        return jax.tree.map(lambda a, g: a.astype(jnp.result_type(g)), s, updates), state
+        return jax.tree.map(
+            lambda a, g: a.astype(jnp.result_type(g)), s, updates
+        ), state
 
     return Transformation(init, update)
 

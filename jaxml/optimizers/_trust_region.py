@@ -30,6 +30,7 @@ from jaxml.optimizers._objective import (
     second_order,
 )
 
+
 class TrustRegionState(NamedTuple):
     count: Array
     value: Array  # before the step, as is the norm
@@ -45,7 +46,7 @@ def newton_cg(
     radius: Scalar = 1.0,
     max_radius: Scalar = 1e3,
     forcing: Scalar = 0.5,
-    max_iterations: int = 50,
+    max_iterations: Scalar = 200,
 ) -> Transformation:
     """Newton's method for any number of parameters: conjugate gradients, trust region.
 
