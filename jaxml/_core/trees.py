@@ -20,7 +20,12 @@ def norm(x: Tree) -> Array:
     largest = [jnp.max(jnp.abs(a), initial=0) for a in jax.tree.leaves(x)]
     top = jnp.max(jnp.stack(largest))
     unit = scaled(1 / jnp.where(top > 0, top, 1), x)
-    return top * jnp.sqrt(dot(unit, unit))
+    return jnp.where(jnp.isfinite(top), top * jnp.sqrt(dot(unit, unit)), top)
+
+
+def zeros_like(x: Tree) -> Tree:
+    """0 for every element, where x is NaN too."""
+    return jax.tree.map(jnp.zeros_like, x)
 
 
 def scaled(scale: Array, x: Tree) -> Tree:

@@ -1,8 +1,9 @@
 """Least squares: the curvature of ½ Σ rᵢ² from the first derivatives of r alone.
 
-J is the Jacobian of the residuals r, and the gradient g is Jᵀr, of ½ Σ rᵢ². Where J is
-small, JᵀJ is never formed: R of a QR decomposition of J, stacked on √λ I, has all digits
-of J. Where it is large, J is never formed: conjugate gradients take products with it.
+J is the Jacobian of the residuals r, and g = Jᵀr the gradient of ½ Σ rᵢ². Where J is
+small, JᵀJ is never formed: R of a QR decomposition of J stacked on √λ I keeps the
+digits of J. Where it is large, J is not formed either: conjugate gradients take
+products with it.
 """
 
 from collections.abc import Callable
@@ -200,12 +201,14 @@ def linearized(
 ) -> Linear:
     """The residuals as a function of one vector, linear near x."""
     residuals = functions["residual_fn"]
+    leaves = jax.tree.leaves(jax.eval_shape(residuals, unravel(x)))
+    for leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            refuse(TypeError, name, "residual_fn", "return float arrays", leaf)
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
 
     def flat(x: Array) -> Array:
         leaves = jax.tree.leaves(residuals(unravel(x)))
-        for leaf in leaves:
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                refuse(TypeError, name, "residual_fn", "return float arrays", leaf)
         return jnp.concatenate([jnp.ravel(leaf).astype(x.dtype) for leaf in leaves])
 
     def objective(x: Array) -> Array:
@@ -215,7 +218,7 @@ def linearized(
     transposed = jax.linear_transpose(forward, x)
     backward = lambda v: transposed(v)[0]  # noqa: E731
     extra = g - backward(r)
-    model = Model.at(jnp.sum(jnp.square(r)) / 2, extra, objective)
+    model = Model(jnp.sum(jnp.square(r)) / 2, extra, eps, objective)
     if (r.size + x.size) * x.size <= SMALL:
         return _dense(model, r, forward, backward, extra)
     return _matrix_free(model, g, forward, backward, max_iterations)
@@ -224,7 +227,7 @@ def linearized(
 def _dense(
     model: Model, r: Array, forward: Callable, backward: Callable, extra: Array
 ) -> Linear:
-    """By the decomposition [J r; √λI 0] = Q [R c; 0 ρ]: then s = -R⁻¹ (c + R⁻ᵀ extra)."""
+    """By [J r; √λI 0] = Q [R c; 0 ρ]: the step is -R⁻¹ (c + R⁻ᵀ extra)."""
     n, m = extra.size, r.size
     identity = jnp.eye(n, dtype=r.dtype)
     if n <= m:

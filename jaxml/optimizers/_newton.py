@@ -154,7 +154,8 @@ def searched_along(
     slope = trees.dot(g, p)
 
     def falls(t: Array, reached: Array) -> Array:
-        return reached <= model.value + 1e-4 * t * slope + model.noise
+        highest = model.value + 1e-4 * t * slope + model.noise
+        return (reached <= highest) & (reached < jnp.inf)
 
     def wanted(carry: tuple) -> Array:
         t, reached, tries = carry
@@ -168,9 +169,8 @@ def searched_along(
     t, reached, _ = jax.lax.while_loop(wanted, halved, start)
     moved = falls(t, reached) & jnp.isfinite(trees.norm(p))
     predicted = -t * slope - t * t * curvature / 2
-    return trees.choose(
-        moved, trees.scaled(t, p), trees.scaled(jnp.zeros_like(t), g)
-    ), {
+    taken = trees.choose(moved, trees.scaled(t, p), trees.zeros_like(p))
+    return taken, {
         "value": model.value,
         "gradient_norm": trees.norm(g),
         "step_size": jnp.where(moved, t, 0),

@@ -1,8 +1,9 @@
 """What second-order methods share: the objective given by keyword, and how it is held.
 
-`update(grads, state, params, value_fn=loss, batch=batch)` calls loss(params, batch=batch):
-a function takes what its signature names, as in optax's line searches. It is compiled
-once, as by `jax.jit`: what changes between steps is data, and never closed over.
+`update(grads, state, params, value_fn=loss, batch=batch)` calls loss(params,
+batch=batch): a function takes what its signature names, as in optax's line searches.
+It is compiled once, as by `jax.jit`: what changes between steps is data, and is never
+closed over. Numbers and arrays among the data are traced, anything else is structure.
 
 All arithmetic is in one dtype, float32 or wider; the user's functions see parameters in
 their own. Members of a chain that stand before may have changed the gradient g. What it
@@ -164,9 +165,8 @@ def _dtype(params: Tree) -> Any:
 
 def _chosen(name: str, roles: tuple[tuple[str, ...], ...], given: dict) -> Functions:
     """The functions of the first tuple of roles that is given."""
-    for wanted in roles:
-        if any(given.get(role) is not None for role in wanted):
-            break
+    begun = (wanted for wanted in roles if set(wanted) & set(given))
+    wanted = next(begun, roles[-1])
     for role in wanted:
         if not callable(given.get(role)):
             call = ", ".join(f"{role}=..." for role in wanted)

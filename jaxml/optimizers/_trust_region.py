@@ -1,9 +1,9 @@
 """Newton's method within a trust region, by products with the curvature alone.
 
 The quadratic model of the objective is trusted within a radius. Conjugate gradients go
-down its valley from 0, and stop at the edge, at a direction along which it falls without
-end, or when they are near enough to its minimum. If the objective then falls as the
-model foretold, the region grows; if it does not, the region shrinks and the update is 0.
+down its valley from 0, and stop at the edge, at a direction along which it falls
+without end, or when they are near enough to its minimum. If the objective then falls
+as the model foretold, the region grows; if not, it shrinks and the update is 0.
 """
 
 from collections.abc import Callable
@@ -109,7 +109,7 @@ def newton_cg(
         grown = jnp.minimum(2 * state.radius, jnp.asarray(max_radius, length.dtype))
         kept = jnp.where(at_edge & (ratio > 0.75), grown, state.radius)
         least = jnp.sqrt(jnp.finfo(length.dtype).tiny)
-        taken = trees.choose(ratio > 1e-4, s, jax.tree.map(jnp.zeros_like, s))
+        taken = trees.choose(ratio > 1e-4, s, trees.zeros_like(s))
         return taken, TrustRegionState(
             increment(state.count),
             model.value,
@@ -159,6 +159,7 @@ def steihaug(
     """
     length = trees.norm(g)
     unit = jnp.where(length > 0, length, 1)  # g and H are divided by it
+    residual = jnp.maximum(residual, jnp.finfo(length.dtype).eps)
 
     def unfinished(carry: tuple) -> Array:
         *_, done, _, iterations = carry
@@ -179,7 +180,7 @@ def steihaug(
         return s, r, d, next_rr, done, at_edge, iterations + 1
 
     r = start = trees.scaled(1 / unit, g)
-    s, d = (trees.scaled(jnp.full_like(unit, sign), r) for sign in (0, -1))
+    s, d = trees.zeros_like(r), trees.scaled(-jnp.ones_like(unit), r)
     rr = trees.dot(r, r)
     state = s, r, d, rr, jnp.sqrt(rr) <= residual, rr < 0, jnp.int32(0)
     s, r, _, _, _, at_edge, iterations = jax.lax.while_loop(
