@@ -140,11 +140,10 @@ def levenberg_marquardt(
         Methods for non-linear least squares problems, 2004, algorithm 3.16
 
     Example:
-        >>> r = lambda x: jnp.array([x[0] - 1, 10 * x[1] + 20])
-        >>> g = lambda x: jax.grad(lambda x: jnp.sum(r(x) ** 2) / 2)(x)
-        >>> optimizer, x = levenberg_marquardt(damping=0.01), jnp.zeros(2)
-        >>> optimizer.update(g(x), optimizer.init(x), x, residual_fn=r)[0].round(2)
-        Array([ 0.5 , -1.98], dtype=float32)
+        >>> r = lambda x: x - jnp.array([1.0, -2.0])
+        >>> optimizer, x = levenberg_marquardt(damping=3.0), jnp.zeros(2)
+        >>> optimizer.update(r(x), optimizer.init(x), x, residual_fn=r)[0].round(2)
+        Array([ 0.25, -0.5 ], dtype=float32)
     """
     name = "levenberg_marquardt"
     check_number(name, "damping", damping, "be positive", lambda v: v > 0)

@@ -65,7 +65,7 @@ def newton(
         https://doi.org/10.1007/978-0-387-40065-5
 
     Example:
-        >>> f = lambda x: x[0] ** 2 + 50 * x[1] ** 2
+        >>> f = lambda x: 2 * x[0] ** 2 + 32 * x[1] ** 2
         >>> optimizer, x = newton(), jnp.array([3.0, 1.0])
         >>> optimizer.update(jax.grad(f)(x), optimizer.init(x), x, value_fn=f)[0]
         Array([-3., -1.], dtype=float32)
