@@ -58,7 +58,7 @@ class Linear(NamedTuple):
 
 
 def gauss_newton(
-    *, damping: Scalar = 0.0, max_iterations: Scalar = 200
+    *, damping: Scalar = 0.0, max_iterations: Scalar = 500
 ) -> Transformation:
     """Gauss and Newton's method: a step to the least squares of what r is nearly.
 
@@ -115,7 +115,7 @@ def gauss_newton(
 
 
 def levenberg_marquardt(
-    *, damping: Scalar = 1e-3, max_iterations: Scalar = 200
+    *, damping: Scalar = 1e-3, max_iterations: Scalar = 500
 ) -> Transformation:
     """Gauss and Newton's step, shortened towards the gradient as far as it deceives.
 
@@ -254,7 +254,10 @@ def _dense(
         c += solve_triangular(triangle, extra, trans=1)
         return -solve_triangular(triangle, c), shift, tries, jnp.int32(n)
 
-    return Linear(model, forward, jnp.max(squares), solve)
+    def product(v: Array) -> Array:
+        return jnp.matmul(v, columns, precision="highest")
+
+    return Linear(model, product, jnp.max(squares), solve)
 
 
 def _matrix_free(

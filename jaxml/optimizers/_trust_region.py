@@ -46,7 +46,7 @@ def newton_cg(
     radius: Scalar = 1.0,
     max_radius: Scalar = 1e3,
     forcing: Scalar = 0.5,
-    max_iterations: Scalar = 200,
+    max_iterations: Scalar = 500,
 ) -> Transformation:
     """Newton's method for any number of parameters: conjugate gradients, trust region.
 
