@@ -19,7 +19,8 @@ def norm(x: Tree) -> Array:
     """‖x‖₂ over all elements, which neither overflows nor underflows on the way."""
     largest = [jnp.max(jnp.abs(a), initial=0) for a in jax.tree.leaves(x)]
     top = jnp.max(jnp.stack(largest))
-    unit = scaled(1 / jnp.where(top > 0, top, 1), x)
+    scale = jnp.where(top > 0, top, 1)
+    unit = jax.tree.map(lambda a: a / scale, x)
     return jnp.where(jnp.isfinite(top), top * jnp.sqrt(dot(unit, unit)), top)
 
 

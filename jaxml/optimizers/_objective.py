@@ -38,20 +38,21 @@ class Model(NamedTuple):
     eps: float  # the relative rounding of values
     objective: Callable[[Tree], Array]
 
+    @classmethod
+    def at(
+        cls, value: Array, extra: Tree, objective: Callable[[Tree], Array]
+    ) -> "Model":
+        """The model of an objective that rounds its values to their own dtype."""
+        real = jax.tree.leaves(extra)[0].dtype
+        eps = float(jnp.finfo(value.dtype).eps)
+        return cls(value.astype(real), extra, eps, objective)
+
     def reached(self, x: Tree, s: Tree) -> Array:
         """f(x + s) + (g - ∇f)·s, and ∞ where that is no number."""
         x = jax.tree.map(jnp.add, x, s)
         value = self.objective(x).astype(self.value.dtype)
         value += trees.dot(self.extra, s)
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
-
-    @classmethod
-    def at(
-        cls, value: Array, extra: Tree, objective: Callable[[Tree], Array]
-    ) -> "Model":
-        eps = jnp.finfo(value.dtype).eps
-        real = jax.tree.leaves(extra)[0].dtype
-        return cls(value.astype(real), extra, float(eps), objective)
 
     @property
     def noise(self) -> Array:
@@ -77,8 +78,8 @@ def second_order(
 
     Args:
         name: For messages.
-        roles: The names of the functions that `update` takes; the first tuple of them
-            that is given whole is used.
+        roles: The names of the functions that `update` takes. Of several tuples, the
+            first of which any is given is to be given whole.
         start: The dtype of all numbers -> the first state.
         step: (functions, g, x, state) -> (s, state), in trees of this dtype.
         check: Refuses parameters.
@@ -113,9 +114,8 @@ def second_order(
         bound[of_params] = _narrowed(bound[of_params], params)
         g, x = (trees.cast(tree, _dtype(params)) for tree in (updates, params))
         s, state = step(bound, g, x, state)
-        return jax.tree.map(
-            lambda a, g: a.astype(jnp.result_type(g)), s, updates
-        ), state
+        narrow = jax.tree.map(lambda a, g: a.astype(jnp.result_type(g)), s, updates)
+        return narrow, state
 
     return Transformation(init, update)
 
