@@ -31,7 +31,7 @@ from jaxml.optimizers._newton import (
     shifted,
 )
 from jaxml.optimizers._objective import Functions, Model, second_order
-from jaxml.optimizers._trust_region import steihaug
+from jaxml.optimizers._trust_region import check_iterations, steihaug
 
 SMALL = 2**20  # numbers in the stacked matrix: 8 MiB in float64
 RESIDUAL = 1e-4  # where conjugate gradients stop, in units of ‖g‖
@@ -165,7 +165,7 @@ def levenberg_marquardt(
         first = jnp.asarray(damping, slope.dtype) * scale
         mu = jnp.where(state.count == 0, first, state.damping)
         s, _, iterations, products = linear.solve(mu)
-        fall = -slope @ s - jnp.sum(jnp.square(linear.forward(s))) / 2
+        fall = -trees.dot(slope, s) - jnp.sum(jnp.square(linear.forward(s))) / 2
         ratio = linear.model.gain_ratio(linear.model.reached(point, s), fall)
         good = ratio > 1e-4
         factor = jnp.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3)
@@ -183,11 +183,6 @@ def levenberg_marquardt(
         )
 
     return second_order(name, (("residual_fn",),), start, step)
-
-
-def check_iterations(name: str, max_iterations: Scalar) -> None:
-    rule = "be positive"
-    check_number(name, "max_iterations", max_iterations, rule, lambda v: v > 0)
 
 
 def linearized(
@@ -215,7 +210,10 @@ def linearized(
 
     r, forward = jax.linearize(flat, x)
     transposed = jax.linear_transpose(forward, x)
-    backward = lambda v: transposed(v)[0]  # noqa: E731
+
+    def backward(v: Array) -> Array:
+        return transposed(v)[0]
+
     extra = g - backward(r)
     model = Model(jnp.sum(jnp.square(r)) / 2, extra, eps, objective)
     if (r.size + x.size) * x.size <= SMALL:
@@ -236,7 +234,7 @@ def _dense(
     squares = jnp.sum(jnp.square(columns), 1)
     eps = jnp.finfo(r.dtype).eps
     # Where g is the gradient of ½ Σ rᵢ², what is left of it is the noise of rounding.
-    noise = 100 * eps * jnp.abs(r) @ jnp.abs(columns).T
+    noise = 100 * model.eps * jnp.abs(r) @ jnp.abs(columns).T
     extra = jnp.where(jnp.abs(extra) > noise, extra, 0)
 
     def solve(damping: Array) -> tuple[Array, Array, Array, Array]:

@@ -90,7 +90,7 @@ def newton(
         least = jnp.sqrt(jnp.finfo(slope.dtype).eps) * trees.norm(hessian)
         factor, shift, iterations = shifted(factorised, least)
         p = -cho_solve((factor, True), slope)
-        curvature = p @ jnp.matmul(hessian, p, precision="highest")
+        curvature = trees.dot(p, jnp.matmul(hessian, p, precision="highest"))
         rate = rate_at("newton", learning_rate, state.count).astype(slope.dtype)
         s, searched = searched_along(model, x, g, unravel(p), curvature, rate)
         return s, NewtonState(

@@ -81,9 +81,7 @@ def newton_cg(
     check_number("newton_cg", "radius", radius, "be positive", lambda v: v > 0)
     check_positive("newton_cg", max_radius=max_radius)
     check_unit("newton_cg", forcing=forcing)
-    check_number(
-        "newton_cg", "max_iterations", max_iterations, "be positive", lambda v: v > 0
-    )
+    check_iterations("newton_cg", max_iterations)
 
     def start(real: Any) -> TrustRegionState:
         none, zero = jnp.zeros((), jnp.int32), jnp.zeros((), real)
@@ -122,6 +120,11 @@ def newton_cg(
 
     roles = ("predict_fn", "loss_fn"), ("value_fn",)
     return second_order("newton_cg", roles, start, step)
+
+
+def check_iterations(name: str, max_iterations: Scalar) -> None:
+    rule = "be positive"
+    check_number(name, "max_iterations", max_iterations, rule, lambda v: v > 0)
 
 
 def gauss_newton_model(
