@@ -193,7 +193,7 @@ CASES = [
         optimizers.newton_cg,
         newton_cg,
         path(optimizers.newton_cg, quartic, value_fn=quartic),
-        {"radius": (0.1, 9.0), "max_radius": (0.5,), "forcing": (0.0, 0.9)},
+        {"radius": (0.1, 9.0), "forcing": (0.0, 0.9)},
         LOWEST,
     ),
     row(
