@@ -18,10 +18,11 @@ import pytest
 from jaxml import optimizers
 
 AVERAGING = ("shadow_weights", "averaged_params")
+SECOND_ORDER = ("newton", "newton_cg", "gauss_newton", "levenberg_marquardt")
 DESCENTS = {
     name: function
     for name, function in vars(optimizers).items()
-    if inspect.isfunction(function) and name not in AVERAGING
+    if inspect.isfunction(function) and name not in AVERAGING + SECOND_ORDER
 }
 BUFFERED = {
     "rmsprop_momentum": functools.partial(optimizers.rmsprop, momentum=0.9),

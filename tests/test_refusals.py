@@ -12,6 +12,10 @@ def step(optimizer):
     return optimizer.update(ONES, optimizer.init(ONES))
 
 
+def moved(optimizer, **functions):
+    return optimizer.update(ONES, optimizer.init(ONES), ONES, **functions)
+
+
 @pytest.mark.parametrize(
     ("made", "sentence"),
     [
@@ -59,6 +63,40 @@ def step(optimizer):
             lambda: optimizers.averaged_params(optimizers.sgd(0.1).init(ONES)),
             "averaged_params: state must hold one state of shadow_weights, "
             "got '0 of them'.",
+        ),
+        (
+            lambda: optimizers.newton(damping=-1.0),
+            "newton: damping must be non-negative, got -1.0.",
+        ),
+        (
+            lambda: optimizers.newton().init(jnp.ones(4097)),
+            "newton: params must be at most 4096 numbers (newton_cg takes more), "
+            "got 4097.",
+        ),
+        (
+            lambda: optimizers.newton_cg(radius=0),
+            "newton_cg: radius must be positive, got 0.",
+        ),
+        (
+            lambda: optimizers.newton_cg(forcing=1.0),
+            "newton_cg: forcing must be in [0, 1), got 1.0.",
+        ),
+        (
+            lambda: optimizers.levenberg_marquardt(damping=0.0),
+            "levenberg_marquardt: damping must be positive, got 0.0.",
+        ),
+        (
+            lambda: moved(optimizers.newton_cg(), predict_fn=jnp.sum, value_fn=jnp.sum),
+            "newton_cg: loss_fn must be a function, as in update(grads, state, params, "
+            "predict_fn=..., loss_fn=..., **data), got None.",
+        ),
+        (
+            lambda: moved(optimizers.newton(), value_fn=lambda x: x),
+            "newton: value_fn must return a float, got float64[1].",
+        ),
+        (
+            lambda: moved(optimizers.gauss_newton(), residual_fn=lambda x: x > 0),
+            "gauss_newton: residual_fn must return float arrays, got bool[1].",
         ),
         (
             lambda: schedules.linear(1.0, 0.0, -1),

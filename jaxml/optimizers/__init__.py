@@ -34,3 +34,13 @@ from jaxml.optimizers._averaging import (
     shadow_weights as shadow_weights,
     averaged_params as averaged_params,
 )
+from jaxml.optimizers._newton import (
+    newton as newton,
+)
+from jaxml.optimizers._trust_region import (
+    newton_cg as newton_cg,
+)
+from jaxml.optimizers._least_squares import (
+    gauss_newton as gauss_newton,
+    levenberg_marquardt as levenberg_marquardt,
+)

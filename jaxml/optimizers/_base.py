@@ -77,7 +77,7 @@ def transformation(
         del extra  # the interface hands every member of a chain everything
         check_floats(name, "updates", updates)
         count = increment(state.count)
-        rate = _rate(name, learning_rate, state.count)
+        rate = rate_at(name, learning_rate, state.count)
         with jax.numpy_dtype_promotion("standard"):  # the user's numbers have any dtype
             scalars = numbers(rate, count.astype(float))
 
@@ -158,7 +158,7 @@ def widened(leaf: Array, real: Any) -> Array:
     return leaf.astype(_complex(real) if jnp.iscomplexobj(leaf) else real)
 
 
-def _rate(name: str, learning_rate: Scalar | Schedule, count: Array) -> Array:
+def rate_at(name: str, learning_rate: Scalar | Schedule, count: Array) -> Array:
     rate = learning_rate(count) if callable(learning_rate) else learning_rate
     try:
         number = jnp.asarray(rate)

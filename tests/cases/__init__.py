@@ -73,7 +73,7 @@ def _is_float(array: Any) -> bool:
 
 
 def cases() -> list[Case]:
-    from cases import activations, losses, mining, optimizers, schedules
+    from cases import activations, losses, mining, optimizers, schedules, second_order
 
-    chapters = losses, mining, activations, optimizers, schedules
+    chapters = losses, mining, activations, optimizers, second_order, schedules
     return [case for chapter in chapters for case in chapter.CASES]

@@ -1,0 +1,201 @@
+"""Newton's method within a trust region, by products with the curvature alone.
+
+The quadratic model of the objective is trusted within a radius. Conjugate gradients go
+down its valley from 0, and stop at the edge, at a direction along which it falls
+without end, or when they are near enough to its minimum. If the objective then falls
+as the model foretold, the region grows; if not, it shrinks and the update is 0.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxml._core import trees
+from jaxml._core.types import Scalar, Tree
+from jaxml.optimizers._base import (
+    Transformation,
+    check_number,
+    check_positive,
+    check_unit,
+    increment,
+)
+from jaxml.optimizers._objective import (
+    Functions,
+    Model,
+    model_of,
+    returning_a_float,
+    second_order,
+)
+
+
+class TrustRegionState(NamedTuple):
+    count: Array
+    value: Array  # before the step, as is the norm
+    gradient_norm: Array
+    radius: Array  # of the next step
+    iterations: Array  # of conjugate gradients, in this step
+    gain_ratio: Array  # the fall of the objective by that of its model
+    products: Array  # of the curvature with a vector, in all steps together
+
+
+def newton_cg(
+    *,
+    radius: Scalar = 1.0,
+    max_radius: Scalar = 1e3,
+    forcing: Scalar = 0.5,
+    max_iterations: Scalar = 500,
+) -> Transformation:
+    """Newton's method for any number of parameters: conjugate gradients, trust region.
+
+        u ≈ argmin g·s + ½ s·Hs  where ‖s‖ <= Δ        H the Hessian of `value_fn`
+
+    Holds a few copies of the parameters and no matrix. Δ follows the gain ratio ρ; a
+    step is taken if ρ > 10⁻⁴, else u = 0. Given `predict_fn` and `loss_fn`, with f =
+    loss_fn(predict_fn(params)), H is Gauss and Newton's: Jᵀ ∇²loss J, positive where
+    the loss is convex, and cheaper. `update(grads, state, params, value_fn=f, **data)`.
+
+    Args:
+        radius: Δ > 0 of the first step, in the units of the parameters.
+        max_radius: The largest Δ.
+        forcing: η in [0, 1); inner iterations end at a residual of η ‖g‖, or of
+            (‖g‖ / ‖g before‖)² ‖g‖ if that is less.
+        max_iterations: The most products for one step.
+
+    Raises:
+        ValueError: If a number is out of its range.
+        TypeError: If `update` is not given the parameters and the function.
+
+    Reference:
+        Steihaug, The conjugate gradient method and trust regions in large scale
+        optimization, 1983, https://doi.org/10.1137/0720042
+
+    Example:
+        >>> f = lambda x: jnp.sum(x**2)
+        >>> optimizer, x = newton_cg(radius=5.0), jnp.array([3.0, -1.0])
+        >>> optimizer.update(jax.grad(f)(x), optimizer.init(x), x, value_fn=f)[0]
+        Array([-3.,  1.], dtype=float32)
+    """
+    check_number("newton_cg", "radius", radius, "be positive", lambda v: v > 0)
+    check_positive("newton_cg", max_radius=max_radius)
+    check_unit("newton_cg", forcing=forcing)
+    check_iterations("newton_cg", max_iterations)
+
+    def start(real: Any) -> TrustRegionState:
+        none, zero = jnp.zeros((), jnp.int32), jnp.zeros((), real)
+        return TrustRegionState(
+            none, zero, zero, jnp.asarray(radius, real), none, zero, none
+        )
+
+    def step(
+        functions: Functions, g: Tree, x: Tree, state: TrustRegionState
+    ) -> tuple[Tree, TrustRegionState]:
+        if "predict_fn" in functions:
+            model, product = gauss_newton_model(functions, x, g)
+        else:
+            model, product = model_of("newton_cg", functions["value_fn"], x, g)
+        length, before = trees.norm(g), state.gradient_norm
+        progress = jnp.where(before > 0, jnp.square(length / before), 1)
+        residual = jnp.minimum(jnp.asarray(forcing, length.dtype), progress)
+        s, fall, at_edge, iterations = steihaug(
+            product, g, state.radius, residual, max_iterations
+        )
+        ratio = model.gain_ratio(model.reached(x, s), fall)
+        shrunk = jnp.fmin(trees.norm(s), state.radius) / 4
+        grown = jnp.minimum(2 * state.radius, jnp.asarray(max_radius, length.dtype))
+        kept = jnp.where(at_edge & (ratio > 0.75), grown, state.radius)
+        least = jnp.sqrt(jnp.finfo(length.dtype).tiny)
+        taken = trees.choose(ratio > 1e-4, s, trees.zeros_like(s))
+        return taken, TrustRegionState(
+            increment(state.count),
+            model.value,
+            length,
+            jnp.maximum(jnp.where(ratio < 0.25, shrunk, kept), least),
+            iterations,
+            ratio,
+            state.products + iterations,
+        )
+
+    roles = ("predict_fn", "loss_fn"), ("value_fn",)
+    return second_order("newton_cg", roles, start, step)
+
+
+def check_iterations(name: str, max_iterations: Scalar) -> None:
+    rule = "be positive"
+    check_number(name, "max_iterations", max_iterations, rule, lambda v: v > 0)
+
+
+def gauss_newton_model(
+    functions: Functions, x: Tree, g: Tree
+) -> tuple[Model, Callable[[Tree], Tree]]:
+    """The model of loss(predict(x)), and the product with Jᵀ ∇²loss J."""
+    loss_fn = returning_a_float("newton_cg", "loss_fn", functions["loss_fn"])
+
+    def gradient(predicted: Tree) -> tuple[Tree, Array]:
+        value, slope = jax.value_and_grad(loss_fn)(predicted)
+        return slope, value
+
+    predicted, forward = jax.linearize(functions["predict_fn"], x)
+    backward = jax.linear_transpose(forward, x)
+    slope, curvature, value = jax.linearize(gradient, predicted, has_aux=True)
+    (own,) = backward(slope)
+    model = Model.at(
+        value, trees.minus(g, own), lambda x: loss_fn(functions["predict_fn"](x))
+    )
+    return model, lambda v: backward(curvature(forward(v)))[0]
+
+
+def steihaug(
+    product: Callable[[Tree], Tree],
+    g: Tree,
+    radius: Array,
+    residual: Array,
+    max_iterations: Scalar,
+) -> tuple[Tree, Array, Array, Array]:
+    """The s with ‖s‖ <= Δ where conjugate gradients on g·s + ½ s·Hs stop.
+
+    Returns s, how far the model falls, whether s is at the edge, and the products
+    taken. They stop at ‖g + Hs‖ <= residual · ‖g‖ too. With Δ = ∞ there is no edge, and
+    they stop before a direction of no curvature.
+    """
+    length = trees.norm(g)
+    unit = jnp.where(length > 0, length, 1)  # g and H are divided by it
+    residual = jnp.maximum(residual, jnp.finfo(length.dtype).eps)
+
+    def unfinished(carry: tuple) -> Array:
+        *_, done, _, iterations = carry
+        return ~done & (iterations < max_iterations)
+
+    def descended(carry: tuple) -> tuple:
+        s, r, d, rr, _, _, iterations = carry
+        hd = trees.scaled(1 / unit, product(d))
+        curvature = trees.dot(d, hd)
+        alpha = rr / curvature
+        within = trees.norm(trees.plus(s, alpha, d)) < radius
+        at_edge = ~((curvature > 0) & within)
+        alpha = jnp.where(at_edge, _to_edge(s, d, radius), alpha)
+        s, r = trees.plus(s, alpha, d), trees.plus(r, alpha, hd)
+        next_rr = trees.dot(r, r)
+        d = trees.plus(trees.scaled(-jnp.ones_like(rr), r), next_rr / rr, d)
+        done = at_edge | (jnp.sqrt(next_rr) <= residual)
+        return s, r, d, next_rr, done, at_edge, iterations + 1
+
+    r = start = trees.scaled(1 / unit, g)
+    s, d = trees.zeros_like(r), trees.scaled(-jnp.ones_like(unit), r)
+    rr = trees.dot(r, r)
+    state = s, r, d, rr, jnp.sqrt(rr) <= residual, rr < 0, jnp.int32(0)
+    s, r, _, _, _, at_edge, iterations = jax.lax.while_loop(
+        unfinished, descended, state
+    )
+    fall = -unit * trees.dot(s, jax.tree.map(jnp.add, start, r)) / 2
+    return s, fall, at_edge, iterations
+
+
+def _to_edge(s: Tree, d: Tree, radius: Array) -> Array:
+    """The τ >= 0 with ‖s + τd‖ = Δ, where s·d >= 0; 0 if Δ = ∞."""
+    along, square = trees.dot(s, d), trees.dot(d, d)
+    left = jnp.maximum(jnp.square(radius) - trees.dot(s, s), 0)
+    tau = left / (along + jnp.sqrt(jnp.square(along) + square * left))
+    return jnp.where(jnp.isfinite(tau), tau, 0)
