@@ -39,7 +39,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
         _check_empty(command, options.out)
     options.tasks = {}
     for name in names:
-        wished = options.loss or TASKS[name].defaults["loss"]
+        wished = options.loss or next(iter(TASKS[name].losses))
         try:
             options.tasks[name] = some_of(TASKS[name].losses)(wished)
         except argparse.ArgumentTypeError as error:
