@@ -97,12 +97,12 @@ class Power(NamedTuple):
 
 
 def power(hi: Array, lo: ArrayLike = 0.0) -> Power:
-    """e^(hi + lo)
+    """e^(hi + lo), for hi <= 0 and lo small beside it or 1
 
     With k the integer next to (hi + lo) / log 2, what is left is the exponential of a
     small number (Cody and Waite, Software manual for the elementary functions, 1980).
     """
-    hi = jnp.clip(hi, -edge(hi), edge(hi))
+    hi = jnp.maximum(hi, -edge(hi))
     k = stop_gradient(jnp.round((hi + lo) * (1 / (LOG2_HI + LOG2_LO))))
     r = ((hi - k * LOG2_HI) - k * LOG2_LO) + lo
     small = r + r * r * polynomial(r, EXP) if is_single(r) else jnp.expm1(r)
@@ -150,11 +150,11 @@ def ldexp(f: Array, k: Array) -> Array:
 
 
 def _power_of_two(k: Array, like: Array) -> Array:
-    """2ᵏ by its bits; 0 and ∞ beyond the range of normal numbers."""
+    """2ᵏ by its bits; 0 below the range of normal numbers."""
     integer, bias, bits = (
         (jnp.int32, 127, 23) if is_single(like) else (jnp.int64, 1023, 52)
     )
-    biased = jnp.clip(k + bias, 0, 2 * bias + 1).astype(integer)
+    biased = jnp.maximum(k + bias, 0).astype(integer)
     return bitcast_convert_type(biased << bits, like.dtype)
 
 

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jax.lax import stop_gradient
-from jax.typing import ArrayLike
 
 from jaxml._core.derivatives import with_derivatives
 from jaxml._core.exponentials import (
@@ -100,13 +98,11 @@ MISH = Root(  # mish'(-t)
 )
 
 
-def gated(x: Array, y: Array, y_lo: Array) -> Array:
+def gated(x: Array, y: Array, *y_lo: Array) -> Array:
     """x σ(y + y_lo)"""
-    decay, e = _decay(y, y_lo)
-    total = 1 + e
+    decay, e = _decay(y, *y_lo)
     near = jnp.where(y > -edge(y), x, 0.0)  # further below, 0 even if x is -∞
-    below = times(near, decay, -rest_of_sum(total, 1, e) * (1 - e / 2))
-    return jnp.where(y > 0, x, below) / total
+    return jnp.where(y > 0, x, times(near, decay)) / (1 + e)
 
 
 def swish(x: Array, beta: Array) -> Array:
@@ -127,12 +123,16 @@ def swish_slope(x: Array, beta: Array) -> Array:
 
 def silu(x: Array) -> Array:
     """x σ(x)"""
-    return swish(x, jnp.ones((), x.dtype))
+    return gated(x, x)
 
 
+@with_derivatives(lambda x: swish_curvature(x))
 def silu_slope(x: Array) -> Array:
     """σ(x) + x σ(x) σ(-x)"""
-    return swish_slope(x, jnp.ones((), x.dtype))
+    y = jnp.clip(x, -edge(x), edge(x))
+    decay, e = _decay(y)
+    bracket = (1 - jnp.abs(y)) + e
+    return _mirrored(y, SWISH, SWISH.root - jnp.abs(y), bracket, decay, e)
 
 
 def _less(root: float, x: Array, y: Array) -> Array:
@@ -214,7 +214,7 @@ def _cubic(x: Array) -> tuple[Array, Array]:
 
 def mish(x: Array) -> Array:
     """x tanh(log(1 + eˣ)) = x ((1 + eˣ)² - 1) / ((1 + eˣ)² + 1)"""
-    decay, e = _decay(x, 0.0)
+    decay, e = _decay(x)
     near = jnp.where(x > -edge(x), x, 0.0)
     below = times(near, decay, -e * (1 + e) / (2 + e * (2 + e)))
     finite = jnp.where(x < edge(x), x, 0.0)
@@ -233,7 +233,7 @@ def _mish_curvature(x: Array) -> Array:
 def mish_slope(x: Array) -> Array:
     """tanh(s) + x σ(x) / cosh²(s) with s = log(1 + eˣ), over one denominator"""
     t = jnp.minimum(jnp.abs(x), edge(x))
-    decay, e = _decay(x, 0.0)
+    decay, e = _decay(x)
     more = e * (2 + e)
     total = 2 + more
     f = 4 * (1 - t) + e * (6 - 4 * t + e * (4 + e))
@@ -262,8 +262,8 @@ def softplus_slope(x: Array, beta: Array) -> Array:
     return jnp.where(y > 0, 1.0, e) / (1 + e)
 
 
-def _decay(y: Array, y_lo: ArrayLike) -> tuple[Power, Array]:
-    """e^-|y + y_lo|, to multiply with and as it is."""
-    sign = stop_gradient(jnp.where(y > 0, -1.0, 1.0).astype(y.dtype))
-    decay = power(sign * y, sign * y_lo)
+def _decay(*y: Array) -> tuple[Power, Array]:
+    """e^-|y|, to multiply with and as it is, for y in one part or two."""
+    above = y[0] > 0
+    decay = power(*(jnp.where(above, -part, part) for part in y))
     return decay, ldexp(1 + decay.q, decay.k)
