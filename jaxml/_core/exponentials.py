@@ -62,15 +62,14 @@ def split(x: Array) -> tuple[Array, Array]:
 
 
 def product(x: Array, y: ArrayLike, y_lo: ArrayLike) -> tuple[Array, Array]:
-    """x (y + y_lo) in two parts, an exponent: beyond ±`edge` it stays there.
+    """x (y + y_lo) in two parts, an exponent: beyond ±`edge` it stays about there.
 
     y and y_lo are a `split`, so that XLA does not put them together again.
     """
-    rough = jnp.clip(x * (y + y_lo), -edge(x), edge(x))
-    small = jnp.abs(rough) < edge(x)
-    hi, lo = split(jnp.where(small, x, 0.0))
-    rest = jnp.where(small, hi * y_lo + lo * (y + y_lo), 0.0)
-    return jnp.where(small, hi * y, rough), rest
+    whole = y + y_lo
+    far = stop_gradient(edge(x) / jnp.abs(whole)).astype(x.dtype)
+    hi, lo = split(jnp.clip(x, -far, far))
+    return hi * y, hi * y_lo + lo * whole
 
 
 def ratio(x: Array, y: Array) -> tuple[Array, Array]:

@@ -21,7 +21,6 @@ from jaxml._core.exponentials import (
     polynomial,
     power,
     product,
-    rest_of_sum,
     split,
     times,
 )
@@ -46,15 +45,15 @@ class Root(NamedTuple):
     width: float
     polynomial: tuple[float, ...]
 
-    def slope(self, d: Array, f: Array, g: Array, decay: Power, w: Array) -> Array:
-        """f / g (1 + w) e, or what is better where |d| < width."""
+    def slope(self, d: Array, f: Array, g: Array, decay: Power) -> Array:
+        """f / g e, or what is better where |d| < width."""
         if not is_single(d):
-            return times(f, decay, w) / g
+            return times(f, decay) / g
         inside = jnp.abs(d) < self.width
         d = jnp.clip(d, -self.width, self.width)
         # beside the polynomial, or XLA would fold root and rest into one number
         near = d * polynomial(d, self.polynomial) + self.rest * self.polynomial[0]
-        f = times(jnp.where(inside, near, f), decay, jnp.where(inside, 0.0, w))
+        f = times(jnp.where(inside, near, f), decay)
         return f / jnp.where(inside, 1.0, g)
 
 
@@ -101,7 +100,7 @@ MISH = Root(  # mish'(-t)
 def gated(x: Array, y: Array, *y_lo: Array) -> Array:
     """x σ(y + y_lo)"""
     decay, e = _decay(y, *y_lo)
-    near = jnp.where(y > -edge(y), x, 0.0)  # further below, 0 even if x is -∞
+    near = jnp.where(y > 1 - edge(y), x, 0.0)  # further below, 0 even if x is -∞
     return jnp.where(y > 0, x, times(near, decay)) / (1 + e)
 
 
@@ -151,9 +150,7 @@ def _mirrored(
     y: Array, root: Root, d: Array, bracket: Array, decay: Power, e: Array
 ) -> Array:
     """bracket · e / (1 + e)², or for y > 0 what is missing to 1."""
-    total = 1 + e
-    w = -rest_of_sum(total, 1, e) * (2 - e)
-    below = root.slope(d, bracket, total * total, decay, w)
+    below = root.slope(d, bracket, 1 + e * (2 + e), decay)
     return jnp.where(y > 0, 1.0, 0.0) + jnp.where(y > 0, -1.0, 1.0) * below
 
 
@@ -235,10 +232,8 @@ def mish_slope(x: Array) -> Array:
     t = jnp.minimum(jnp.abs(x), edge(x))
     decay, e = _decay(x)
     more = e * (2 + e)
-    total = 2 + more
     f = 4 * (1 - t) + e * (6 - 4 * t + e * (4 + e))
-    w = -rest_of_sum(total, 2, more)
-    below = MISH.slope(MISH.root - t, f, total * total, decay, w)
+    below = MISH.slope(MISH.root - t, f, 4 + more * (4 + more), decay)
     total = 1 + 2 * e * (1 + e)
     above = 1 + 2 * e * e * (2 * t * (1 + e) / total - 1) / total
     return jnp.where(x > 0, above, below)
