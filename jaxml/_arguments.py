@@ -9,12 +9,122 @@ from typing import NoReturn
 
 import numpy as np
 
+from jaxml._names import (
+    ACTIVATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    SUITES,
+    TASKS,
+    numbers_of,
+)
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
+    """What is asked for, and the task's defaults for the rest."""
+    parser, command = _parser()
+    task = parser.parse_args(arguments).task
+    names, defaults = SUITES.get(task) or ([task], TASKS[task].defaults)
+    command.set_defaults(**defaults)
+    options = parser.parse_args(arguments)
+    if options.resume and not options.out:
+        command.error("argument --resume: must come with --out, to say with which run")
+    if options.out and not options.resume:
+        _check_empty(command, options.out)
+    options.tasks = {}
+    for name in names:
+        wished = options.loss or TASKS[name].defaults["loss"]
+        try:
+            options.tasks[name] = some_of(TASKS[name].losses)(wished)
+        except argparse.ArgumentTypeError as error:
+            command.error(f"argument --loss: {error}")
+    return options
+
+
+def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser of all commands, and that of `sweep`; defaults are the task's."""
+    parser = Parser(prog="jaxml", description="Batch experiments on real data.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "sweep",
+        help="train a grid of small models, many at a time",
+        description="Trains every combination and ranks the settings over their seeds.",
+    )
+    known = [*TASKS, *SUITES]
+    command.add_argument("task", type=one_of(known), help=f"data: {', '.join(known)}")
+
+    what = command.add_argument_group("what is compared").add_argument
+    what(
+        "--optimizer",
+        type=optimizers,
+        help="names with numbers of theirs, or all: sgd,adam:b1=0.9,0.95,b2=0.99",
+    )
+    what("--schedule", type=some_of(SCHEDULES), help="of the rate: names, or all")
+    what("--activation", type=some_of(ACTIVATIONS), help="names, or all")
+    what("--loss", help="names of the task's losses, or all")
+    what("--learning-rate", type=rates, help="numbers, or log:LOW:HIGH:COUNT")
+    what("--seeds", type=count, help="models of each setting")
+    what("--batch-size", type=batch_sizes, help="examples a step, full, or several")
+
+    how = command.add_argument_group("how they are trained").add_argument
+    how("--steps", type=count, help="of each model")
+    how(
+        "--shared-batches",
+        action="store_true",
+        help="models of one seed that are "
+        "trained together share their batches: faster, and the same examples",
+    )
+    how(
+        "--halving",
+        type=above_one,
+        metavar="ETA",
+        help="stop all but the best 1/ETA "
+        "of the models, three times, and so train the best ones alone to the end",
+    )
+
+    run = command.add_argument_group("how it runs").add_argument
+    run("--out", type=pathlib.Path, help="directory of results (default runs/TASK)")
+    run("--resume", action="store_true", help="go on with the run that --out holds")
+    run("--plan", action="store_true", help="say what would run, in how many bytes")
+    run("--memory", type=memory, help="the most that the programs may hold: 500MB, 2GB")
+    run("--devices", type=count, help="of this process (default: its cores)")
+    run("--coordinator", metavar="HOST:PORT", help="of several processes of one run")
+    run("--processes", type=count, default=1, help="how many of them there are")
+    run("--process-id", type=int, default=0, help="which of them this is, from 0")
+    return parser, command
+
+
+def optimizers(text: str) -> dict[str, dict[str, list[float]]]:
+    """`sgd,adam:b1=0.9,0.95`: names, each with the values of its own numbers."""
+    chosen: dict[str, dict[str, list[float]]] = {}
+    name = number = ""
+    for word in (",".join(OPTIMIZERS) if text == "all" else text).split(","):
+        head, _, assignment = word.rpartition(":") if ":" in word else ("", "", word)
+        if head or ("=" not in word and not _is_number(word)):
+            name = some_of(OPTIMIZERS)(head or word)[0]
+            chosen[name], number = {}, ""
+            if not head:
+                continue
+        if "=" in assignment:
+            number, _, assignment = assignment.partition("=")
+            if number not in numbers_of(name):
+                known = ", ".join(numbers_of(name)) or "none"
+                raise argparse.ArgumentTypeError(
+                    f"{name} has no number {number!r}; its numbers are: {known}"
+                )
+            chosen[name][number] = []
+        if not number or not _is_number(assignment):
+            raise argparse.ArgumentTypeError(
+                f"must be like sgd,adam:b1=0.9,0.95, got {text!r}"
+            )
+        chosen[name][number].append(float(assignment))
+    return chosen
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -65,12 +175,34 @@ def batch_sizes(text: str) -> list[int | None]:
     return [None if size == "full" else count(size) for size in sizes]
 
 
-def empty(text: str) -> pathlib.Path:
-    """A directory that holds no results yet."""
-    folder = pathlib.Path(text)
-    if (folder / "table.csv").exists():
-        raise argparse.ArgumentTypeError(f"must have no results yet, but {text} has")
-    return folder
+def above_one(text: str) -> float:
+    if not _is_number(text) or not float(text) > 1:
+        raise argparse.ArgumentTypeError(f"must be greater than 1, got {text!r}")
+    return float(text)
+
+
+def memory(text: str) -> int:
+    """Bytes, with a unit: 500MB, 2GB."""
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+    number = text[:-2]
+    if text[-2:] not in units or not _is_number(number) or not float(number) > 0:
+        raise argparse.ArgumentTypeError(f"must be like 500MB or 2GB, got {text!r}")
+    return int(float(number) * units[text[-2:]])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _check_empty(command: argparse.ArgumentParser, folder: pathlib.Path) -> None:
+    if (folder / "table.csv").exists() or (folder / "parts").exists():
+        command.error(
+            f"argument --out: must have no results yet, but {folder} has (--resume "
+            "goes on with a run that was stopped)"
+        )
 
 
 def fresh(folder: pathlib.Path) -> pathlib.Path:

@@ -16,8 +16,7 @@ from jaxml import sweep
 class Bar:
     """Models done, their rate, the best so far and the time left."""
 
-    def __init__(self, models: int, metric: str, console: Console) -> None:
-        self.metric = metric
+    def __init__(self, models: int, console: Console) -> None:
         self.start = time.monotonic()
         self.first: tuple[float, float] | None = None
         self.last, self.best = (self.start, 0.0), 0.0
@@ -38,15 +37,14 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def watch(self, before: int, done: float, record: sweep.Record) -> None:
-        """Takes in how far this run is, after so many models of earlier runs."""
-        now = time.monotonic()
-        self.last = now, before + done
+    def watch(self, done: float, record: sweep.Record, metric: str) -> None:
+        """Takes in how many models are done, and how good the best one is."""
+        self.last = time.monotonic(), done
         self.first = self.first or self.last
-        self.best = np.nanmax(record.curves[self.metric], initial=self.best)
+        self.best = np.nanmax(record.curves.get(metric, [0.0]), initial=self.best)
         note = f"{self.rate():,.0f}/s  best {self.best:.1%}"
         self.progress.update(
-            self.task, completed=before + done, description="training ", note=note
+            self.task, completed=done, description="training ", note=note
         )
 
     def rate(self) -> float:
@@ -96,7 +94,7 @@ def leaderboard(record: sweep.Record, metric: str, compared: str) -> Table:
 
 
 def pictures(
-    task: sweep.Task, record: sweep.Record, metric: str, compared: str, name: str
+    plan: sweep.Plan, record: sweep.Record, metric: str, compared: str, name: str
 ) -> Iterator[tuple[str, Any]]:
     """The figures of a record, by the names of their files."""
     title = f"{name}: best setting of each {compared}"
@@ -110,7 +108,7 @@ def pictures(
             sweep.plot_curves(record, metric, by="batch_size", title=title_of_sizes),
         )
     if record.outputs:
-        rows = _predictions(task, record, metric, compared)
+        rows = _predictions(plan.design.task, record, metric, compared)
         yield "predictions", sweep.plot_images(rows, title=title)
 
 

@@ -54,12 +54,46 @@ def cross_entropy(
         >>> cross_entropy(jnp.zeros((2, 4)), jnp.array([1, -100]))
         Array([1.3862944,       nan], dtype=float32)
     """
-    surprise = softplus(_log_odds_against(labels, logits, where))
-    own = at(labels, keep(logits, where))
-    mean = _mean_of_kept(logits, where)
-    evenly = surprise + difference(own, mean)  # lse - z, averaged over the classes
-    loss = times(1 - smoothing, surprise) + times(smoothing, evenly)
-    return _settled(loss, labels, logits, where)
+    epsilon = jnp.asarray(smoothing)
+    return _settled(
+        _cross_entropy(logits, labels, epsilon, where), labels, logits, where
+    )
+
+
+@jax.custom_jvp
+def _cross_entropy(
+    z: Array, labels: Array, epsilon: Array, where: Array | None
+) -> Array:
+    surprise = softplus(_log_odds_against(labels, z, where))
+    return surprise + epsilon * _lead(labels, z, epsilon, where)
+
+
+@_cross_entropy.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple:
+    """∂z is p - (1 - ε) onehot - ε/C, in fewer passes than that of the formula.
+
+    p - 1 is minus the probability of the others, with all its digits.
+    """
+    z, labels, epsilon, where = primals
+    dz, _, d_epsilon, _ = tangents
+
+    def slope(z: Array, epsilon: Array) -> Array:
+        odds, others = _against(labels, z, where)
+        total = (others + softplus(-odds))[..., None]
+        own = (epsilon - sigmoid(odds))[..., None]
+        p_less_onehot = jnp.where(is_label(labels, z), own, jnp.exp(z - total))
+        return keep(p_less_onehot - epsilon / _count(z, where), where)
+
+    change = jnp.sum(jax.checkpoint(slope, prevent_cse=False)(z, epsilon) * dz, -1)
+    change += _lead(labels, z, epsilon, where) * d_epsilon
+    return _cross_entropy(*primals), change
+
+
+def _lead(labels: Array, z: Array, epsilon: Array, where: Array | None) -> Array:
+    """How far the label's logit is above the mean; 0 if that is ∞ and ε is 0."""
+    mean = jnp.sum(keep(z, where), -1, keepdims=True) / _count(z, where)
+    lead = difference(at(labels, keep(z, where)), mean[..., 0])
+    return keep(lead, (epsilon != 0) | jnp.isfinite(lead))
 
 
 @compiled()
@@ -261,11 +295,11 @@ def smooth_labels(
     return (1 - smoothing) * targets + smoothing / targets.shape[-1]
 
 
-def _mean_of_kept(scores: Array, where: Array | None) -> Array:
+def _count(z: Array, where: Array | None) -> Array:
+    """[*batch 1], or [] if all are kept: how many classes, at least 1."""
     if where is None:
-        return jnp.mean(scores, -1)
-    count = jnp.sum(where, -1, dtype=scores.dtype)
-    return jnp.sum(keep(scores, where), -1) / jnp.maximum(count, 1)
+        return jnp.asarray(z.shape[-1], z.dtype)
+    return jnp.maximum(jnp.sum(where, -1, keepdims=True, dtype=z.dtype), 1)
 
 
 def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> Array:
@@ -276,7 +310,11 @@ def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> 
 
 def _log_odds_against(labels: Array, logits: Array, where: Array | None) -> Array:
     """u = log((1 - p) / p) of the label's probability p: -log p is softplus(u)."""
-    others = ~is_label(labels, logits)
-    others = others if where is None else others & where
-    own = at(labels, keep(logits, where, -jnp.inf))
-    return logsumexp(logits, where=others) - own
+    return _against(labels, logits, where)[0]
+
+
+def _against(labels: Array, z: Array, where: Array | None) -> tuple[Array, Array]:
+    """The log-odds against the label, and log Σ eᶻ over the others."""
+    others = ~is_label(labels, z)
+    total = logsumexp(z, where=others if where is None else others & where)
+    return total - at(labels, keep(z, where, -jnp.inf)), total

@@ -1,8 +1,8 @@
 """Sweeps: many small models of one task trained at once, as compiled programs.
 
 A task says everything about one model; points say, as data, which models to train;
-`run` trains them all and returns a record; a leaderboard and pictures say what came of
-it.
+`run` trains them all and returns a record. What it says is answered by tables
+(`leaderboard`, `standings`, `ranks`), pictures, and a `report` of them all.
 """
 
 from jaxml.sweep._task import (
@@ -11,19 +11,60 @@ from jaxml.sweep._task import (
 )
 from jaxml.sweep._points import (
     grid as grid,
+    random as random,
+    linear as linear,
+    log as log,
+    choice as choice,
+    product as product,
+    concat as concat,
+)
+from jaxml.sweep._halving import (
+    Halving as Halving,
+)
+from jaxml.sweep._plan import (
+    Plan as Plan,
+    plan as plan,
 )
 from jaxml.sweep._run import (
     run as run,
 )
 from jaxml.sweep._record import (
+    Best as Best,
     Record as Record,
+)
+from jaxml.sweep._statistics import (
+    Estimate as Estimate,
+    median as median,
+    interquartile_mean as interquartile_mean,
+    probability_of_improvement as probability_of_improvement,
+    tied_with_best as tied_with_best,
+    performance_profile as performance_profile,
 )
 from jaxml.sweep._report import (
     Row as Row,
     leaderboard as leaderboard,
 )
+from jaxml.sweep._standings import (
+    Standing as Standing,
+    standings as standings,
+    split as split,
+)
+from jaxml.sweep._ranks import (
+    Ranks as Ranks,
+    ranks as ranks,
+    Profiles as Profiles,
+    profiles as profiles,
+)
 from jaxml.sweep._plots import (
     plot_sensitivity as plot_sensitivity,
     plot_curves as plot_curves,
     plot_images as plot_images,
+)
+from jaxml.sweep._plots_standings import (
+    plot_standings as plot_standings,
+    plot_ranks as plot_ranks,
+    plot_profiles as plot_profiles,
+)
+from jaxml.sweep._html import (
+    report as report,
 )

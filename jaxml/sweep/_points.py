@@ -1,10 +1,56 @@
 """Search spaces as data: a dict of equally long arrays, one entry for each model."""
 
 import itertools
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+
+Points = Mapping[str, np.ndarray]
+
+
+class Interval(NamedTuple):
+    """Numbers between two, to draw from; evenly, or evenly in their logarithms."""
+
+    low: float
+    high: float
+    logarithmic: bool
+
+    def at(self, share: Any) -> np.ndarray:
+        """The number at a share in [0, 1] of the way from low to high."""
+        if self.logarithmic:
+            return self.low * (self.high / self.low) ** np.asarray(share)
+        return self.low + (self.high - self.low) * np.asarray(share)
+
+
+def linear(low: float, high: float, count: int | None = None) -> Any:
+    """Numbers at equal distances for a grid; without a count, what `random` draws from.
+
+    Example:
+        >>> linear(0.0, 1.0, 3)
+        array([0. , 0.5, 1. ])
+    """
+    return _spread(Interval(low, high, logarithmic=False), count)
+
+
+def log(low: float, high: float, count: int | None = None) -> Any:
+    """Numbers in equal ratios for a grid; without a count, what `random` draws from.
+
+    Example:
+        >>> log(0.01, 1.0, 3)
+        array([0.01, 0.1 , 1.  ])
+    """
+    return _spread(Interval(low, high, logarithmic=True), count)
+
+
+def choice(*values: Any) -> tuple:
+    """Values to take all of, in a grid, or to draw from, in `random`.
+
+    Example:
+        >>> choice("sgd", "adam")
+        ('sgd', 'adam')
+    """
+    return values
 
 
 def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
@@ -22,3 +68,68 @@ def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
     """
     rows = list(itertools.product(*axes.values()))
     return {name: np.array(column) for name, column in zip(axes, zip(*rows))}
+
+
+def random(count: int, seed: int, **axes: Any) -> dict[str, np.ndarray]:
+    """Settings drawn at random, each axis on its own.
+
+    Args:
+        count: How many.
+        seed: The same seed draws the same settings.
+        **axes: An interval of `linear` or `log`, or values of which each is as likely.
+
+    Example:
+        >>> space = random(3, 0, optimizer=choice("sgd", "adam"), rate=log(1e-3, 1.0))
+        >>> bool((space["rate"] > 1e-3).all())
+        True
+    """
+    rng = np.random.default_rng(seed)
+    return {
+        name: axis.at(rng.random(count))
+        if isinstance(axis, Interval)
+        else np.asarray(axis)[rng.integers(len(axis), size=count)]
+        for name, axis in axes.items()
+    }
+
+
+def product(*spaces: Points) -> dict[str, np.ndarray]:
+    """Every point of one space with every point of the others; they share no column.
+
+    Example:
+        >>> drawn = random(2, 0, rate=log(1e-3, 1.0))
+        >>> len(product(drawn, grid(seed=range(5)))["rate"])
+        10
+    """
+    lengths = [range(len(next(iter(space.values())))) for space in spaces]
+    rows = np.array(list(itertools.product(*lengths))).T
+    return {
+        name: np.asarray(column)[row]
+        for row, space in zip(rows, spaces)
+        for name, column in space.items()
+    }
+
+
+def concat(*spaces: Points) -> dict[str, np.ndarray]:
+    """The points of all spaces; a number that a space does not have is NaN there.
+
+    Example:
+        >>> tuned = grid(optimizer=["adam"], b1=[0.9, 0.95])
+        >>> concat(tuned, grid(optimizer=["sgd"]))["b1"]
+        array([0.9 , 0.95,  nan])
+    """
+    names = dict.fromkeys(itertools.chain(*spaces))
+    return {
+        name: np.concatenate(
+            [
+                np.asarray(space[name])
+                if name in space
+                else np.full(len(next(iter(space.values()))), np.nan)
+                for space in spaces
+            ]
+        )
+        for name in names
+    }
+
+
+def _spread(interval: Interval, count: int | None) -> Any:
+    return interval if count is None else interval.at(np.linspace(0, 1, count))

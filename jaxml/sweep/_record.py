@@ -3,9 +3,23 @@
 import csv
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+
+from jaxml._core.types import Tree
+
+Columns = dict[str, np.ndarray]
+
+
+class Best(NamedTuple):
+    """The best model of a record: its parameters, its settings, and its outcome."""
+
+    params: Tree
+    settings: dict[str, Any]
+    final: dict[str, float]
 
 
 class Record(NamedTuple):
@@ -13,35 +27,97 @@ class Record(NamedTuple):
 
     Args:
         points: The settings, a column for each.
-        status: "ok", "diverged" (a number is not finite), or "unfinished".
+        status: "ok", "diverged" (a number is not finite), "stopped" (by halving), or
+            "unfinished".
         final: The outcome at the end, a column for each number; NaN while unfinished.
+            `trained` counts the steps until the loss was not finite.
         steps: The steps after which curves were taken.
         curves: [models steps] for each number: the mean loss over the steps since the
             last point, and the metrics on the validation data.
         outputs: [models ...] for each array of the task's outputs.
+        params: [models ...] for each array of the parameters, by its path.
     """
 
-    points: dict[str, np.ndarray]
+    points: Columns
     status: np.ndarray
-    final: dict[str, np.ndarray]
+    final: Columns
     steps: np.ndarray
-    curves: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray] = {}  # noqa: RUF012
+    curves: Columns
+    outputs: Columns = {}  # noqa: RUF012
+    params: Columns = {}  # noqa: RUF012
+
+    def best(self, metric: str, *, largest: bool = True, like: Tree = None) -> Best:
+        """The best finished model on a column of `final`.
+
+        Args:
+            metric: A column of `final`.
+            largest: Whether a larger metric is better.
+            like: Parameters of the task's structure, to be returned in it; without
+                them they are a dict by path.
+
+        Raises:
+            ValueError: If no model is finished, or the parameters were not kept.
+        """
+        values = np.where(self.status == "ok", self.final[metric], np.nan)
+        if np.isnan(values).all():
+            raise ValueError("best: a model must be finished, got none.")
+        if not self.params:
+            raise ValueError("best: params must be kept by run, got none.")
+        i = int(np.nanargmax(values) if largest else np.nanargmin(values))
+        params: Tree = {path: column[i] for path, column in self.params.items()}
+        if like is not None:
+            params = jax.tree.unflatten(jax.tree.structure(like), [*params.values()])
+        settings = {name: column[i].item() for name, column in self.points.items()}
+        return Best(params, settings, {n: float(c[i]) for n, c in self.final.items()})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `table.csv`, a row for each model, and `curves.npz`; each at once."""
+        """Writes `table.csv`, a row for each model, and `record.npz`; each at once."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         columns = {**self.points, "status": self.status, **self.final}
-
         part = folder / "table.csv.part"
         with open(part, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*(c.astype(str) for c in columns.values())))
+        write(folder / "record.npz", self.flat())
         part.replace(folder / "table.csv")
 
-        part = folder / "curves.npz.part"
-        with open(part, "wb") as file:
-            np.savez(file, allow_pickle=False, steps=self.steps, **self.curves)
-        part.replace(folder / "curves.npz")
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Record":
+        """The record that was saved in a folder."""
+        return cls.of_flat(read(pathlib.Path(folder) / "record.npz"))
+
+    def flat(self) -> Columns:
+        """All columns in one dict, as `field:name`."""
+        columns = {}
+        for field, value in self._asdict().items():
+            named = value if isinstance(value, dict) else {"": value}
+            columns |= {f"{field}:{name}": column for name, column in named.items()}
+        return columns
+
+    @classmethod
+    def of_flat(cls, columns: Mapping[str, np.ndarray]) -> "Record":
+        fields: dict[str, Any] = {name: {} for name in cls._fields}
+        for path, column in columns.items():
+            field, _, name = path.partition(":")
+            if name:
+                fields[field][name] = column
+            else:
+                fields[field] = column
+        return cls(**fields)
+
+
+def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Arrays by name: the file is there whole, or not at all."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def read(path: pathlib.Path) -> Columns:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

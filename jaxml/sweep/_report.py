@@ -1,11 +1,12 @@
-"""What a record says: arrays in, tables out."""
+"""Leaderboards: which settings came out best."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from jaxml._core.checks import refuse
 from jaxml.sweep._record import Record
 
 
@@ -27,7 +28,8 @@ def leaderboard(
     """The settings, best first: the mean of a metric over seeds, with a 95 % interval.
 
     The interval is Student's, mean ± t s/√n over the n seeds. A setting of which a
-    model diverged stands behind all others.
+    model diverged stands behind all others, one of which a model was stopped behind
+    those that ran to the end.
 
     Args:
         record: Of a run.
@@ -43,31 +45,69 @@ def leaderboard(
         >>> [row.settings["optimizer"] for row in leaderboard(record, "valid_accuracy")]
         ['adam', 'sgd']
     """
-    names = [name for name in record.points if name != "seed"]
-    finished = np.flatnonzero(record.status != "unfinished")
-    groups: dict[tuple, list[int]] = {}
-    for i in finished:
-        setting = tuple(record.points[name][i].item() for name in names)
-        groups.setdefault(setting, []).append(int(i))
+    check_columns("leaderboard", record, metric=[metric], by=by)
+    names, groups = settings(record)
+    troubles = trouble(record)
+
+    def place(row: Row) -> tuple[int, float]:
+        mean = -row.mean if largest else row.mean
+        return troubles[row.members].max(), np.inf if np.isnan(mean) else mean
 
     rows = [
         _row(record, dict(zip(names, setting)), np.array(members), metric)
         for setting, members in groups.items()
     ]
-    rows.sort(key=lambda row: (row.diverged > 0, -row.mean if largest else row.mean))
-    best: dict[tuple, Row] = {}
+    rows.sort(key=place)
+    return firsts(rows, by or names)
+
+
+def firsts(rows: list[Row], by: Sequence[str]) -> list[Row]:
+    """The first row of each combination of these columns."""
+    first: dict[tuple, Row] = {}
     for row in rows:
-        best.setdefault(tuple(row.settings[name] for name in by or names), row)
-    return list(best.values())
+        first.setdefault(tuple(row.settings[name] for name in by), row)
+    return list(first.values())
 
 
 def _row(record: Record, settings: dict, members: np.ndarray, metric: str) -> Row:
-    ok = members[record.status[members] == "ok"]
-    values = record.final[metric][ok].astype(float)
-    mean = values.mean() if len(ok) else np.nan
-    if len(ok) > 1:
-        reach = stats.t.ppf(0.975, len(ok) - 1) * values.std(ddof=1) / np.sqrt(len(ok))
-    else:
-        reach = np.nan
-    diverged = len(members) - len(ok)
-    return Row(settings, mean, mean - reach, mean + reach, len(ok), diverged, members)
+    diverged = record.status[members] == "diverged"
+    values = record.final[metric][members].astype(float)
+    values = values[~diverged & ~np.isnan(values)]
+    n = len(values)
+    mean = values.mean() if n else np.nan
+    reach = np.nan
+    if n > 1:
+        reach = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
+    failed = int(diverged.sum())
+    return Row(settings, mean, mean - reach, mean + reach, n, failed, members)
+
+
+def settings(record: Record) -> tuple[list[str], dict[tuple, list[int]]]:
+    """The columns of a setting, and the members of each that is not unfinished."""
+    names = [name for name in record.points if name != "seed"]
+    columns = [record.points[name].tolist() for name in names]
+    groups: dict[tuple, list[int]] = {}
+    for i in np.flatnonzero(record.status != "unfinished").tolist():
+        groups.setdefault(tuple(column[i] for column in columns), []).append(i)
+    return names, groups
+
+
+def trouble(record: Record) -> np.ndarray:
+    """How each model ended: 0 as it should, 1 stopped early, 2 diverged."""
+    return np.where(record.status == "diverged", 2, record.status == "stopped")
+
+
+def check_columns(
+    function: str, record: Record, *, metric: Iterable[str] = (), by: Iterable[str] = ()
+) -> None:
+    """Refuses a record without a finished model, and columns that it does not have."""
+    if np.all(record.status == "unfinished"):
+        refuse(ValueError, function, "record", "have a finished model", "none")
+    for argument, columns, names in (
+        ("metric", record.final, metric),
+        ("by", record.points, by),
+    ):
+        for name in names:
+            if name not in columns:
+                known = f"name one of {', '.join(columns)}"
+                refuse(ValueError, function, argument, known, name)

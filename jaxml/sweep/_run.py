@@ -1,59 +1,47 @@
-"""The host's loop over blocks and chunks of steps: points in, a record out."""
+"""The host's loop over blocks and chunks of steps: a plan in, a record out."""
 
-import difflib
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.experimental import multihost_utils
 
-from jaxml.sweep._record import Record
-from jaxml.sweep._task import Task
-from jaxml.sweep._train import (
-    Block,
-    Functions,
-    Programs,
-    compile_programs,
-    slices,
-)
+from jaxml.sweep._folder import Folder
+from jaxml.sweep._halving import States
+from jaxml.sweep._plan import Plan
+from jaxml.sweep._record import Columns, Record
+from jaxml.sweep._train import Block, State
 
-Points = Mapping[str, np.ndarray]
 Watch = Callable[[float, Record], None]
 
 
 def run(
-    task: Task,
-    points: Points,
+    plan: Plan,
     *,
-    optimizers: Functions,
-    choices: Mapping[str, Functions] | None = None,
-    steps: int,
-    batch_size: int | None = 64,
-    evaluations: int = 10,
-    devices: Sequence[Any] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    keep_params: bool = False,
     watch: Watch | None = None,
 ) -> Record:
-    """Trains one model for every point, many at a time, with three compiled programs.
+    """Trains every model of a plan, many at a time.
 
     A model depends on its own settings, seed and steps alone. An interrupt ends the
-    run.
+    run; what is finished stays. With several processes (`jax.distributed`) each trains
+    its part on its own devices, and all return the whole record.
 
     Args:
-        task: One model and its data.
-        points: Equally long columns: names under `optimizer` and in those of `choices`,
-            integers under `seed`, of which all randomness comes, numbers elsewhere.
-        optimizers: By name, point -> an optax gradient transformation.
-        choices: By column and name, functions that the task calls as `point[column]`.
-        steps: How many steps every model takes.
-        batch_size: Examples a step, drawn with replacement; None takes all.
-        evaluations: How often the curves are taken, equally far apart.
-        devices: All local ones by default.
+        plan: What to train.
+        folder: Where finished blocks are kept as they come, and the state of running
+            ones about every second, so that a run that was killed may go on.
+        resume: Whether to go on with what the folder holds.
+        keep_params: Whether the record has the parameters of every model.
         watch: Called as watch(models done, record so far) after every chunk of steps.
 
     Raises:
-        ValueError: If a column is missing, a name unknown or a size not positive.
+        ValueError: If the folder holds a run of other settings.
 
     Example:
         >>> def loss(x, data, point):
@@ -63,166 +51,187 @@ def run(
         >>> one = Task(start, loss, report, jnp.ones(8), jnp.ones(8))
         >>> points = grid(optimizer=["sgd"], rate=[0.1, 1e30], seed=[0])
         >>> sgd = lambda point: jaxml.optimizers.sgd(point["rate"])
-        >>> run(one, points, optimizers={"sgd": sgd}, steps=3).status.tolist()
+        >>> run(plan(one, points, optimizers={"sgd": sgd}, steps=3)).status.tolist()
         ['ok', 'diverged']
     """
-    choices = {} if choices is None else choices
-    _check_sizes(steps=steps, evaluations=evaluations, batch_size=batch_size)
-    codes = _encode(points, {"optimizer": optimizers, **choices})
-    devices = jax.local_devices() if devices is None else devices
-    mesh = Mesh(np.array(devices), ("devices",))
-    programs = compile_programs(
-        task, optimizers, choices, batch_size=batch_size, mesh=mesh
-    )
-    edges = np.linspace(0, steps, min(evaluations, steps) + 1).round().astype(np.int32)
-    record = _empty(points, edges[1:])
-    blocks = _blocks(codes, len(optimizers))
-    try:
-        for start in range(0, len(blocks), len(devices)):
-            group = blocks[start : start + len(devices)]
-            _train(task, programs, points, codes, group, len(devices), record, watch)
-    except KeyboardInterrupt:
-        pass  # the status of what is not finished says so
-    return record
+    kept = None if folder is None else Folder(folder, plan, resume=resume)
+    training = _Run(plan, kept, keep_params, watch or (lambda done, record: None))
+    with contextlib.suppress(KeyboardInterrupt):  # the status says what is unfinished
+        training.whole()
+    return _of_all_processes(training.record)
 
 
-def _train(
-    task: Task,
-    programs: Programs,
-    points: Points,
-    codes: dict[str, np.ndarray],
-    group: list[np.ndarray],
-    devices: int,
-    record: Record,
-    watch: Watch | None,
+class _Run:
+    """One run: the record as it grows, and the states that one rung hands on."""
+
+    def __init__(
+        self, plan: Plan, folder: Folder | None, keep_params: bool, watch: Watch
+    ) -> None:
+        self.plan, self.folder = plan, folder
+        self.keep_params, self.watch = keep_params, watch
+        columns = {name: np.asarray(column) for name, column in plan.points.items()}
+        status = np.full(len(plan.keys), "unfinished")
+        self.record = Record(columns, status, {}, plan.steps, {}, {}, {})
+        self.before, self.after = States(), States()
+        self.done = 0  # evaluations of models
+
+    def whole(self) -> None:
+        members, first = np.arange(len(self.plan.keys)), 0
+        if halving := self.plan.halving:
+            for stop in halving.stops(self.plan.steps):
+                self._rung(members, first, stop)
+                left = halving.best(members, self.record.curves, stop)
+                out = np.setdiff1d(members, left)
+                self._settle(out, stop, "stopped")
+                self._progress(len(out), len(self.plan.steps) - 1 - stop)
+                members, first = left, stop + 1
+                self.before, self.after = self.after, States()
+        self._rung(members, first, len(self.plan.steps) - 1)
+
+    def _rung(self, members: np.ndarray, first: int, last: int) -> None:
+        """Trains these members from one evaluation to another."""
+        blocks, devices = self.plan.blocks(members), len(self.plan.devices)
+        rounds = blocks.reshape(-1, devices, *blocks.shape[1:])
+        for i in range(jax.process_index(), len(rounds), jax.process_count()):
+            name = f"{first}-{i}"
+            found = self.folder and self.folder.finished(name)
+            if found:
+                self._restore(found, rounds[i][rounds[i] >= 0])
+                self._progress(np.sum(rounds[i] >= 0), last + 1 - first)
+            else:
+                self._train(rounds[i], first, last, name)
+
+    def _train(self, members: np.ndarray, first: int, last: int, name: str) -> None:
+        """Trains a block on each device, and enters the outcome of their members."""
+        plan, programs, task = self.plan, self.plan.programs, self.plan.design.task
+        own = members[members >= 0]
+        block = plan.gather(members)
+        state = self.before.recalled(members, programs.init(block))
+        begun = self.folder and self.folder.paused(name, state)
+        if begun:
+            chunk, state, curves = begun
+            self._restore(curves, own)
+            self._progress(len(own), chunk - first)
+            first = chunk
+
+        edges = [0, *plan.steps]
+        values: dict[str, Any] = {}
+        for chunk in range(first, last + 1):
+            if self.folder and self.folder.due():
+                self._enter_curves(values, members, chunk - 1)
+                self.folder.pause(name, chunk, state, self._curves(own))
+            begin, end = np.int32(edges[chunk]), np.int32(edges[chunk + 1])
+            state, loss = programs.advance(state, block, task.train, begin, end)
+            metrics = programs.evaluate(state, block, task.valid)
+            self._enter_curves(values, members, chunk - 1)  # while the devices work
+            values = {"train_loss": loss, **_named("valid", metrics)}
+            self._progress(len(own), 1)
+        self._enter_curves(values, members, last)
+        self._enter(self.record.final, {"trained": state.lived}, members)
+
+        if last < len(plan.steps) - 1:
+            self.after.keep(members, state)
+            if self.folder:
+                self.folder.pause(name, last + 1, state, self._curves(own))
+        else:
+            self._enter_final(state, block, members)
+            self._settle(own, last, "ok")
+            if self.folder:
+                self.folder.finish(name, self._of(own))
+
+    def _enter_curves(
+        self, values: Mapping[str, Any], members: np.ndarray, at: int
+    ) -> None:
+        curves, kept = self.record.curves, members >= 0
+        for name, value in values.items():
+            if name not in curves:
+                shape = len(self.plan.keys), len(self.plan.steps)
+                curves[name] = np.full(shape, np.nan, np.float32)
+            curves[name][members[kept], at] = np.asarray(value)[kept]
+
+    def _enter(
+        self, columns: Columns, values: Mapping[str, Any], members: np.ndarray
+    ) -> None:
+        """Writes the values of a block's members into the columns of their names."""
+        kept = members >= 0
+        for name, value in values.items():
+            own = np.asarray(value)[kept]
+            _put(columns, name, own, members[kept], len(self.plan.keys))
+
+    def _enter_final(self, state: State, block: Block, members: np.ndarray) -> None:
+        """What is taken once, when training is over."""
+        plan, programs, record = self.plan, self.plan.programs, self.record
+        on_train = programs.evaluate(state, block, plan.design.task.train)
+        self._enter(record.final, _named("train", on_train), members)
+        if plan.design.task.outputs:
+            self._enter(record.outputs, programs.outputs(state, block), members)
+        if self.keep_params:
+            paths = jax.tree_util.tree_leaves_with_path(state.params)
+            named = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+            self._enter(record.params, named, members)
+
+    def _settle(self, members: np.ndarray, last: int, status: str) -> None:
+        """Enters the last metrics of members, and what became of them."""
+        record, length = self.record, len(self.plan.keys)
+        for name, curve in record.curves.items():
+            if name.startswith("valid_"):
+                _put(record.final, name, curve[members, last], members, length)
+        numbers = np.array([column[members] for column in record.final.values()])
+        sound = np.isfinite(numbers).all(0) | (status == "stopped")
+        sound &= record.final["trained"][members] == self.plan.steps[last]
+        record.status[members] = np.where(sound, status, "diverged")
+
+    def _curves(self, own: np.ndarray) -> Columns:
+        return {f"curves:{n}": c[own] for n, c in self.record.curves.items()}
+
+    def _of(self, own: np.ndarray) -> Columns:
+        """The part of the record that says something of these members."""
+        record = self.record._replace(points={}, steps=np.array([]))
+        return {n: c[own] for n, c in record.flat().items() if n != "steps:"}
+
+    def _restore(self, columns: Columns, own: np.ndarray) -> None:
+        """Enters what was kept of these members."""
+        fields = self.record._asdict()
+        for path, column in columns.items():
+            field, _, name = path.partition(":")
+            if name:
+                _put(fields[field], name, column, own, len(self.plan.keys))
+            else:
+                fields[field][own] = column
+
+    def _progress(self, members: int, chunks: int) -> None:
+        self.done += int(members * chunks)
+        self.watch(self.done / len(self.plan.steps), self.record)
+
+
+def _named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
+
+
+def _put(
+    columns: Columns, name: str, values: np.ndarray, members: np.ndarray, length: int
 ) -> None:
-    """Trains a block on each device, and enters the outcome of their members."""
-    members = np.stack([*group, *[group[0]] * (devices - len(group))])
-    block = _gather(points, codes, members)
-    members = members[: len(group)]
-    done = np.sum(record.status != "unfinished")
-    metrics = {}
-
-    state = programs.init(block)
-    edges = [np.int32(0), *record.steps]
-    for i, (first, last) in enumerate(itertools.pairwise(edges)):
-        state, loss = programs.advance(state, block, task.train, first, last)
-        metrics = programs.evaluate(state, block, task.valid)
-        _enter(record, "train", {"loss": loss}, members, i)
-        _enter(record, "valid", metrics, members, i)
-        if watch and i < len(record.steps) - 1:
-            watch(done + np.sum(members >= 0) * last / record.steps[-1], record)
-
-    on_train = programs.evaluate(state, block, task.train)
-    _enter(record, "train", on_train, members, None)
-    _enter(record, "valid", metrics, members, None)
-    if task.outputs:
-        _keep(record, programs.outputs(state, block), members)
-    own = members[members >= 0]
-    finite = np.all(
-        [np.isfinite(column[own]) for column in record.final.values()], axis=0
-    )
-    record.status[own] = np.where(finite, "ok", "diverged")
-    if watch:
-        watch(done + len(own), record)
+    """Writes the members' values; elsewhere a new column has NaN, or 0 for integers."""
+    if name not in columns:
+        nothing = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+        columns[name] = np.full((length, *values.shape[1:]), nothing, values.dtype)
+    columns[name][members] = values
 
 
-def _blocks(codes: dict[str, np.ndarray], optimizers: int) -> list[np.ndarray]:
-    """The members of each block, each in its optimizer's slice; -1 where there is none.
-
-    All members of a block share their choices.
-    """
-    shared = [code for name, code in codes.items() if name != "optimizer"]
-    chosen = np.stack([*shared, np.zeros_like(codes["optimizer"])], axis=1)
-    blocks: list[np.ndarray] = []
-    for choice in np.unique(chosen, axis=0):
-        own = np.flatnonzero((chosen == choice).all(axis=1))
-        queues = [own[codes["optimizer"][own] == i] for i in range(optimizers)]
-        parts = slices(optimizers)
-        count = max(-(-len(q) // (p.stop - p.start)) for q, p in zip(queues, parts))
-        places = np.full((count, parts[-1].stop), -1)
-        for queue, part in zip(queues, parts):
-            column = places[:, part]
-            column.flat[: len(queue)] = queue
-        blocks += [*places]
-    return blocks
-
-
-def _gather(points: Points, codes: dict[str, np.ndarray], members: np.ndarray) -> Block:
-    """The settings of these members; an empty place repeats one of its block."""
-    filled = np.where(members < 0, members.max(axis=1, keepdims=True), members)
-    chosen = {name: code for name, code in codes.items() if name != "optimizer"}
-    numbers = {n: c for n, c in points.items() if n not in codes and n != "seed"}
-    return Block(
-        {
-            name: np.asarray(column, np.float32)[filled]
-            for name, column in numbers.items()
-        },
-        np.asarray(points["seed"], np.uint32)[filled],
-        {name: code[filled[:, 0]] for name, code in chosen.items()},
-    )
-
-
-def _encode(
-    points: Points, functions: Mapping[str, Functions]
-) -> dict[str, np.ndarray]:
-    """Names as numbers: the place of each among the functions of its column."""
-    for column in [*functions, "seed"]:
-        if column not in points:
-            raise ValueError(
-                f"run: points must have a column {column!r}, got {[*points]}."
-            )
-    if len({len(column) for column in points.values()}) != 1 or not len(points["seed"]):
-        lengths = {name: len(column) for name, column in points.items()}
-        raise ValueError(f"run: points must be equally long columns, got {lengths}.")
-    codes = {}
-    for column, known in functions.items():
-        names = list(known)
-        for name in set(points[column].tolist()) - set(names):
-            near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
-            rule = f"run: points[{column!r}] must name one of {', '.join(near)}"
-            raise ValueError(f"{rule}, got {name!r}.")
-        places = [names.index(name) for name in points[column]]
-        codes[column] = np.array(places, np.int32)
-    return codes
-
-
-def _check_sizes(**sizes: int | None) -> None:
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ValueError(f"run: {name} must be positive, got {size}.")
-
-
-def _empty(points: Points, steps: np.ndarray) -> Record:
-    columns = {name: np.asarray(column) for name, column in points.items()}
-    status = np.full(len(columns["seed"]), "unfinished")
-    return Record(columns, status, {}, steps, {}, {})
-
-
-def _enter(
-    record: Record,
-    prefix: str,
-    values: Mapping[str, Any],
-    members: np.ndarray,
-    at: int | None,
-) -> None:
-    """Writes the members' values into the curves, or, at None, into what is final."""
-    columns = record.final if at is None else record.curves
-    shape = (len(record.status), *([] if at is None else [len(record.steps)]))
-    kept = members >= 0
-    for name, value in values.items():
-        column = columns.setdefault(
-            f"{prefix}_{name}", np.full(shape, np.nan, np.float32)
-        )
-        cells = members[kept] if at is None else (members[kept], at)
-        column[cells] = np.asarray(value)[: len(members)][kept]
-
-
-def _keep(record: Record, outputs: Mapping[str, Any], members: np.ndarray) -> None:
-    """Writes the members' outputs; zeros stand where a model is not finished."""
-    kept = members >= 0
-    for name, value in outputs.items():
-        value = np.asarray(value)[: len(members)]
-        shape = len(record.status), *value.shape[2:]
-        column = record.outputs.setdefault(name, np.zeros(shape, value.dtype))
-        column[members[kept]] = value[kept]
+def _of_all_processes(record: Record) -> Record:
+    """The record with the models of every process; each has trained others."""
+    if jax.process_count() == 1:
+        return record
+    names = sorted(set(record.status) | {"ok", "diverged", "stopped", "unfinished"})
+    columns = record._replace(points={}, steps=np.array([])).flat()
+    columns["status:"] = np.searchsorted(names, record.status)
+    trained = multihost_utils.process_allgather(record.status != "unfinished")
+    owner, every = np.argmax(trained, 0), np.arange(len(record.status))
+    merged = {
+        name: np.asarray(multihost_utils.process_allgather(column))[owner, every]
+        for name, column in sorted(columns.items())
+        if name != "steps:"
+    }
+    merged["status:"] = np.array(names)[merged["status:"]]
+    whole = Record.of_flat(merged)
+    return whole._replace(points=record.points, steps=record.steps)

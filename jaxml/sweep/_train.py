@@ -1,9 +1,10 @@
-"""What is compiled: init, a chunk of steps and an evaluation, for one block of members.
+"""What is compiled: init, a chunk of steps and an evaluation, for blocks of members.
 
-A block is a fixed number of members that share every chosen function but the optimizer,
-so that a choice stays a branch and is never computed both ways. Forward and backward
-are batched over the block; each optimizer updates a static slice of it. Every device
-has a block of its own, and nothing is exchanged between them.
+A block is [optimizers groups lanes] of members. The members of a group share their
+optimizer and every chosen function, so that a choice stays a branch and is never
+computed both ways, and they are few enough to stay in a core's cache while they train:
+groups go one after another, and an empty one costs nothing. Nothing is exchanged
+between devices.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,103 +19,91 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxml._core.types import Tree
 from jaxml.sweep._task import Point, Task
 
-MEMBERS = 64  # of a block, if few optimizers share it: they fit a core's cache
-LANES = 16  # a slice of whole vectors: its members' bits do not depend on their place
-
 Functions = Mapping[str, Callable[..., Any]]
 
 
 class Block(NamedTuple):
-    """The settings of the members of one block on each device, devices first."""
+    """The settings of the members of a block."""
 
-    numbers: dict[str, Any]  # [devices members]
-    seeds: Any  # [devices members]
-    codes: dict[str, Any]  # [devices]: which function of each choice
+    numbers: dict[str, Any]  # [optimizers groups lanes]
+    seeds: Any  # [optimizers groups lanes]
+    selected: dict[str, Any]  # [optimizers groups lanes]: which function of a selection
+    chosen: dict[str, Any]  # [optimizers groups]: which function of a choice
+    active: Any  # [optimizers groups]: False where a group is empty
 
 
 class State(NamedTuple):
-    params: Tree
-    memories: tuple[Tree, ...]  # of each optimizer, for its slice
+    params: Tree  # [optimizers groups lanes ...]
+    memories: tuple[Tree, ...]  # of each optimizer, [groups lanes ...]
+    lived: Array  # [optimizers groups lanes]: steps until the loss was not finite
 
 
 class Programs(NamedTuple):
-    init: Callable[[Block], State]
-    advance: Callable[..., tuple[State, Array]]
-    evaluate: Callable[[State, Block, Tree], dict[str, Array]]
-    outputs: Callable[[State, Block], dict[str, Array]]
+    """Each takes a block on each device, with an axis of devices before all others."""
+
+    init: Any  # block -> state
+    advance: Any  # state, block, data, first, last -> state, mean loss
+    evaluate: Any  # state, block, data -> metrics
+    outputs: Any  # state, block -> outputs
 
 
-def slices(count: int) -> list[slice]:
-    """The members of a block that each of `count` optimizers updates."""
-    width = LANES * max(1, MEMBERS // (LANES * count))
-    return [slice(i * width, (i + 1) * width) for i in range(count)]
+class Design(NamedTuple):
+    """All that is compiled in, and not a number."""
+
+    task: Task
+    optimizers: Functions
+    choices: Mapping[str, Functions]
+    selections: Mapping[str, Functions]
+    batch_size: int | None
+    shared_batches: bool
 
 
-def compile_programs(
-    task: Task,
-    optimizers: Functions,
-    choices: Mapping[str, Functions],
-    *,
-    batch_size: int | None,
-    mesh: Mesh,
-) -> Programs:
-    """The three programs. A batch size of None takes all examples at every step."""
-    parts = list(zip(optimizers.values(), slices(len(optimizers))))
-
-    def each(function: Callable[..., Any], block: Block, *trees: Tree) -> Any:
-        """`function(point, seed, *trees)` of every member, at its own point."""
-
-        def member(numbers: dict, seed: Array, *own: Tree) -> Any:
-            return function(_point(numbers, block.codes, choices), seed, *own)
-
-        return jax.vmap(member)(block.numbers, block.seeds, *trees)
+def compile_programs(design: Design, mesh: Mesh) -> Programs:
+    """The programs of a block on each device of the mesh."""
+    task, optimizers = design.task, [*design.optimizers.values()]
 
     def init(block: Block) -> State:
         def params_of(point: Point, seed: Array) -> Tree:
             return task.init(jax.random.fold_in(jax.random.key(seed), 0), point)
 
-        params = each(params_of, block)
-        memories = [
-            each(partial(_start, optimizer), _part(block, own), _take(params, own))
-            for optimizer, own in parts
-        ]
-        return State(params, tuple(memories))
+        params = _each_group(_each_lane(params_of, design), block)
+
+        def memory_of(optimizer: Callable, point: Point, _: Array, x: Tree) -> Tree:
+            return optimizer(point).init(x)
+
+        memories = []
+        for o, optimizer in enumerate(optimizers):
+            start = _each_lane(partial(memory_of, optimizer), design)
+            memories.append(jax.vmap(start)(_at(block, o), _at(params, o)))
+        return State(params, tuple(memories), jnp.zeros(block.seeds.shape, jnp.int32))
 
     def advance(
         state: State, block: Block, data: Tree, first: Array, last: Array
     ) -> tuple[State, Array]:
         """The state after the steps first, ..., last - 1, and their mean loss."""
-
-        def gradient(step: Array, point: Point, seed: Array, params: Tree) -> Any:
-            batch = _batch(data, seed, step, batch_size)
-            return jax.value_and_grad(task.loss)(params, batch, point)
-
-        def step(number: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
-            (params, memories), total = carry
-            losses, grads = each(partial(gradient, number), block, params)
-            moved = []
-            for (optimizer, own), memory in zip(parts, memories):
-                mine = _take(grads, own), memory, _take(params, own)
-                moved.append(each(partial(_move, optimizer), _part(block, own), *mine))
-            slices, memories = zip(*moved)
-            params = jax.tree.map(lambda *xs: jnp.concatenate(xs), *slices)
-            return State(params, memories), total + losses.astype(total.dtype)
-
-        start = state, jnp.zeros(block.seeds.shape, jnp.float32)
-        state, total = jax.lax.fori_loop(first, last, step, start)
-        return state, total / jnp.asarray(last - first, jnp.float32)
+        after = []
+        for o, optimizer in enumerate(optimizers):
+            train = partial(_train, design, optimizer, data, first, last)
+            before = _at(block, o), _at(state.params, o), state.memories[o]
+            after.append(
+                jax.lax.map(lambda g, f=train: f(*g), (*before, state.lived[o]))
+            )
+        params, memories, lived, total = zip(*after)
+        params = jax.tree.map(lambda *x: jnp.stack(x), *params)
+        mean = jnp.stack(total) / jnp.asarray(last - first, jnp.float32)
+        return State(params, memories, jnp.stack(lived)), mean
 
     def evaluate(state: State, block: Block, data: Tree) -> dict[str, Array]:
         def metrics(point: Point, _: Array, params: Tree) -> dict[str, Array]:
             return task.metrics(params, data, point)
 
-        return each(metrics, block, state.params)
+        return _each_group(_each_lane(metrics, design), block, state.params)
 
     def outputs(state: State, block: Block) -> dict[str, Array]:
         def shown(point: Point, _: Array, params: Tree) -> dict[str, Array]:
             return task.outputs(params, point) if task.outputs else {}
 
-        return each(shown, block, state.params)
+        return _each_group(_each_lane(shown, design), block, state.params)
 
     own, shared = PartitionSpec("devices"), PartitionSpec()
     specs = (own, own, shared, shared, shared)
@@ -126,20 +115,102 @@ def compile_programs(
     )
 
 
-def _start(optimizer: Callable[..., Any], point: Point, seed: Array, x: Tree) -> Tree:
-    return optimizer(point).init(x)
-
-
-def _move(
+def _train(
+    design: Design,
     optimizer: Callable[..., Any],
-    point: Point,
-    seed: Array,
-    g: Tree,
+    data: Tree,
+    first: Array,
+    last: Array,
+    group: Block,
+    params: Tree,
     memory: Tree,
-    x: Tree,
-) -> tuple[Tree, Tree]:
-    updates, memory = optimizer(point).update(g, memory, x)
-    return jax.tree.map(lambda x, u: x + u.astype(x.dtype), x, updates), memory
+    lived: Array,
+) -> tuple[Tree, Tree, Array, Array]:
+    """A group after its steps, and the sum of its losses over them."""
+
+    def step(number: Array, carry: tuple) -> tuple:
+        draw = partial(_batch, data, step=number, size=design.batch_size)
+        shared = draw(group.seeds[0]) if design.shared_batches else None
+
+        def move(
+            point: Point, seed: Array, x: Tree, memory: Tree, lived: Array, total: Array
+        ) -> tuple:
+            batch = shared if design.shared_batches else draw(seed)
+            loss, g = jax.value_and_grad(design.task.loss)(x, batch, point)
+            updates, memory = optimizer(point).update(g, memory, x)
+            alive = (lived == number) & jnp.isfinite(loss)
+            x = jax.tree.map(
+                lambda x, u: jnp.where(alive, x + u.astype(x.dtype), x), x, updates
+            )
+            return (
+                x,
+                memory,
+                lived + alive.astype(lived.dtype),
+                total + loss.astype(total.dtype),
+            )
+
+        return _each_lane(move, design)(group, *carry)
+
+    start = params, memory, lived, jnp.zeros(lived.shape, jnp.float32)
+    return jax.lax.fori_loop(first, jnp.where(group.active, last, first), step, start)
+
+
+def _each_lane(function: Callable[..., Any], design: Design) -> Callable[..., Any]:
+    """`function(point, seed, *trees)` of every member of a group, at its own point."""
+
+    def group(block: Block, *trees: Tree) -> Any:
+        chosen = {
+            name: _branch(functions, block.chosen[name])
+            for name, functions in design.choices.items()
+        }
+
+        def lane(numbers: dict, selected: dict, seed: Array, *own: Tree) -> Any:
+            point = numbers | chosen
+            for name, functions in design.selections.items():
+                point[name] = partial(_switch, functions, selected[name])
+            return function(point, seed, *own)
+
+        return jax.vmap(lane)(block.numbers, block.selected, block.seeds, *trees)
+
+    return group
+
+
+def _each_group(function: Callable[..., Any], block: Block, *trees: Tree) -> Any:
+    """`function` of one group after another, zeros for an empty one."""
+    groups = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (block, *trees))
+
+    def one(group: tuple) -> Any:
+        shapes = jax.eval_shape(function, *group)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(group[0].active, function, lambda *_: nothing, *group)
+
+    shape = block.active.shape
+    return jax.tree.map(
+        lambda x: x.reshape(*shape, *x.shape[1:]), jax.lax.map(one, groups)
+    )
+
+
+def _branch(functions: Functions, code: Array) -> Callable[..., Any]:
+    """The function with this code; its gradient keeps the input and runs it again."""
+    return jax.checkpoint(partial(_switch, functions, code), prevent_cse=False)
+
+
+def _switch(functions: Functions, code: Array, *arguments: Any) -> Any:
+    return jax.lax.switch(code, [*functions.values()], *arguments)
+
+
+def _batch(data: Tree, seed: Array, *, step: Array, size: int | None) -> Tree:
+    """Examples drawn with replacement, from the seed and the step alone."""
+    if size is None:
+        return data
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+    count = jax.tree.leaves(data)[0].shape[0]
+    rows = jax.random.randint(key, (size,), 0, count)
+    return jax.tree.map(lambda x: x[rows], data)
+
+
+def _at(tree: Tree, place: int) -> Tree:
+    return jax.tree.map(lambda x: x[place], tree)
 
 
 def _on_each_device(
@@ -150,7 +221,7 @@ def _on_each_device(
 
     def local(*arguments: Any) -> Any:
         blocks = [
-            jax.tree.map(lambda x: x[0], argument) if spec == own else argument
+            _at(argument, 0) if spec == own else argument
             for argument, spec in zip(arguments, specs)
         ]
         return jax.tree.map(lambda x: x[None], function(*blocks))
@@ -159,37 +230,3 @@ def _on_each_device(
         local, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False
     )
     return jax.jit(mapped, donate_argnums=donate)
-
-
-def _point(numbers: dict, codes: dict, choices: Mapping[str, Functions]) -> Point:
-    chosen = {
-        name: _chosen(functions, codes[name]) for name, functions in choices.items()
-    }
-    return {**numbers, **chosen}
-
-
-def _chosen(functions: Functions, code: Array) -> Callable[..., Any]:
-    """The function with this code; its gradient keeps the input and runs it again."""
-
-    def call(*arguments: Any) -> Any:
-        return jax.lax.switch(code, [*functions.values()], *arguments)
-
-    return jax.checkpoint(call, prevent_cse=False)
-
-
-def _batch(data: Tree, seed: Array, step: Array, size: int | None) -> Tree:
-    """Examples drawn with replacement, from the member's seed and the step alone."""
-    if size is None:
-        return data
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
-    count = jax.tree.leaves(data)[0].shape[0]
-    return _take(data, jax.random.randint(key, (size,), 0, count))
-
-
-def _part(block: Block, members: slice) -> Block:
-    numbers = _take(block.numbers, members)
-    return Block(numbers, block.seeds[members], block.codes)
-
-
-def _take(tree: Tree, where: Any) -> Tree:
-    return jax.tree.map(lambda x: x[where], tree)

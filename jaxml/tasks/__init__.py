@@ -3,6 +3,12 @@
 from jaxml.tasks._digits import (
     digits as digits,
 )
+from jaxml.tasks._tables import (
+    breast_cancer as breast_cancer,
+    wine as wine,
+    iris as iris,
+    diabetes as diabetes,
+)
 from jaxml.tasks._embedding import (
     digits_embedding as digits_embedding,
 )

@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 
 from jaxml import activations, losses, mining
 from jaxml.sweep import Point, Task
-from jaxml.tasks._digits import PIXELS, he
+from jaxml.tasks._digits import PIXELS
+from jaxml.tasks._network import he
 
 SEEN, EXAMINED, NEIGHBOURS = 7, 256, 5
 
