@@ -1,4 +1,4 @@
-"""A task from a model that is a pair (init, apply), and models of libraries as pairs."""
+"""A task from a model that is a pair (init, apply), as those of libraries can be."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
