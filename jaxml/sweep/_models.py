@@ -66,7 +66,11 @@ def supervised(
 
 
 def from_linen(make: Callable[[Point], Any], x: Any) -> Model:
-    """A Flax module: `make` builds it at a point, `x` is an example of its input.
+    """The model of a Flax module.
+
+    Args:
+        make: point -> the module.
+        x: An example of its input.
 
     Example:
         >>> model = from_linen(lambda point: nn.Dense(2), jnp.ones((1, 3)))
@@ -80,9 +84,10 @@ def from_linen(make: Callable[[Point], Any], x: Any) -> Model:
 
 
 def from_nnx(make: Callable[[Array, Point], Any]) -> Model:
-    """A Flax NNX module, which `make` builds from a key and a point.
+    """The model of a Flax NNX module, of which `nnx.Param` is all that has arrays.
 
-    All that it learns is `nnx.Param`; other state has to be without arrays.
+    Args:
+        make: (key, point) -> the module.
 
     Example:
         >>> model = from_nnx(lambda key, point: nnx.Linear(3, 2, rngs=nnx.Rngs(key)))
@@ -102,7 +107,10 @@ def from_nnx(make: Callable[[Array, Point], Any]) -> Model:
 
 
 def from_equinox(make: Callable[[Array, Point], Any]) -> Model:
-    """An Equinox module of one example, which `make` builds from a key and a point.
+    """The model of an Equinox module, which takes one example at a time.
+
+    Args:
+        make: (key, point) -> the module.
 
     Example:
         >>> model = from_equinox(lambda key, point: eqx.nn.Linear(3, 2, key=key))
