@@ -3,8 +3,10 @@
     python -m bench.activations [NAME ...]
 
 Times are of value and gradient together, compiled, at 16 M float32 inputs, all of them
-paired in one process. Memory is what the gradient of a 24-layer lax.scan of act(h @ W)
-holds besides its arguments and results, for h (2048, 256) in float32.
+paired in one process. What `move` takes, which writes as much and computes nothing, is
+mostly the system's pages for two new arrays: no function can do with less. Memory is
+what the gradient of a 24-layer lax.scan of act(h @ W) holds besides its arguments and
+results, for h (2048, 256) in float32.
 """
 
 import argparse
@@ -37,6 +39,11 @@ def scanned(activation: Callable[[Any], Any], dtype: Any = jnp.float32) -> float
     return measure.temporaries(jax.grad(loss), weights, h) / 1e6
 
 
+@jax.jit
+def move(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return x + 1, x + 2
+
+
 def of_torch(name: str, x: jax.Array) -> Callable[[], Any]:
     import numpy as np
     import torch
@@ -60,6 +67,7 @@ def row(name: str, x: jax.Array, repeats: int) -> dict[str, Any]:
     runs: dict[str, Callable[[], Any]] = {
         which: (lambda f=f: f(x)) for which, f in both.items()
     }
+    runs["move"] = lambda: move(x)
     if name in TORCH and importlib.util.find_spec("torch"):
         runs["torch"] = of_torch(name, x)
     seconds = measure.paired(runs, repeats=repeats)
@@ -70,6 +78,7 @@ def row(name: str, x: jax.Array, repeats: int) -> dict[str, Any]:
     return {
         "name": name,
         "ms": 1e3 * seconds["ours"],
+        "times move": times("move"),
         "times jax.nn": times("jax.nn"),
         "times torch": times("torch"),
         "scan MB": scanned(functions["ours"]),

@@ -32,10 +32,15 @@ def temporaries(function: Callable[..., Any], *arguments: Any) -> int:
 def paired(
     runs: Mapping[str, Callable[[], Any]], *, repeats: int = 15, warmup: int = 2
 ) -> dict[str, float]:
-    """Median seconds of each run, all of them taken in turn `repeats` times."""
+    """Median seconds of each run, all of them taken in turn `repeats` times.
+
+    Each is timed right after itself: another library's threads spin on for a while, on
+    the cores of whoever comes next.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warmup + repeats):
         for name, run in runs.items():
+            jax.block_until_ready(run())
             start = time.perf_counter()
             jax.block_until_ready(run())
             if turn >= warmup:

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from bench import measure
-from jaxml import losses
+from jaxml import losses, mining
 
 FEATURES = 128
 
@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="an eighth of the sizes")
     shrink = 8 if parser.parse_args().small else 1
     measure.record("metric", [*large(shrink)])
+    measure.record("metric.products", [products(8192 // shrink)])
     measure.record("metric.pml", [*beside_pml(512 // shrink)])
+    measure.record("metric.proxies", [*proxies(512 // shrink, 1024 // shrink)])
 
 
 def rows(n: int, classes: int) -> tuple[jax.Array, jax.Array]:
@@ -41,12 +43,13 @@ def program(loss: Callable[..., jax.Array]) -> Callable[..., Any]:
     return jax.jit(jax.value_and_grad(lambda x: jnp.mean(loss(x))))
 
 
+def dense_info_nce(x: jax.Array) -> jax.Array:
+    s, own = x @ (x + 0.1).T / 0.1, jnp.arange(len(x))
+    return optax.losses.softmax_cross_entropy_with_integer_labels(s, own)
+
+
 def large(shrink: int) -> list[dict[str, Any]]:
     """Our losses at sizes of which all pairs, or all triplets, fill a memory."""
-
-    def dense_info_nce(x: jax.Array) -> jax.Array:
-        s, own = x @ (x + 0.1).T / 0.1, jnp.arange(len(x))
-        return optax.losses.softmax_cross_entropy_with_integer_labels(s, own)
 
     def dense_clip(x: jax.Array) -> jax.Array:
         s, own = x @ (x + 0.1).T / 0.07, jnp.arange(len(x))
@@ -107,22 +110,76 @@ def large(shrink: int) -> list[dict[str, Any]]:
     ]
 
 
+def products(n: int) -> dict[str, Any]:
+    """How far a loss that holds no matrix of similarities may undercut one that does.
+
+    Its gradient takes four products of n² d: the similarities, once more, and one for
+    each side. Here they run alone, a tile at a time, beside the dense `info_nce`.
+    """
+    x, _ = rows(n, n)
+
+    def four(x: jax.Array) -> Any:
+        tiles, keys = x.reshape(-1, min(n, 256), FEATURES), x + 0.1
+        columns = jax.lax.optimization_barrier(keys.T)
+
+        def similar(tile: jax.Array) -> jax.Array:
+            return jax.lax.optimization_barrier(tile @ columns)
+
+        def once_more(total: jax.Array, tile: jax.Array) -> tuple[Any, Any]:
+            s = similar(tile)
+            return total + tile.T @ s, s @ keys
+
+        ends = jax.lax.map(lambda tile: similar(tile)[:, 0], tiles)
+        return ends, jax.lax.scan(once_more, jnp.zeros_like(columns), tiles)
+
+    alone, whole = jax.jit(four), program(dense_info_nce)
+    runs = {"products": lambda: alone(x), "dense": lambda: whole(x)}
+    seconds = measure.paired(runs, repeats=5, warmup=1)
+    ratio = seconds["products"] / seconds["dense"]
+    return {"n": n, **{f"{k}_s": v for k, v in seconds.items()}, "ratio": ratio}
+
+
 def beside_pml(n: int) -> list[dict[str, Any]]:
-    """Every loss that pytorch-metric-learning has too, eight rows of a class."""
+    """What pytorch-metric-learning has too, on eight rows of a class."""
     found = []
     for name in PML:
         x, y = rows(n // 4 if name in CUBIC else n, n // 8)
-        function, views = getattr(losses, name), name == "vicreg_loss"
-        ours = program(lambda x, f=function, y=y, v=views: f(x, x + 0.1 if v else y))
+        ours, theirs = program(_ours(name, y)), _of_pml(name, np.asarray(x), y)
         runs: dict[str, Callable] = {"ours": lambda f=ours, x=x: f(x)}
-        theirs = _of_pml(name, np.asarray(x), np.asarray(y))
         runs |= {"pml": theirs} if theirs else {}
         seconds = measure.paired(runs, repeats=9 if name not in CUBIC else 3)
-        ratio = seconds["ours"] / seconds["pml"] if theirs else "-"
-        row = {"loss": name, "n": len(x), "ours_ms": 1e3 * seconds["ours"]}
-        row["pml_ms"] = 1e3 * seconds["pml"] if theirs else "-"
-        found.append(row | {"ratio": ratio})
+        found.append({"loss": name, "n": len(x)} | _compared(seconds))
     return found
+
+
+def proxies(n: int, classes: int) -> list[dict[str, Any]]:
+    """Losses with a vector, or ten, learned for each class: gradients of both sides."""
+    found = []
+    for name in PROXIES:
+        several = name == "soft_triple_loss"
+        x, y = rows(n, classes // 8 if several else classes)
+        shape = (classes // 8, 10) if several else (classes,)
+        learned = jax.random.normal(jax.random.key(1), (*shape, FEATURES))
+
+        def total(x: jax.Array, w: jax.Array, f: str = name, y: Any = y) -> jax.Array:
+            return jnp.mean(getattr(losses, f)(x, w, y))
+
+        ours = jax.jit(jax.value_and_grad(total, (0, 1)))
+        theirs = _of_pml(name, np.asarray(x), y, (shape[0], FEATURES))
+        runs: dict[str, Callable] = {"ours": lambda f=ours, x=x, w=learned: f(x, w)}
+        runs |= {"pml": theirs} if theirs else {}
+        row = {"loss": name, "n": n, "classes": shape[0]}
+        found.append(row | _compared(measure.paired(runs, repeats=9)))
+    return found
+
+
+def _compared(seconds: dict[str, float]) -> dict[str, Any]:
+    ours, theirs = seconds["ours"], seconds.get("pml")
+    return {
+        "ours_ms": 1e3 * ours,
+        "pml_ms": 1e3 * theirs if theirs else "-",
+        "ratio": ours / theirs if theirs else "-",
+    }
 
 
 CUBIC = ("nt_xent", "smooth_ap_loss", "lifted_structure_loss")  # theirs: minutes at 512
@@ -140,30 +197,61 @@ PML = {  # theirs: the loss, and the miner before it
     "lifted_structure_loss": ("LiftedStructureLoss", None),
     "angular_loss": ("AngularLoss", None),
     "nca_loss": ("NCALoss", None),
+    "n_pair_loss": ("NPairsLoss", None),
     "vicreg_loss": ("VICRegLoss", None),
+    "lp": ("LpDistance", None),
+}
+PROXIES = {
+    "normalized_softmax_loss": ("NormalizedSoftmaxLoss", None),
+    "arcface_loss": ("ArcFaceLoss", None),
+    "cosface_loss": ("CosFaceLoss", None),
+    "proxy_nca_loss": ("ProxyNCALoss", None),
+    "proxy_anchor_loss": ("ProxyAnchorLoss", None),
+    "soft_triple_loss": ("SoftTripleLoss", None),
 }
 
 
-def _of_pml(name: str, x: np.ndarray, y: np.ndarray) -> Callable[[], Any] | None:
+def _ours(name: str, y: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    if name == "lp":
+        return lambda x: mining.lp(x, x + 0.1, p=1.0)
+    loss = getattr(losses, name)
+    if name == "vicreg_loss":
+        return lambda x: loss(x, x + 0.1)
+    if name == "n_pair_loss":
+        return lambda x: loss(*jnp.split(x, 2))
+    return lambda x: loss(x, y)
+
+
+def _of_pml(
+    name: str, x: np.ndarray, y: jax.Array, sizes: tuple[int, ...] = ()
+) -> Callable[[], Any] | None:
     try:
         import torch
+        from pytorch_metric_learning import distances, miners
         from pytorch_metric_learning import losses as of_pml
-        from pytorch_metric_learning import miners
     except ModuleNotFoundError:
         return None
     labels = torch.from_numpy(np.sort(y).astype(np.int64))  # SmoothAP wants them sorted
     rows = torch.from_numpy(np.array(x)).requires_grad_()
-    loss_name, mined = PML[name]
-    loss = getattr(of_pml, loss_name)()
+    loss_name, mined = (PML | PROXIES)[name]
+    if name == "lp":
+        loss = distances.LpDistance(p=1, normalize_embeddings=False)
+    else:
+        loss = getattr(of_pml, loss_name)(*sizes)
     semihard = miners.TripletMarginMiner(0.2, "semihard")
     miner = {"hard": miners.BatchHardMiner(), "semihard": semihard}.get(mined or "")
 
-    def step() -> None:
+    def value() -> Any:
+        if name == "lp":
+            return loss(rows, rows + 0.1).mean()
         if name == "vicreg_loss":
-            value = loss(rows, ref_emb=rows + 0.1)
-        else:
-            value = loss(rows, labels, *([miner(rows, labels)] if miner else []))
-        value.backward()
+            return loss(rows, ref_emb=rows + 0.1)
+        if name == "n_pair_loss":
+            return loss(rows, torch.arange(len(rows)) // 2)
+        return loss(rows, labels, *([miner(rows, labels)] if miner else []))
+
+    def step() -> None:
+        value().backward()
         rows.grad = None
 
     return step

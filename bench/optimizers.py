@@ -4,11 +4,13 @@
 
 One donated jit of update and apply, all in turn in one process. The mover reads the
 gradient once, and reads and writes the parameters and every accumulator once: the bytes
-that a step cannot do without. `of_move` is the mover's time by the step's, `of_optax`
-the time of optax's step by ours, `of_torch` that of the faster of torch's fused and
-foreach steps, where torch is there. With `--leaves`: seconds to trace, lower and
-compile a tree of 1024 leaves, medians of what is taken in turn; `of_optax` is ours by
-optax's.
+that a step cannot do without. `of_move` is the mover's time by the step's; `of_split`
+is that of a mover which reads again, for the parameters, the accumulators that it
+wrote: XLA on CPU makes a kernel of each output, so a step does too. All of them work in
+the same arrays, for some pages of memory are faster than others. `of_optax` is the time
+of optax's step by ours, `of_torch` that of the faster of torch's fused and foreach
+steps, where torch is there. With `--leaves`: seconds to trace, lower and compile a tree
+of 1024 leaves, medians of what is taken in turn; `of_optax` is ours by optax's.
 """
 
 import argparse
@@ -102,13 +104,16 @@ def speed(name: str, size: int, repeats: int) -> dict[str, Any]:
     ours = row.ours(RATE)
     state = ours.init(params)
     arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.size == size]
-    runs = {
-        "ours": running(step_of(ours), (params, state), gradients),
-        "move": running(move, (params, arrays), gradients),
+    steps = {
+        "ours": (step_of(ours), (params, state)),
+        "move": (move, (params, arrays)),
+        "split": (split, (params, arrays)),
     }
     if row.optax:
         peer = row.optax(RATE)
-        runs["optax"] = running(step_of(peer), (params, peer.init(params)), gradients)
+        steps["optax"] = step_of(peer), (params, peer.init(params))
+    pool: list[jax.Array] = []
+    runs = {n: running(*given, gradients, pool) for n, given in steps.items()}
     if row.torch:
         runs |= torch_runs(*row.torch, size)
     seconds = measure.paired(runs, repeats=repeats)
@@ -121,6 +126,7 @@ def speed(name: str, size: int, repeats: int) -> dict[str, Any]:
         "ms": 1e3 * seconds["ours"],
         "GB/s": (2 * len(arrays) + 3) * 4 * size / seconds["ours"] / 1e9,
         "of_move": seconds["move"] / seconds["ours"],
+        "of_split": seconds["split"] / seconds["ours"],
         "of_optax": seconds.get("optax", float("nan")) / seconds["ours"],
         "of_torch": min(peers.values(), default=float("nan")) / seconds["ours"],
     }
@@ -147,19 +153,31 @@ def donated(step: Callable[..., Any]) -> Any:
 
 def move(carry: tuple[Any, list], gradients: Any) -> tuple[Any, list]:
     params, arrays = carry
-    return params + gradients, [0.5 * array for array in arrays]
+    return params + gradients, [-array for array in arrays]
+
+
+def split(carry: tuple[Any, list], gradients: Any) -> tuple[Any, list]:
+    params, arrays = carry
+    arrays = [gradients - array for array in arrays]
+    return sum(arrays, params if arrays else params + gradients), arrays
 
 
 def running(
-    step: Callable[..., Any], carry: tuple[Any, Any], gradients: Any
+    step: Callable[..., Any], carry: Any, gradients: Any, pool: list[jax.Array]
 ) -> Callable[[], Any]:
-    """A call is one step, in place."""
+    """A call is one step, in place, in the arrays of the pool that all runs share."""
     compiled = donated(step)
-    held = [jax.tree.map(jnp.copy, carry)]
+    leaves, structure = jax.tree.flatten(carry)
+    large = [i for i, leaf in enumerate(leaves) if leaf.size == gradients.size]
+    pool += [jnp.copy(leaves[i]) for i in large[len(pool) :]]
+    held = [jnp.copy(leaf) if leaf.size == 1 else None for leaf in leaves]
 
     def run() -> Any:
-        held[0] = compiled(held[0], gradients)
-        return held[0]
+        for i, array in zip(large, pool):
+            held[i] = array
+        held[:] = jax.tree.leaves(compiled(structure.unflatten(held), gradients))
+        pool[: len(large)] = [held[i] for i in large]
+        return pool
 
     return run
 

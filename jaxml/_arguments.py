@@ -35,11 +35,11 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.resume and not options.out:
         command.error("argument --resume: must come with --out, to say with which run")
-    if options.out and not options.resume:
+    if options.out and not options.resume and not options.process_id:
         _check_empty(command, options.out)
     options.tasks = {}
     for name in names:
-        wished = options.loss or TASKS[name].defaults["loss"]
+        wished = options.loss or next(iter(TASKS[name].losses))
         try:
             options.tasks[name] = some_of(TASKS[name].losses)(wished)
         except argparse.ArgumentTypeError as error:

@@ -167,7 +167,7 @@ SUITES = {  # several tasks in one command, and defaults of all of them
             "optimizer": "all",
             "schedule": "all",
             "activation": "relu",
-            "loss": None,
+            "loss": "",  # each task's first
             "learning_rate": "log:1e-4:1:8",
             "seeds": 7,
             "steps": 200,

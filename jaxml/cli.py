@@ -55,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _sweep(options: argparse.Namespace, arguments: list[str]) -> int:
     first = jax.process_index() == 0
     console = Console(width=None if sys.stdout.isatty() else 130, quiet=not first)
+    folder = options.out or fresh(pathlib.Path("runs", options.task))
+    if not options.plan:
+        folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for name, losses in options.tasks.items():
         for size in options.batch_size:
@@ -64,8 +67,6 @@ def _sweep(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.plan:
         return 0
 
-    folder = options.out or fresh(pathlib.Path("runs", options.task))
-    folder.mkdir(parents=True, exist_ok=True)
     models = sum(len(part.plan.keys) for part in parts)
     records: list[sweep.Record] = []
     with Bar(models, console) as bar:

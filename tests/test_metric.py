@@ -125,6 +125,20 @@ def test_the_weights_of_the_circle_carry_no_derivative() -> None:
     assert losses.circle_loss(x.astype(jnp.bfloat16), labels).dtype == jnp.bfloat16
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_angular_loss_takes_rows_of_any_length() -> None:
+    x, labels = np.asarray(rows(7)), jnp.asarray(LABELS)
+    total = jax.jit(
+        jax.value_and_grad(lambda x: jnp.sum(losses.angular_loss(x, labels)))
+    )
+    for scale in (0.1, 5.0, 50.0):  # the last beyond what a product of powers holds
+        value, slope = total(jnp.asarray(scale * x, jnp.float32))
+        expected = LABELLED["angular_loss"].truth(scale * x, LABELS)
+        np.testing.assert_allclose(value, expected.sum(), 1e-6)
+        _, exact = total(scale * x)
+        np.testing.assert_allclose(slope, exact, 1e-4, 1e-5 * np.abs(exact).max())
+
+
 def test_info_nce_has_more_keys_than_queries_and_pairs_left_out() -> None:
     q, k = rows(3), rows(5, 1)
     where = jnp.asarray([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1], [1, 1, 1, 0, 0]], bool)

@@ -197,9 +197,12 @@ def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> Non
     assert {row["status"] for row in rows} == {"ok"}
     assert max(float(row["valid_accuracy"]) for row in rows) > 0.8
     assert float(rows[0]["train_loss"]) > 0
-    with np.load(folder / "curves.npz") as curves:
-        assert curves["valid_accuracy"].shape == (8, 10)
+    record = sweep.Record.load(folder)
+    assert record.curves["valid_accuracy"].shape == (8, 10)
+    assert record.best("valid_accuracy").params["['w1']"].shape == (64, 32)
     assert len(list(folder.glob("*.png"))) == 2
+    assert "<html" in (folder / "report.html").read_text()
+    assert not (folder / "parts").exists()
     assert "models/s" in capsys.readouterr().out
 
     before = (folder / "table.csv").read_bytes()
@@ -233,6 +236,29 @@ def test_schedules_and_batch_sizes_are_axes_of_one_table(tmp_path, capsys) -> No
     assert "batch size" in written and "schedule" in written
 
 
+def test_several_tasks_make_one_table_with_ranks(tmp_path, capsys, monkeypatch) -> None:
+    defaults = cli.TASKS["wine"].defaults | {"loss": ""}
+    suites = {"valley": (["wine", "diabetes"], defaults)}
+    monkeypatch.setattr("jaxml._arguments.SUITES", suites)
+    options = ["--optimizer", "sgd,adam:b1=0.9,0.95", "--schedule", "constant,cosine"]
+    options += ["--learning-rate", "0.1", "--seeds", "2", "--steps", "20"]
+    assert cli.main(["sweep", "valley", *options, "--out", str(tmp_path)]) == 0
+    with open(tmp_path / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3 * 2 * 2
+    assert {row["task"]: row["loss"] for row in rows} == {
+        "wine": "cross_entropy",
+        "diabetes": "squared_error",
+    }
+    assert {row["b1"] for row in rows if row["optimizer"] == "sgd"} == {"nan"}
+    assert {row["b1"] for row in rows if row["optimizer"] == "adam"} == {"0.9", "0.95"}
+    assert len({row["valid_score"] for row in rows}) > 12
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("table.csv", "record.npz", "report.html", "ranks.png", "profiles.png")
+    }
+    assert "mean rank" in capsys.readouterr().out
+
+
 def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
     curves = {name: make(70) for name, make in cli.SCHEDULES.items()}
     ends = {name: (float(curve(0)), float(curve(70))) for name, curve in curves.items()}
@@ -256,6 +282,14 @@ def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
         (["digits", "--learning-rate", "-1"], "must be non-negative numbers"),
         (["digits", "--seeds", "0"], "must be a positive integer, got '0'"),
         (["digits", "--batch-size", "half"], "must be a positive integer, got 'half'"),
+        (
+            ["digits", "--optimizer", "adam:b3=1"],
+            "adam has no number 'b3'; its numbers",
+        ),
+        (["digits", "--optimizer", "adam:b1="], "must be like sgd,adam:b1=0.9,0.95"),
+        (["digits", "--memory", "2"], "must be like 500MB or 2GB, got '2'"),
+        (["digits", "--halving", "1"], "must be greater than 1, got '1'"),
+        (["digits", "--resume"], "must come with --out"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, sentence, capsys) -> None:

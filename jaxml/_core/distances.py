@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxml._core.numerics import sqrt
+from jaxml._core.tiles import transposed
 
 
 @jax.custom_jvp
@@ -28,7 +29,7 @@ def _(primals: tuple, tangents: tuple) -> tuple:
     """2 (x - y)·(dx - dy), of which the terms are matrix products."""
     (x, y), (dx, dy) = primals, tangents
     own = jnp.sum(x * dx, 1)[:, None] + jnp.sum(y * dy, 1)[None]
-    return squared_euclidean(x, y), 2 * (own - dx @ y.T - x @ dy.T)
+    return squared_euclidean(x, y), 2 * (own - dx @ y.T - x @ transposed(dy))
 
 
 def euclidean(x: Array, y: Array) -> Array:

@@ -62,15 +62,14 @@ def split(x: Array) -> tuple[Array, Array]:
 
 
 def product(x: Array, y: ArrayLike, y_lo: ArrayLike) -> tuple[Array, Array]:
-    """x (y + y_lo) in two parts, an exponent: beyond ±`edge` it stays there.
+    """x (y + y_lo) in two parts, an exponent: beyond ±`edge` it stays about there.
 
     y and y_lo are a `split`, so that XLA does not put them together again.
     """
-    rough = jnp.clip(x * (y + y_lo), -edge(x), edge(x))
-    small = jnp.abs(rough) < edge(x)
-    hi, lo = split(jnp.where(small, x, 0.0))
-    rest = jnp.where(small, hi * y_lo + lo * (y + y_lo), 0.0)
-    return jnp.where(small, hi * y, rough), rest
+    whole = y + y_lo
+    far = stop_gradient(edge(x) / jnp.abs(whole)).astype(x.dtype)
+    hi, lo = split(jnp.clip(x, -far, far))
+    return hi * y, hi * y_lo + lo * whole
 
 
 def ratio(x: Array, y: Array) -> tuple[Array, Array]:
@@ -97,12 +96,12 @@ class Power(NamedTuple):
 
 
 def power(hi: Array, lo: ArrayLike = 0.0) -> Power:
-    """e^(hi + lo)
+    """e^(hi + lo), for hi <= 0 and lo small beside it or 1
 
     With k the integer next to (hi + lo) / log 2, what is left is the exponential of a
     small number (Cody and Waite, Software manual for the elementary functions, 1980).
     """
-    hi = jnp.clip(hi, -edge(hi), edge(hi))
+    hi = jnp.maximum(hi, -edge(hi))
     k = stop_gradient(jnp.round((hi + lo) * (1 / (LOG2_HI + LOG2_LO))))
     r = ((hi - k * LOG2_HI) - k * LOG2_LO) + lo
     small = r + r * r * polynomial(r, EXP) if is_single(r) else jnp.expm1(r)
@@ -150,11 +149,11 @@ def ldexp(f: Array, k: Array) -> Array:
 
 
 def _power_of_two(k: Array, like: Array) -> Array:
-    """2ᵏ by its bits; 0 and ∞ beyond the range of normal numbers."""
+    """2ᵏ by its bits; 0 below the range of normal numbers."""
     integer, bias, bits = (
         (jnp.int32, 127, 23) if is_single(like) else (jnp.int64, 1023, 52)
     )
-    biased = jnp.clip(k + bias, 0, 2 * bias + 1).astype(integer)
+    biased = jnp.maximum(k + bias, 0).astype(integer)
     return bitcast_convert_type(biased << bits, like.dtype)
 
 

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jax.lax import stop_gradient
-from jax.typing import ArrayLike
 
 from jaxml._core.derivatives import with_derivatives
 from jaxml._core.exponentials import (
@@ -23,7 +21,6 @@ from jaxml._core.exponentials import (
     polynomial,
     power,
     product,
-    rest_of_sum,
     split,
     times,
 )
@@ -48,15 +45,15 @@ class Root(NamedTuple):
     width: float
     polynomial: tuple[float, ...]
 
-    def slope(self, d: Array, f: Array, g: Array, decay: Power, w: Array) -> Array:
-        """f / g (1 + w) e, or what is better where |d| < width."""
+    def slope(self, d: Array, f: Array, g: Array, decay: Power) -> Array:
+        """f / g e, or what is better where |d| < width."""
         if not is_single(d):
-            return times(f, decay, w) / g
+            return times(f, decay) / g
         inside = jnp.abs(d) < self.width
         d = jnp.clip(d, -self.width, self.width)
         # beside the polynomial, or XLA would fold root and rest into one number
         near = d * polynomial(d, self.polynomial) + self.rest * self.polynomial[0]
-        f = times(jnp.where(inside, near, f), decay, jnp.where(inside, 0.0, w))
+        f = times(jnp.where(inside, near, f), decay)
         return f / jnp.where(inside, 1.0, g)
 
 
@@ -100,13 +97,11 @@ MISH = Root(  # mish'(-t)
 )
 
 
-def gated(x: Array, y: Array, y_lo: Array) -> Array:
+def gated(x: Array, y: Array, *y_lo: Array) -> Array:
     """x σ(y + y_lo)"""
-    decay, e = _decay(y, y_lo)
-    total = 1 + e
-    near = jnp.where(y > -edge(y), x, 0.0)  # further below, 0 even if x is -∞
-    below = times(near, decay, -rest_of_sum(total, 1, e) * (1 - e / 2))
-    return jnp.where(y > 0, x, below) / total
+    decay, e = _decay(y, *y_lo)
+    near = jnp.where(y > 1 - edge(y), x, 0.0)  # further below, 0 even if x is -∞
+    return jnp.where(y > 0, x, times(near, decay)) / (1 + e)
 
 
 def swish(x: Array, beta: Array) -> Array:
@@ -127,12 +122,16 @@ def swish_slope(x: Array, beta: Array) -> Array:
 
 def silu(x: Array) -> Array:
     """x σ(x)"""
-    return swish(x, jnp.ones((), x.dtype))
+    return gated(x, x)
 
 
+@with_derivatives(lambda x: swish_curvature(x))
 def silu_slope(x: Array) -> Array:
     """σ(x) + x σ(x) σ(-x)"""
-    return swish_slope(x, jnp.ones((), x.dtype))
+    y = jnp.clip(x, -edge(x), edge(x))
+    decay, e = _decay(y)
+    bracket = (1 - jnp.abs(y)) + e
+    return _mirrored(y, SWISH, SWISH.root - jnp.abs(y), bracket, decay, e)
 
 
 def _less(root: float, x: Array, y: Array) -> Array:
@@ -151,9 +150,7 @@ def _mirrored(
     y: Array, root: Root, d: Array, bracket: Array, decay: Power, e: Array
 ) -> Array:
     """bracket · e / (1 + e)², or for y > 0 what is missing to 1."""
-    total = 1 + e
-    w = -rest_of_sum(total, 1, e) * (2 - e)
-    below = root.slope(d, bracket, total * total, decay, w)
+    below = root.slope(d, bracket, 1 + e * (2 + e), decay)
     return jnp.where(y > 0, 1.0, 0.0) + jnp.where(y > 0, -1.0, 1.0) * below
 
 
@@ -214,7 +211,7 @@ def _cubic(x: Array) -> tuple[Array, Array]:
 
 def mish(x: Array) -> Array:
     """x tanh(log(1 + eˣ)) = x ((1 + eˣ)² - 1) / ((1 + eˣ)² + 1)"""
-    decay, e = _decay(x, 0.0)
+    decay, e = _decay(x)
     near = jnp.where(x > -edge(x), x, 0.0)
     below = times(near, decay, -e * (1 + e) / (2 + e * (2 + e)))
     finite = jnp.where(x < edge(x), x, 0.0)
@@ -233,12 +230,10 @@ def _mish_curvature(x: Array) -> Array:
 def mish_slope(x: Array) -> Array:
     """tanh(s) + x σ(x) / cosh²(s) with s = log(1 + eˣ), over one denominator"""
     t = jnp.minimum(jnp.abs(x), edge(x))
-    decay, e = _decay(x, 0.0)
+    decay, e = _decay(x)
     more = e * (2 + e)
-    total = 2 + more
     f = 4 * (1 - t) + e * (6 - 4 * t + e * (4 + e))
-    w = -rest_of_sum(total, 2, more)
-    below = MISH.slope(MISH.root - t, f, total * total, decay, w)
+    below = MISH.slope(MISH.root - t, f, 4 + more * (4 + more), decay)
     total = 1 + 2 * e * (1 + e)
     above = 1 + 2 * e * e * (2 * t * (1 + e) / total - 1) / total
     return jnp.where(x > 0, above, below)
@@ -262,8 +257,8 @@ def softplus_slope(x: Array, beta: Array) -> Array:
     return jnp.where(y > 0, 1.0, e) / (1 + e)
 
 
-def _decay(y: Array, y_lo: ArrayLike) -> tuple[Power, Array]:
-    """e^-|y + y_lo|, to multiply with and as it is."""
-    sign = stop_gradient(jnp.where(y > 0, -1.0, 1.0).astype(y.dtype))
-    decay = power(sign * y, sign * y_lo)
+def _decay(*y: Array) -> tuple[Power, Array]:
+    """e^-|y|, to multiply with and as it is, for y in one part or two."""
+    above = y[0] > 0
+    decay = power(*(jnp.where(above, -part, part) for part in y))
     return decay, ldexp(1 + decay.q, decay.k)

@@ -14,7 +14,6 @@ from jaxml._core.exponentials import (
     log1p,
     polynomial,
     power,
-    rest_of_sum,
     times,
 )
 
@@ -39,9 +38,7 @@ def _bell(x: Array, f: float) -> Array:
     """f σ(x) σ(-x)"""
     decay = power(-jnp.abs(x))
     e = ldexp(1 + decay.q, decay.k)
-    total = 1 + e
-    rest = rest_of_sum(total, 1, e)
-    return times(f * jnp.ones_like(x), decay, -rest * (2 - e)) / (total * total)
+    return times(f * jnp.ones_like(x), decay) / (1 + e * (2 + e))
 
 
 @with_derivatives(sigmoid_slope)

@@ -47,15 +47,24 @@ def sqrt(x: Array) -> Array:
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
 
 
+@jax.custom_jvp
 def over_root(x: Array, y: Array, eps: Array) -> Array:
-    """x / (√y + ε) for y >= 0; the root has derivative 0 at 0, and x / 0 is x there.
+    """x / (√y + ε) for y >= 0, with derivative 0 for y = 0, and 1 for x if ε = 0 too.
 
-    In fewer operations than `safe_divide` and `sqrt`, for a compiler reads them once
-    for each leaf of a large tree.
+    In few operations, for a compiler reads them once for each leaf of a large tree: a
+    selection would take it as long as all the rest.
     """
-    tiny = jnp.finfo(y.dtype).tiny  # what is below, XLA takes for 0
-    least = jnp.where(eps > 0, tiny, 1.0).astype(y.dtype)
-    return x / (jnp.sqrt(jnp.where(y < tiny, least, y)) + eps)
+    return x / (jnp.sqrt(jnp.maximum(y, jnp.finfo(y.dtype).tiny)) + eps)
+
+
+@over_root.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple:
+    def selected(x: Array, y: Array, eps: Array) -> Array:
+        tiny = jnp.finfo(y.dtype).tiny  # what is below, XLA takes for 0
+        least = jnp.where(eps > 0, tiny, 1.0).astype(y.dtype)
+        return x / (jnp.sqrt(jnp.where(y < tiny, least, y)) + eps)
+
+    return over_root(*primals), jax.jvp(selected, primals, tangents)[1]
 
 
 def log_softmax(x: Array, axis: int = -1, where: Array | None = None) -> Array:

@@ -16,7 +16,7 @@ from jaxml._core.checks import check_range, refuse
 from jaxml._core.distances import euclidean as _euclidean
 from jaxml._core.distances import squared_euclidean as _squared_euclidean
 from jaxml._core.numerics import keep, safe_divide
-from jaxml._core.tiles import over_rows
+from jaxml._core.tiles import over_rows, transposed
 
 Formula = Callable[[Array, Array, Array], Array]
 Measure = Callable[[Array], Callable[[Array], Array]]
@@ -54,6 +54,20 @@ def per_anchor(
 
     It makes about so many arrays of the length m, which decides a block's size.
     """
+    lifted = jax.vmap(formula)
+    return per_block(function, batch, block, measure, lifted, arrays=arrays)
+
+
+def per_block(
+    function: str,
+    batch: Batch,
+    block: int | None,
+    measure: Measure,
+    formula: Formula,
+    *,
+    arrays: int = 4,
+) -> Array:
+    """`per_anchor`, of a formula that takes a block of anchors: arrays of [b m]."""
     rows, labels, references, reference_labels, where = batch
     if (references is None) != (reference_labels is None):
         rule = "come with reference_labels, and these with it"
@@ -70,7 +84,7 @@ def per_anchor(
         if references is None:
             kept &= index[:, None] != jnp.arange(len(candidates))[None]
         values = keep(measured(row), kept)
-        return jax.vmap(formula)(values, same & kept, ~same & kept)
+        return formula(values, same & kept, ~same & kept)
 
     of_rows = rows, labels, jnp.arange(len(rows)), where
     return over_rows(tile, of_rows, arrays * len(candidates), block)
@@ -99,9 +113,9 @@ def mean_over(values: Array, kept: Array) -> Array:
 
 
 def dot(candidates: Array) -> Callable[[Array], Array]:
-    """Similarities, as products with the transpose: XLA's fastest form, both ways."""
-    transposed = candidates.T
-    return lambda rows: rows @ transposed
+    """Similarities."""
+    columns = transposed(candidates)
+    return lambda rows: rows @ columns
 
 
 def euclidean(candidates: Array) -> Callable[[Array], Array]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import keep, logsumexp, softplus, sqrt
+from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
 from jaxml.losses._anchors import (
     Batch,
@@ -23,6 +24,7 @@ from jaxml.losses._anchors import (
     euclidean,
     mean_over,
     per_anchor,
+    per_block,
     squared_euclidean,
 )
 
@@ -177,8 +179,8 @@ def angular_loss(
 
         loss = mean over p of log(1 + Σₙ e^f),    f = 4 t² (a + p)·n - 2 (1 + t²) a·p
 
-    with t = tan α. Each pair of anchor and positive meets all negatives, which takes m²
-    operations an anchor.
+    with t = tan α. The sums over all pairs are a product of exponentials; rows so long
+    that it would underflow are summed in pairs, which takes far longer.
 
     Args:
         embeddings: Anchors, usually of length 1.
@@ -199,19 +201,53 @@ def angular_loss(
     check_pairs("angular_loss", embeddings, batch.candidates, where, block)
     candidates = counted(batch.candidates, where, 0)
     similarities = dot(candidates)
+    labels_of = batch.candidate_labels
     squared = jnp.square(jnp.tan(jnp.asarray(angle)))
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        @jax.checkpoint
-        def against(pair: tuple) -> Array:
-            candidate, own = pair
-            both = s + similarities(candidate)
-            f = 4 * squared * both - 2 * (1 + squared) * own
-            return softplus(logsumexp(f, 0, negative))
+        def against(rows: tuple) -> Array:
+            candidate, label, own, taken = rows
+            other = label[:, None] != labels_of[None]
+            ends = 4 * squared * similarities(candidate), 4 * squared * s
+            rivals = _log_sums(*ends, other, negative, taken)
+            return softplus(rivals - 2 * (1 + squared) * own)
 
-        return mean_over(lax.map(against, (candidates, s)), positive)
+        rows = candidates, labels_of, s.T, positive.T
+        values = over_rows(against, rows, 4 * len(candidates))
+        return jax.vmap(mean_over)(values.T, positive)
 
-    return per_anchor("angular_loss", batch, block, dot, formula)
+    return per_block("angular_loss", batch, block, dot, formula)
+
+
+def _log_sums(x: Array, y: Array, of_x: Array, of_y: Array, asked: Array) -> Array:
+    """log Σₙ e^(xᵢₙ + yⱼₙ) of each row i of x and j of y, over what both keep.
+
+    It is a product of exponentials, each beside the largest of its row. Where one that
+    is asked for comes out too small to have all its digits, all are summed in pairs,
+    over what y's row keeps.
+    """
+    (shares, top), (shares_y, top_y) = _shares(x, of_x), _shares(y, of_y)
+    total = shares @ shares_y.T
+    some = jnp.any(of_y, 1)[None]
+    lost = total < jnp.finfo(total.dtype).eps ** 2
+
+    def product() -> Array:
+        return jnp.log(jnp.where(lost, 1.0, total)) + top[:, None] + top_y[None]
+
+    @jax.checkpoint
+    def pairwise(row: Array) -> Array:
+        return logsumexp(row[None] + y, 1, of_y)
+
+    short = jnp.any(lost & asked & some)
+    sums = lax.cond(short, lambda: lax.map(pairwise, x), product)
+    return keep(sums, some, -jnp.inf)
+
+
+def _shares(x: Array, kept: Array) -> tuple[Array, Array]:
+    """e^(x - max x) over what is kept of each row, 0 elsewhere; and the maxima."""
+    top = lax.stop_gradient(jnp.max(keep(x, kept, -jnp.inf), 1))
+    top = keep(top, jnp.any(kept, 1))
+    return jnp.exp(keep(x - top[:, None], kept, -jnp.inf)), top
 
 
 @compiled(static=("block",))

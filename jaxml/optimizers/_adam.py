@@ -75,13 +75,13 @@ def adam(
     check_unit("adam", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        return rate, *corrected(t, b1, b2, eps)
+        return corrected(-rate, t, b1, b2, eps)
 
     def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        rate, b1, b2, factor, eps = numbers
+        b1, b2, factor, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        return over_root(-rate * factor * mu, nu, eps), mu, nu
+        return over_root(factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adam", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
@@ -131,14 +131,14 @@ def adam_l2(
     check_unit("adam_l2", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        return rate, l2, *corrected(t, b1, b2, eps)
+        return l2, *corrected(-rate, t, b1, b2, eps)
 
     def step(numbers: tuple, g: Array, x: Array, mu: Array, nu: Array) -> tuple:
-        rate, l2, b1, b2, factor, eps = numbers
+        l2, b1, b2, factor, eps = numbers
         g = g + l2 * x
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        return over_root(-rate * factor * mu, nu, eps), mu, nu
+        return over_root(factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adam_l2",
@@ -196,14 +196,13 @@ def adamw(
     check_unit("adamw", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        return rate, weight_decay, *corrected(t, b1, b2, eps)
+        return rate * weight_decay, *corrected(-rate, t, b1, b2, eps)
 
     def step(numbers: tuple, g: Array, x: Array, mu: Array, nu: Array) -> tuple:
-        rate, weight_decay, b1, b2, factor, eps = numbers
+        shrink, b1, b2, factor, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        direction = over_root(factor * mu, nu, eps)
-        return -rate * (direction + weight_decay * x), mu, nu
+        return over_root(factor * mu, nu, eps) - shrink * x, mu, nu
 
     return transformation(
         "adamw",
@@ -254,17 +253,16 @@ def nadam(
     check_unit("nadam", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        b1_shares, b2_shares, factor, eps_now = corrected(t, b1, b2, eps)
+        b1_shares, b2_shares, factor, eps_now = corrected(-rate, t, b1, b2, eps)
         kept, new = b1_shares
         ahead = kept * debias(b1, t) / debias(b1, t + 1)
-        return rate, b1_shares, b2_shares, (factor * ahead, factor * new), eps_now
+        return b1_shares, b2_shares, (factor * ahead, factor * new), eps_now
 
     def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        rate, b1, b2, (of_mean, of_gradient), eps = numbers
+        b1, b2, (of_mean, of_gradient), eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        direction = over_root(of_mean * mu + of_gradient * g, nu, eps)
-        return -rate * direction, mu, nu
+        return over_root(of_mean * mu + of_gradient * g, nu, eps), mu, nu
 
     return transformation(
         "nadam", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
@@ -313,7 +311,7 @@ def radam(
     check_number("radam", "threshold", threshold, "be at least 4", lambda v: v >= 4)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        b1_shares, b2_shares, factor, eps_now = corrected(t, b1, b2, eps)
+        b1_shares, b2_shares, factor, eps_now = corrected(1.0, t, b1, b2, eps)
         length, longest = _lengths(t, jnp.asarray(b2, t.dtype))
         trusted = length > jnp.maximum(threshold, 4)
         r = sqrt(jnp.where(trusted, _rectifier(length) / _rectifier(longest), 0.0))
@@ -362,10 +360,12 @@ def _langevin(a: Array) -> Array:
     return jnp.where(a < 0.3, a * series, 1 / jnp.tanh(far) - 1 / far)
 
 
-def corrected(t: Array, b1: Scalar, b2: Scalar, eps: Scalar) -> tuple:
-    """m̂ / (√v̂ + ε) as factor · m / (√v + ε'): the shares of both means, factor and ε'.
+def corrected(
+    rate: Scalar, t: Array, b1: Scalar, b2: Scalar, eps: Scalar
+) -> tuple[Any, ...]:
+    """η m̂ / (√v̂ + ε) = factor · m / (√v + ε'): both means' shares, factor and ε'.
 
     So an element takes one root and one division, and no correction.
     """
-    root = sqrt(debias(b2, t))
-    return shares(b1), shares(b2), root / debias(b1, t), root * eps
+    root = jnp.sqrt(debias(b2, t))
+    return shares(b1), shares(b2), rate * root / debias(b1, t), root * eps

@@ -73,14 +73,14 @@ def amsgrad(
     check_unit("amsgrad", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        return rate, *corrected(t, b1, b2, eps)
+        return corrected(-rate, t, b1, b2, eps)
 
     def step(numbers: tuple, g: Array, mu: Array, nu: Array, nu_max: Array) -> tuple:
-        rate, b1, b2, factor, eps = numbers
+        b1, b2, factor, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
         nu_max = jnp.maximum(nu_max, nu)
-        return over_root(-rate * factor * mu, nu_max, eps), mu, nu, nu_max
+        return over_root(factor * mu, nu_max, eps), mu, nu, nu_max
 
     slots = (Slot(), Slot(real=True), Slot(real=True))
     return transformation(
@@ -184,14 +184,14 @@ def yogi(
     check_unit("yogi", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        return rate, *corrected(t, b1, b2, eps)
+        return corrected(-rate, t, b1, b2, eps)
 
     def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        rate, b1, (_, new), factor, eps = numbers
+        b1, (_, new), factor, eps = numbers
         mu = ema(b1, mu, g)
         squares = abs_squared(g)
         nu = nu - new * jnp.sign(nu - squares) * squares
-        return over_root(-rate * factor * mu, nu, eps), mu, nu
+        return over_root(factor * mu, nu, eps), mu, nu
 
     slots = (Slot(), Slot(initial_accumulator, real=True))
     return transformation(
@@ -238,14 +238,14 @@ def adabelief(
     check_unit("adabelief", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
-        return rate, eps_root, *corrected(t, b1, b2, eps)
+        return eps_root, *corrected(-rate, t, b1, b2, eps)
 
     def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        rate, eps_root, b1, (kept, new), factor, eps = numbers
+        eps_root, b1, (kept, new), factor, eps = numbers
         mu = ema(b1, mu, g)
         # Summed in this order, v is written in place; ε₀ last costs XLA a copy of it.
         nu = kept * nu + (new * abs_squared(g - mu) + eps_root)
-        return over_root(-rate * factor * mu, nu, eps), mu, nu
+        return over_root(factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adabelief",

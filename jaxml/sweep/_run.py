@@ -227,11 +227,11 @@ def _of_all_processes(record: Record) -> Record:
     columns["status:"] = np.searchsorted(names, record.status)
     trained = multihost_utils.process_allgather(record.status != "unfinished")
     owner, every = np.argmax(trained, 0), np.arange(len(record.status))
-    merged = {
-        name: np.asarray(multihost_utils.process_allgather(column))[owner, every]
-        for name, column in sorted(columns.items())
-        if name != "steps:"
-    }
+    merged = {}
+    for name in sorted(set(columns) - {"steps:"}):  # the same order everywhere
+        of_all = np.asarray(multihost_utils.process_allgather(columns[name]))
+        merged[name] = of_all[owner, every]
+    merged = {name: merged[name] for name in columns if name in merged}
     merged["status:"] = np.array(names)[merged["status:"]]
     whole = Record.of_flat(merged)
     return whole._replace(points=record.points, steps=record.steps)
