@@ -81,6 +81,7 @@ def main() -> None:
         "ten activations": swept(task, 64, of_activations=TEN),
     }
     report("sweep.mixed", in_turn(mixed), "adam, relu")
+    halved(task)
 
 
 def in_turn(ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
@@ -108,6 +109,36 @@ def report(bench: str, rates: dict[str, list[float]], base: str) -> None:
     )
 
 
+def halved(task: sweep.Task) -> None:
+    """900 models whole, and with all but the best third stopped three times."""
+    whole = planned(task, 64, sweep.log(1e-4, 1.0, 90), seeds=10, evaluations=27)
+    halving = sweep.Halving("valid_loss", eta=3.0, rungs=3, largest=False)
+    plans = {"whole": whole, "halving": whole._replace(halving=halving)}
+    records = {name: sweep.run(plan) for name, plan in plans.items()}
+    taken = measure.paired(
+        {name: lambda plan=plan: sweep.run(plan).steps for name, plan in plans.items()},
+        repeats=3,
+        warmup=0,
+    )
+    best, kept = (
+        np.argsort(np.where(r.status == "ok", r.final["valid_loss"], np.inf))
+        for r in records.values()
+    )
+    measure.record(
+        "sweep.halving",
+        [
+            {
+                "models": len(whole.keys),
+                "whole s": taken["whole"],
+                "halving s": taken["halving"],
+                "times less": taken["whole"] / taken["halving"],
+                "same best": bool(best[0] == kept[0]),
+                "same of the best 5": len({*best[:5]} & {*kept[:5]}),
+            }
+        ],
+    )
+
+
 def swept(
     task: sweep.Task,
     batch: int,
@@ -117,16 +148,38 @@ def swept(
     of_activations: list = [activations.relu],  # noqa: B006
 ) -> Callable[[], float]:
     """The whole engine: about a thousand models, from the plan to the record."""
-    seeds = 16 if shared else 1024 // 64
     combinations = len(of_optimizers) * len(of_activations)
+    plan = planned(
+        task,
+        batch,
+        sweep.log(1e-4, 1e-1, 64),
+        seeds=max(1, 16 // combinations),
+        shared=shared,
+        of_optimizers=of_optimizers,
+        of_activations=of_activations,
+    )
+    return lambda: len(plan.keys) / seconds(lambda: sweep.run(plan))
+
+
+def planned(
+    task: sweep.Task,
+    batch: int,
+    rates: Any,
+    *,
+    seeds: int,
+    evaluations: int = 1,
+    shared: bool = False,
+    of_optimizers: list = [optimizers.adam],  # noqa: B006
+    of_activations: list = [activations.relu],  # noqa: B006
+) -> sweep.Plan:
     points = sweep.grid(
         optimizer=[make.__name__ for make in of_optimizers],
         activation=[f.__name__ for f in of_activations],
         loss=["cross_entropy"],
-        learning_rate=sweep.log(1e-4, 1e-1, 64),
-        seed=range(max(1, seeds // combinations)),
+        learning_rate=rates,
+        seed=range(seeds),
     )
-    plan = sweep.plan(
+    return sweep.plan(
         task,
         points,
         optimizers={
@@ -140,9 +193,8 @@ def swept(
         steps=STEPS,
         batch_size=batch,
         shared_batches=shared,
-        evaluations=1,
+        evaluations=evaluations,
     )
-    return lambda: len(plan.keys) / seconds(lambda: sweep.run(plan))
 
 
 def by_hand(task: sweep.Task, batch: int, lanes: int = 16) -> Callable[[], float]:

@@ -41,7 +41,8 @@ def run(
         watch: Called as watch(models done, record so far) after every chunk of steps.
 
     Raises:
-        ValueError: If the folder holds a run of other settings.
+        ValueError: If the folder holds a run of other settings, or if several processes
+            are to halve.
 
     Example:
         >>> def loss(x, data, point):
@@ -54,6 +55,9 @@ def run(
         >>> run(plan(one, points, optimizers={"sgd": sgd}, steps=3)).status.tolist()
         ['ok', 'diverged']
     """
+    if plan.halving and jax.process_count() > 1:
+        found = jax.process_count()
+        raise ValueError(f"run: halving must be of one process, got {found}.")
     kept = None if folder is None else Folder(folder, plan, resume=resume)
     training = _Run(plan, kept, keep_params, watch or (lambda done, record: None))
     with contextlib.suppress(KeyboardInterrupt):  # the status says what is unfinished
