@@ -1,34 +1,39 @@
 """Every chapter of the bench, each in a process of its own: `python -m bench`.
 
-    python -m bench [CHAPTER ...]
+    python -m bench [CHAPTER ...] [--repeats 5]
 
 Every chapter prints its tables and appends their lines to `bench/results`, whatever the
-device. Rivals that are not installed are left out.
+device. Times are medians of few repeats, so that all of it takes less than 15 minutes
+on 2 cores; `python -m bench.<chapter>` takes more. Rivals that are not installed are
+left out.
 """
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 import time
 
-CHAPTERS = {  # what keeps each within its share of 15 minutes on 2 cores
-    "accuracy": [],
-    "activations": ["--repeats", "9"],
-    "losses": [],
-    "metric": [],
-    "segmentation": [],
-    "optimizers": [],
-    "second_order": [],
-    "sweep": [],
-}
+CHAPTERS = (
+    "accuracy",
+    "activations",
+    "losses",
+    "metric",
+    "segmentation",
+    "optimizers",
+    "second_order",
+    "sweep",
+)
 RIVALS = "torch", "pytorch_metric_learning", "monai", "optimistix"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("chapters", nargs="*", default=[*CHAPTERS], metavar="CHAPTER")
-    chapters = parser.parse_args().chapters
+    parser.add_argument("--repeats", type=int, default=5, help="of everything timed")
+    given = parser.parse_args()
+    chapters = given.chapters
     for chapter in chapters:
         if chapter not in CHAPTERS:
             parser.error(f"CHAPTER must be one of {', '.join(CHAPTERS)}, got {chapter}")
@@ -36,14 +41,13 @@ def main() -> None:
     if absent:
         print(f"Not installed, and so left out: {', '.join(absent)}.")
 
+    environment = os.environ | {"BENCH_REPEATS": str(given.repeats)}
     failed = []
     for number, chapter in enumerate(chapters, 1):
-        module = [f"bench.{chapter}", *CHAPTERS[chapter]]
-        print(
-            f"\n{number} of {len(chapters)}: python -m {' '.join(module)}", flush=True
-        )
+        command = [sys.executable, "-m", f"bench.{chapter}"]
+        print(f"\n{number} of {len(chapters)}: {' '.join(command[1:])}", flush=True)
         start = time.perf_counter()
-        code = subprocess.run([sys.executable, "-m", *module]).returncode
+        code = subprocess.run(command, env=environment).returncode
         ending = f"ended with {code} after" if code else "took"
         print(f"{chapter} {ending} {time.perf_counter() - start:.0f} s", flush=True)
         failed += [chapter] * bool(code)

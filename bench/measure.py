@@ -6,6 +6,7 @@ in one process (medians), for the machine's speed drifts.
 
 import datetime
 import json
+import os
 import pathlib
 import platform
 import statistics
@@ -19,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+BRIEF = int(os.environ.get("BENCH_REPEATS", "0"))
+"""The most repeats, without warming up before; 0 leaves each bench its own number."""
 
 
 def temporaries(function: Callable[..., Any], *arguments: Any) -> int:
@@ -37,6 +40,8 @@ def paired(
     Each is timed right after itself: another library's threads spin on for a while, on
     the cores of whoever comes next.
     """
+    if BRIEF:
+        repeats, warmup = min(repeats, BRIEF), 0
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warmup + repeats):
         for name, run in runs.items():
