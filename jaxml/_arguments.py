@@ -35,7 +35,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.resume and not options.out:
         command.error("argument --resume: must come with --out, to say with which run")
-    if options.out and not options.resume:
+    if options.out and not options.resume and not options.process_id:
         _check_empty(command, options.out)
     options.tasks = {}
     for name in names:

@@ -3,6 +3,7 @@
 import inspect
 import re
 import zlib
+from functools import partial
 from typing import Any
 
 import jax
@@ -149,11 +150,23 @@ def test_numbers_have_derivatives(case: Case) -> None:
 @pytest.mark.usefixtures("quick_compilation")
 @rows(lambda case: case.extremes)
 def test_extremes_have_values_and_finite_derivatives(case: Case) -> None:
+    programs = {}  # extremes of one shape compile once
     for extreme in case.extremes:
-        function, floats = floats_of(case, extreme.arrays, **extreme.keywords)
-        places = range(len(floats)) if extreme.finite is None else extreme.finite
-        got, slopes = with_slopes(function, floats, places)
-        assert all(np.isfinite(slope).all() for slope in slopes), extreme
+        arrays = [jnp.asarray(array) for array in extreme.arrays]
+        moving = [
+            i
+            for i, array in enumerate(arrays)
+            if is_float(array) and i not in case.constant
+        ]
+        if extreme.finite is not None:
+            moving = [moving[i] for i in extreme.finite]
+        traced = {n: v for n, v in extreme.keywords.items() if is_traced(v)}
+        fixed = {n: v for n, v in extreme.keywords.items() if not is_traced(v)}
+        key = str((moving, fixed))
+        if key not in programs:
+            programs[key] = jax.jit(partial(with_slopes, case, moving, fixed))
+        got, slopes = programs[key](arrays, traced)
+        assert all(np.isfinite(s).all() for s in jax.tree.leaves(slopes)), extreme
         if extreme.value is None:
             assert np.isfinite(got).all(), extreme
         else:
@@ -163,26 +176,27 @@ def test_extremes_have_values_and_finite_derivatives(case: Case) -> None:
             )
 
 
-def with_slopes(function: Any, floats: list, places: Any) -> tuple[jax.Array, list]:
+def is_traced(value: Any) -> bool:
+    return isinstance(value, float | np.ndarray | jax.Array)
+
+
+def with_slopes(
+    case: Case, moving: list[int], fixed: dict, arrays: list, traced: dict
+) -> tuple[jax.Array, Any]:
     """The value, its derivatives at some places, and how they change along a line."""
 
-    @jax.jit
-    def both(xs: list, along: list) -> Any:
-        def total(xs: list) -> jax.Array:
-            """The sum of the values that are numbers."""
-            moved = list(floats)
-            for i, x in zip(places, xs):
-                moved[i] = x
-            values = function(*moved)
-            return jnp.sum(jnp.where(jnp.isnan(values), 0.0, values))
+    def total(xs: list) -> jax.Array:
+        """The sum of the values that are numbers."""
+        moved = list(arrays)
+        for i, x in zip(moving, xs):
+            moved[i] = x
+        values = case(*moved, **fixed, **traced)
+        return jnp.sum(jnp.where(jnp.isnan(values), 0.0, values))
 
-        slopes = jax.jvp(jax.grad(total), (xs,), (along,)) if xs else ()
-        return function(*floats), slopes
-
-    xs = [floats[i] for i in places]
+    xs = [arrays[i] for i in moving]
     along = [jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in xs]
-    value, slopes = both(xs, along)
-    return value, jax.tree.leaves(slopes)
+    slopes = jax.jvp(jax.grad(total), (xs,), (along,)) if xs else ()
+    return case(*arrays, **fixed, **traced), slopes
 
 
 @pytest.mark.usefixtures("quick_compilation")

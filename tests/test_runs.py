@@ -1,8 +1,8 @@
 """Runs that are stopped, killed, resumed, halved, or split over processes."""
 
-import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +16,7 @@ from jaxml import sweep
 
 COMMAND = [sys.executable, "-m", "jaxml", "sweep", "iris", "--activation", "tanh"]
 COMMAND += ["--optimizer", "sgd,adam", "--learning-rate", "log:1e-3:1:8"]
-COMMAND += ["--seeds", "8", "--steps", "4000", "--devices", "2"]
+COMMAND += ["--seeds", "8", "--steps", "3000"]
 
 
 @pytest.fixture(scope="module")
@@ -151,34 +151,46 @@ def test_the_best_model_loads_again(tmp_path, whole) -> None:
 
 
 def start(folder, *more):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [*COMMAND, "--out", str(folder), *more],
-        env=environment,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
 
 
-def table_of(folder):
-    with open(folder / "table.csv") as file:
-        return sorted(map(tuple, csv.reader(file)))
+def ended(process) -> int:
+    process.communicate(timeout=200)
+    return process.returncode
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path) -> None:
-    whole = start(tmp_path / "whole")
-    assert whole.communicate(timeout=200)[0] and whole.returncode == 0
-    killed = tmp_path / "killed"
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert ended(start(folder)) == 0
+    return (folder / "table.csv").read_bytes()
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table) -> None:
     more = []
-    for seconds in (0.5, 1.5, 0.2):
-        process = start(killed, *more)
-        while not list(killed.glob("parts/*/*-0-0.npz")):
+    for seconds in (0.2, 1.2):
+        process = start(tmp_path, *more)
+        while not list(tmp_path.glob("parts/*/*-0-0.npz")):
             assert process.poll() is None
             time.sleep(0.05)
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        assert ended(process) == -signal.SIGKILL
         more = ["--resume"]
-    last = start(killed, "--resume")
-    assert last.communicate(timeout=200)[0] and last.returncode == 0
-    assert table_of(killed) == table_of(tmp_path / "whole")
+    assert ended(start(tmp_path, "--resume")) == 0
+    assert (tmp_path / "table.csv").read_bytes() == table
+
+
+def test_two_processes_make_the_table_of_one(tmp_path, table) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    shared = ["--coordinator", address, "--processes", "2", "--devices", "1"]
+    both = [start(tmp_path, *shared, "--process-id", str(i)) for i in range(2)]
+    assert [ended(process) for process in both] == [0, 0]
+    assert (tmp_path / "table.csv").read_bytes() == table

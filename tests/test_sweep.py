@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxml import _names, cli, optimizers, sweep, tasks
+from jaxml import cli, optimizers, sweep, tasks
 
 OPTIMIZERS = {
     "sgd": lambda point: optimizers.sgd(point["learning_rate"]),
@@ -237,8 +237,9 @@ def test_schedules_and_batch_sizes_are_axes_of_one_table(tmp_path, capsys) -> No
 
 
 def test_several_tasks_make_one_table_with_ranks(tmp_path, capsys, monkeypatch) -> None:
-    _, defaults = _names.SUITES["valley"]
-    monkeypatch.setitem(_names.SUITES, "valley", (["wine", "diabetes"], defaults))
+    defaults = cli.TASKS["wine"].defaults | {"loss": ""}
+    suites = {"valley": (["wine", "diabetes"], defaults)}
+    monkeypatch.setattr("jaxml._arguments.SUITES", suites)
     options = ["--optimizer", "sgd,adam:b1=0.9,0.95", "--schedule", "constant,cosine"]
     options += ["--learning-rate", "0.1", "--seeds", "2", "--steps", "20"]
     assert cli.main(["sweep", "valley", *options, "--out", str(tmp_path)]) == 0
@@ -259,7 +260,7 @@ def test_several_tasks_make_one_table_with_ranks(tmp_path, capsys, monkeypatch) 
 
 
 def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
-    curves = {name: make(70) for name, make in _names.SCHEDULES.items()}
+    curves = {name: make(70) for name, make in cli.SCHEDULES.items()}
     ends = {name: (float(curve(0)), float(curve(70))) for name, curve in curves.items()}
     assert ends["constant"] == (1, 1)
     assert ends["linear"] == ends["cosine"] == ends["polynomial"] == (1, 0)

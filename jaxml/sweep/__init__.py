@@ -9,6 +9,13 @@ from jaxml.sweep._task import (
     Point as Point,
     Task as Task,
 )
+from jaxml.sweep._models import (
+    Model as Model,
+    supervised as supervised,
+    from_linen as from_linen,
+    from_nnx as from_nnx,
+    from_equinox as from_equinox,
+)
 from jaxml.sweep._points import (
     grid as grid,
     random as random,

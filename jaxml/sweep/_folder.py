@@ -30,7 +30,8 @@ class Folder:
         self, path: str | os.PathLike[str], plan: Plan, *, resume: bool
     ) -> None:
         self.path = pathlib.Path(path)
-        file, settings = self.path / "settings.json", _settings(plan)
+        file = self.path / f"settings-{jax.process_index()}.json"
+        settings = _settings(plan)
         if file.exists():
             if not resume:
                 raise ValueError(
@@ -45,7 +46,7 @@ class Folder:
                     )
         else:
             self.path.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f".part-{jax.process_index()}")
+            part = file.with_suffix(".part")
             part.write_text(json.dumps(settings, indent=1))
             part.replace(file)
         self.saved = time.monotonic()

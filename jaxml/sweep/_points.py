@@ -26,6 +26,11 @@ class Interval(NamedTuple):
 def linear(low: float, high: float, count: int | None = None) -> Any:
     """Numbers at equal distances for a grid; without a count, what `random` draws from.
 
+    Args:
+        low: The first.
+        high: The last.
+        count: How many.
+
     Example:
         >>> linear(0.0, 1.0, 3)
         array([0. , 0.5, 1. ])
@@ -36,6 +41,11 @@ def linear(low: float, high: float, count: int | None = None) -> Any:
 def log(low: float, high: float, count: int | None = None) -> Any:
     """Numbers in equal ratios for a grid; without a count, what `random` draws from.
 
+    Args:
+        low: The first, above 0.
+        high: The last.
+        count: How many.
+
     Example:
         >>> log(0.01, 1.0, 3)
         array([0.01, 0.1 , 1.  ])
@@ -45,6 +55,9 @@ def log(low: float, high: float, count: int | None = None) -> Any:
 
 def choice(*values: Any) -> tuple:
     """Values to take all of, in a grid, or to draw from, in `random`.
+
+    Args:
+        *values: Names or numbers.
 
     Example:
         >>> choice("sgd", "adam")
@@ -70,7 +83,7 @@ def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
     return {name: np.array(column) for name, column in zip(axes, zip(*rows))}
 
 
-def random(count: int, seed: int, **axes: Any) -> dict[str, np.ndarray]:
+def random(count: int, seed: int, /, **axes: Any) -> dict[str, np.ndarray]:
     """Settings drawn at random, each axis on its own.
 
     Args:
@@ -93,7 +106,10 @@ def random(count: int, seed: int, **axes: Any) -> dict[str, np.ndarray]:
 
 
 def product(*spaces: Points) -> dict[str, np.ndarray]:
-    """Every point of one space with every point of the others; they share no column.
+    """Every point of one space with every point of the others.
+
+    Args:
+        *spaces: Columns by name; no two have one in common.
 
     Example:
         >>> drawn = random(2, 0, rate=log(1e-3, 1.0))
@@ -111,6 +127,9 @@ def product(*spaces: Points) -> dict[str, np.ndarray]:
 
 def concat(*spaces: Points) -> dict[str, np.ndarray]:
     """The points of all spaces; a number that a space does not have is NaN there.
+
+    Args:
+        *spaces: Columns by name.
 
     Example:
         >>> tuned = grid(optimizer=["adam"], b1=[0.9, 0.95])

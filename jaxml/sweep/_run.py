@@ -41,7 +41,8 @@ def run(
         watch: Called as watch(models done, record so far) after every chunk of steps.
 
     Raises:
-        ValueError: If the folder holds a run of other settings.
+        ValueError: If the folder holds a run of other settings, or if several processes
+            are to halve.
 
     Example:
         >>> def loss(x, data, point):
@@ -54,6 +55,9 @@ def run(
         >>> run(plan(one, points, optimizers={"sgd": sgd}, steps=3)).status.tolist()
         ['ok', 'diverged']
     """
+    if plan.halving and jax.process_count() > 1:
+        found = jax.process_count()
+        raise ValueError(f"run: halving must be of one process, got {found}.")
     kept = None if folder is None else Folder(folder, plan, resume=resume)
     training = _Run(plan, kept, keep_params, watch or (lambda done, record: None))
     with contextlib.suppress(KeyboardInterrupt):  # the status says what is unfinished
@@ -227,11 +231,11 @@ def _of_all_processes(record: Record) -> Record:
     columns["status:"] = np.searchsorted(names, record.status)
     trained = multihost_utils.process_allgather(record.status != "unfinished")
     owner, every = np.argmax(trained, 0), np.arange(len(record.status))
-    merged = {
-        name: np.asarray(multihost_utils.process_allgather(column))[owner, every]
-        for name, column in sorted(columns.items())
-        if name != "steps:"
-    }
+    merged = {}
+    for name in sorted(set(columns) - {"steps:"}):  # the same order everywhere
+        of_all = np.asarray(multihost_utils.process_allgather(columns[name]))
+        merged[name] = of_all[owner, every]
+    merged = {name: merged[name] for name in columns if name in merged}
     merged["status:"] = np.array(names)[merged["status:"]]
     whole = Record.of_flat(merged)
     return whole._replace(points=record.points, steps=record.steps)
