@@ -153,9 +153,10 @@ TASKS = {
         _LOSSES_COMPARED
         | {
             "loss": "all",
-            "learning_rate": "log:1e-3:1e-1:5",
-            "seeds": 3,
-            "steps": 200,
+            "learning_rate": "0.01,0.03,0.1",
+            "schedule": "warmup_cosine",
+            "seeds": 5,
+            "steps": 400,
             "batch_size": "4",
         },
     ),

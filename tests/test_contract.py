@@ -52,6 +52,7 @@ def floats_of(case: Case, arrays: tuple, **keywords: Any) -> tuple[Any, list]:
     return function, [arrays[i] for i in moving]
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @rows()
 def test_equals_the_truth_in_float64(case: Case) -> None:
     for arrays in samples(case, 2):
@@ -65,6 +66,7 @@ def test_equals_the_truth_in_float64(case: Case) -> None:
             )
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @rows(lambda case: case.mask)
 def test_equals_the_truth_of_what_is_kept(case: Case) -> None:
     (arrays,) = samples(case)

@@ -242,6 +242,7 @@ def test_several_tasks_make_one_table_with_ranks(tmp_path, capsys, monkeypatch) 
     monkeypatch.setattr("jaxml._arguments.SUITES", suites)
     options = ["--optimizer", "sgd,adam:b1=0.9,0.95", "--schedule", "constant,cosine"]
     options += ["--learning-rate", "0.1", "--seeds", "2", "--steps", "20"]
+    options += ["--activation", "relu"]
     assert cli.main(["sweep", "valley", *options, "--out", str(tmp_path)]) == 0
     with open(tmp_path / "table.csv") as file:
         rows = list(csv.DictReader(file))

@@ -1,6 +1,5 @@
 """Handwritten digits scattered over noise: which pixel belongs to which digit."""
 
-import functools
 import itertools
 from collections.abc import Callable
 
@@ -13,32 +12,34 @@ from sklearn.datasets import load_digits
 
 from jaxml import losses
 from jaxml.sweep import Point, Task
+from jaxml.tasks._network import he
 
-SIDE, CELL, DIGIT = 20, 10, 8  # of an image, of one of its quarters, of a digit
-CLASSES, TRAIN, VALID, SHOWN = 11, 128, 32, 4
-DILATIONS = 1, 2, 2
+CELL, DIGIT, SIDE = 9, 8, 18  # the sides of a quarter, of its digit, of an image
+CLASSES, TRAIN, VALID, SHOWN = 11, 384, 48, 6
+INK = 0.3  # of a pixel that belongs to its digit
+IMAGE = (0, 1, 2)  # a batch counts as one image, in which few classes are absent
 
 Loss = Callable[[Array, Array], Array]
-
-
-def _of_regions(loss: Callable[..., Array], **numbers: float) -> Loss:
-    """The mean over classes. The batch is one image, in which few are absent."""
-
-    def from_logits(logits: Array, labels: Array) -> Array:
-        p, t = jax.nn.softmax(logits), jax.nn.one_hot(labels, CLASSES)
-        return losses.mean(loss(p, t, axis=(0, 1, 2), **numbers))
-
-    return from_logits
 
 
 def _cross_entropy(logits: Array, labels: Array) -> Array:
     return losses.mean(losses.cross_entropy(logits, labels))
 
 
+def _of_regions(loss: Callable[..., Array], **numbers: float) -> Loss:
+    """The mean over classes."""
+
+    def from_logits(logits: Array, labels: Array) -> Array:
+        p, t = jax.nn.softmax(logits), jax.nn.one_hot(labels, CLASSES)
+        return losses.mean(loss(p, t, axis=IMAGE, **numbers))
+
+    return from_logits
+
+
 def _lovasz(logits: Array, labels: Array) -> Array:
-    """The mean over the classes that occur in an image."""
-    each = losses.lovasz_softmax_loss(jax.nn.softmax(logits), labels)
-    return losses.mean(each, where=losses.present(labels, CLASSES))
+    """The mean over the classes that occur."""
+    each = losses.lovasz_softmax_loss(jax.nn.softmax(logits), labels, axis=IMAGE)
+    return losses.mean(each, where=losses.present(labels, CLASSES, axis=IMAGE))
 
 
 LOSSES: dict[str, Loss] = {
@@ -52,18 +53,21 @@ LOSSES: dict[str, Loss] = {
 """Losses of this task, from logits."""
 
 
-def digits_segmentation(*, channels: int = 6) -> Task:
+def digits_segmentation(*, channels: int = 8) -> Task:
     """Images with a digit in most of their quarters, and a small convolutional network.
 
-        h₁ = f(W₁ ∗ x + b₁),    h₂ = f(W₂ ∗ h₁ + b₂),    logits = W₃ ∗ h₂ + b₃
+        h₁ = f(N(W₁ ∗ x)),    h₂ = f(N(W₂ ∗ h₁)), h₃, h₄ alike
+        logits = U h₁ + V h₄ + b
 
-    The label of a pixel is 0 on the background and 1 + the digit on its ink. Its point
-    has two functions: `activation`, f, and `loss`, (logits, labels) -> the number to
-    make small. It reports `loss` and `mean_iou`, the mean over classes of intersection
-    over union. Images for training and for validation share no digit.
+    N makes each channel of an image have mean 0 and variance 1. From h₂ on, a pixel is
+    four of the image, so that h₄ sees a digit whole. The label of a pixel is 0 on the
+    background and 1 + the digit on its ink. Its point has two functions: `activation`,
+    f, and `loss`, (logits, labels) -> the number to make small. It reports `loss` and
+    `mean_iou`, the mean over classes of intersection over union. Images for training
+    and for validation share no digit.
 
     Args:
-        channels: Of the first layer. All are 3 x 3; the later skip every other pixel.
+        channels: Of h₁; h₂ has four times as many, h₃ and h₄ six times.
 
     Reference:
         Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI Machine
@@ -72,7 +76,7 @@ def digits_segmentation(*, channels: int = 6) -> Task:
     Example:
         >>> x, y = digits_segmentation().train
         >>> x.shape, y.shape
-        ((128, 20, 20, 1), (128, 20, 20))
+        ((384, 18, 18, 1), (384, 18, 18))
     """
     images, digits = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
@@ -81,42 +85,55 @@ def digits_segmentation(*, channels: int = 6) -> Task:
     split = len(digits) * 4 // 5
     train = _scattered(rng, ink[:split], digits[:split], TRAIN)
     valid = _scattered(rng, ink[split:], digits[split:], VALID)
-    widths = [1, channels, 2 * channels, CLASSES]
+    widths = [1, channels, 4 * channels, 6 * channels, 6 * channels]
+    strides = [1, 2, 1, 1]
 
     def init(key: Array, point: Point) -> dict[str, Array]:
-        params = {}
-        for i, (inputs, outputs) in enumerate(itertools.pairwise(widths), 1):
-            shape, scale = (outputs, 9 * inputs), float(np.sqrt(2 / (9 * inputs)))
-            own = jax.random.fold_in(key, i)
-            params[f"w{i}"] = scale * jax.random.normal(own, shape, jnp.float32)
-            params[f"b{i}"] = jnp.zeros((outputs, 1), jnp.float32)
-        return params
+        sizes = {
+            f"w{i}": (outputs, 9 * inputs)
+            for i, (inputs, outputs) in enumerate(itertools.pairwise(widths), 1)
+        }
+        sizes |= {"u": (CLASSES, widths[1]), "v": (CLASSES, widths[-1])}
+        keys = jax.random.split(key, len(sizes))
+        params = {
+            name: he(own, inputs, outputs).T
+            for own, (name, (outputs, inputs)) in zip(keys, sizes.items())
+        }
+        return params | {"b": jnp.zeros((CLASSES, 1, 1, 1), jnp.float32)}
 
     def logits(params: dict[str, Array], x: Array, point: Point) -> Array:
-        x = x.reshape(1, -1, SIDE, SIDE)  # channels first: rows of pixels are long
-        for i, dilation in enumerate(DILATIONS, 1):
-            z = _convolved(dilation, params[f"w{i}"], x) + params[f"b{i}"]
-            x = point["activation"](z) if i < len(DILATIONS) else z
-            x = x.reshape(len(x), -1, SIDE, SIDE)
-        return jnp.moveaxis(x, 0, -1)
+        h = [jnp.moveaxis(x, -1, 0)]  # channels first: rows of pixels are long
+        for i, stride in enumerate(strides, 1):
+            z = _convolved(params[f"w{i}"], h[-1], stride)
+            h.append(point["activation"](jax.nn.standardize(z, axis=(-2, -1))))
+        near = jnp.tensordot(params["u"], h[1], 1)
+        wide = jnp.tensordot(params["v"], h[-1], 1)
+        z = near + wide.repeat(2, -1).repeat(2, -2) + params["b"]
+        return jnp.moveaxis(z, 0, -1)
 
     def loss(params: dict[str, Array], batch: tuple, point: Point) -> Array:
-        x, y = batch
-        return point["loss"](logits(params, x, point), y)
+        def of(params: dict[str, Array], x: Array, y: Array) -> Array:
+            return point["loss"](logits(params, x, point), y)
+
+        return _in_turn(of)(params, *batch)
 
     def metrics(
         params: dict[str, Array], data: tuple, point: Point
     ) -> dict[str, Array]:
-        x, y = data
-        rows = x.reshape(-1, 8, SIDE, SIDE, 1)  # few images' patches are held at once
-        scores = jax.lax.map(lambda x: logits(params, x, point), rows)
-        scores = scores.reshape(*y.shape, CLASSES)
-        index = jnp.arange(CLASSES).reshape(1, 1, 1, -1)
-        ours = jnp.argmax(scores, -1)[..., None] == index
-        true = y[..., None] == index
-        both = jnp.sum(ours & true, (0, 1, 2), dtype=jnp.float32)
-        union = jnp.sum(ours | true, (0, 1, 2), dtype=jnp.float32)
-        return {"loss": point["loss"](scores, y), "mean_iou": jnp.mean(both / union)}
+        def of(params: dict[str, Array], x: Array, y: Array) -> dict[str, Array]:
+            rows = x.reshape(-1, 8, *x.shape[1:])  # few images' patches are held
+            scores = jax.lax.map(lambda x: logits(params, x, point), rows)
+            scores = scores.reshape(*y.shape, CLASSES)
+            ours = jax.nn.one_hot(jnp.argmax(scores, -1), CLASSES, dtype=bool)
+            true = jax.nn.one_hot(y, CLASSES, dtype=bool)
+            both = jnp.sum(ours & true, IMAGE, dtype=jnp.float32)
+            union = jnp.sum(ours | true, IMAGE, dtype=jnp.float32)
+            return {
+                "loss": point["loss"](scores, y),
+                "mean_iou": jnp.mean(both / union),
+            }
+
+        return sequential_vmap(of)(params, *data)
 
     def outputs(params: dict[str, Array], point: Point) -> dict[str, Array]:
         guesses = jnp.argmax(logits(params, valid[0][:SHOWN], point), -1)
@@ -125,48 +142,45 @@ def digits_segmentation(*, channels: int = 6) -> Task:
     return Task(init, loss, metrics, train, valid, outputs)
 
 
-def _in_turn(dilation: int, w: Array, x: Array) -> Array:
-    """W ∗ x as [channels, pixels]. Many models take turns, each in a core's cache."""
-    return sequential_vmap(functools.partial(_product, dilation))(w, x)
+def _in_turn(loss: Callable[..., Array]) -> Callable[..., Array]:
+    """`loss` of one of many models after another, each in a core's cache."""
+
+    @jax.custom_vjp
+    def value(params: dict[str, Array], x: Array, y: Array) -> Array:
+        return sequential_vmap(loss)(params, x, y)
+
+    def backward(g: dict[str, Array], cotangent: Array) -> tuple:
+        return jax.tree.map(lambda g: cotangent * g, g), None, None
+
+    value.defvjp(sequential_vmap(jax.value_and_grad(loss)), backward)
+    return value
 
 
-def _forward(dilation: int, w: Array, x: Array) -> tuple[Array, tuple]:
-    return _in_turn(dilation, w, x), (w, x)
-
-
-def _backward(dilation: int, kept: tuple, cotangent: Array) -> tuple[Array, Array]:
-    def pulled(w: Array, x: Array, cotangent: Array) -> tuple[Array, Array]:
-        return jax.vjp(functools.partial(_product, dilation), w, x)[1](cotangent)
-
-    return sequential_vmap(pulled)(*kept, cotangent)
-
-
-_convolved = jax.custom_vjp(_in_turn, nondiff_argnums=(0,))
-_convolved.defvjp(_forward, _backward)
-
-
-def _product(dilation: int, w: Array, x: Array) -> Array:
-    """Each pixel beside its neighbours, so that a convolution is one product."""
-    edge = (dilation, dilation)
-    wide = jnp.pad(x, ((0, 0), (0, 0), edge, edge))
-    starts = [dilation * i for i in range(3)]
-    near = [wide[..., i : i + SIDE, j : j + SIDE] for i in starts for j in starts]
+def _convolved(w: Array, x: Array, stride: int) -> Array:
+    """W ∗ x: each pixel beside its neighbours, so that it is one product."""
+    height, width = x.shape[-2:]
+    framed = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    near = [
+        framed[..., i : i + height : stride, j : j + width : stride]
+        for i in range(3)
+        for j in range(3)
+    ]
     patches = jnp.concatenate(near, 0)
-    return w @ patches.reshape(len(patches), -1)
+    return (w @ patches.reshape(len(patches), -1)).reshape(-1, *patches.shape[1:])
 
 
 def _scattered(
     rng: np.random.Generator, ink: np.ndarray, digits: np.ndarray, count: int
 ) -> tuple[Array, Array]:
     """Images with their labels: in each quarter a digit somewhere, or none."""
-    x = rng.normal(0.2, 0.15, (count, SIDE, SIDE, 1))
+    x = rng.normal(0.2, 0.1, (count, SIDE, SIDE, 1))
     y = np.zeros((count, SIDE, SIDE), np.int32)
     for image in range(count):
         for quarter in np.ndindex(2, 2):
             top, left = CELL * np.array(quarter) + rng.integers(0, CELL - DIGIT + 1, 2)
-            if rng.random() < 0.75:
+            if rng.random() < 0.95:
                 i = rng.integers(len(digits))
                 at = image, slice(top, top + DIGIT), slice(left, left + DIGIT)
                 x[at][..., 0] += ink[i]
-                y[at][ink[i] > 0.4] = digits[i] + 1
+                y[at][ink[i] > INK] = digits[i] + 1
     return jnp.asarray(x, jnp.float32), jnp.asarray(y)
