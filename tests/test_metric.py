@@ -44,6 +44,7 @@ def test_a_memory_bank_is_compared_with(name: str) -> None:
     assert got[2] == 0 or name in ("multi_similarity_loss", "margin_loss") or got[2] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @EVERY
 def test_a_block_changes_nothing(name: str) -> None:
@@ -58,6 +59,7 @@ def test_a_block_changes_nothing(name: str) -> None:
     np.testing.assert_allclose(slope, of_whole, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @EVERY
 def test_pairs_left_out_count_for_nothing(name: str) -> None:
@@ -77,6 +79,7 @@ def test_pairs_left_out_count_for_nothing(name: str) -> None:
         np.testing.assert_allclose(value, expected.sum(), rtol=1e-11)
 
 
+@pytest.mark.slow
 @EVERY
 def test_labels_are_names_and_rows_have_no_order(name: str) -> None:
     x, order = rows(7), np.random.default_rng(3).permutation(7)
@@ -209,6 +212,7 @@ MEBIBYTES = {  # of value and gradient, float32, 128 features
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n"), MEBIBYTES)
 def test_nothing_quadratic_is_held(name: str, n: int) -> None:
     views = name in ("info_nce", "clip_loss")

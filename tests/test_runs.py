@@ -171,6 +171,7 @@ def table(tmp_path_factory):
     return (folder / "table.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table) -> None:
     more = []
     for seconds in (0.2, 1.2):
@@ -186,6 +187,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table) -> N
     assert (tmp_path / "table.csv").read_bytes() == table
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_table_of_one(tmp_path, table) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -119,6 +119,7 @@ def test_a_diverged_model_touches_no_neighbour() -> None:
     assert ranked[-1].diverged > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 1])
 def test_batch_and_stochastic_descent(batch_size) -> None:
     record = run(points(seed=range(2)), batch_size=batch_size, steps=50)
@@ -212,6 +213,7 @@ def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> Non
     assert (folder / "table.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_schedules_and_batch_sizes_are_axes_of_one_table(tmp_path, capsys) -> None:
     options = ["--steps", "30", "--schedule", "constant,linear,one_cycle"]
     options += ["--batch-size", "full,8", "--out", str(tmp_path)]
@@ -236,6 +238,7 @@ def test_schedules_and_batch_sizes_are_axes_of_one_table(tmp_path, capsys) -> No
     assert "batch size" in written and "schedule" in written
 
 
+@pytest.mark.slow
 def test_several_tasks_make_one_table_with_ranks(tmp_path, capsys, monkeypatch) -> None:
     defaults = cli.TASKS["wine"].defaults | {"loss": ""}
     suites = {"valley": (["wine", "diabetes"], defaults)}

@@ -94,16 +94,20 @@ def from_nnx(make: Callable[[Array, Point], Any]) -> Model:
         >>> model._fields
         ('init', 'apply')
     """
-    from flax import nnx
+
+    def init(key: Array, point: Point) -> Tree:
+        from flax import nnx
+
+        return nnx.split(make(key, point), nnx.Param, ...)[1]
 
     def apply(params: Tree, x: Any, point: Point) -> Any:
+        from flax import nnx
+
         abstract = nnx.eval_shape(lambda: make(jax.random.key(0), point))
         graph, _, rest = nnx.split(abstract, nnx.Param, ...)
         return nnx.merge(graph, params, rest)(x)
 
-    return Model(
-        lambda key, point: nnx.split(make(key, point), nnx.Param, ...)[1], apply
-    )
+    return Model(init, apply)
 
 
 def from_equinox(make: Callable[[Array, Point], Any]) -> Model:
@@ -117,13 +121,17 @@ def from_equinox(make: Callable[[Array, Point], Any]) -> Model:
         >>> model._fields
         ('init', 'apply')
     """
-    import equinox as eqx
+
+    def init(key: Array, point: Point) -> Tree:
+        import equinox as eqx
+
+        return eqx.filter(make(key, point), eqx.is_inexact_array)
 
     def apply(params: Tree, x: Any, point: Point) -> Any:
+        import equinox as eqx
+
         model = eqx.filter_eval_shape(make, jax.random.key(0), point)
         _, static = eqx.partition(model, eqx.is_inexact_array)
         return jax.vmap(eqx.combine(params, static))(x)
 
-    return Model(
-        lambda key, point: eqx.filter(make(key, point), eqx.is_inexact_array), apply
-    )
+    return Model(init, apply)
