@@ -96,12 +96,12 @@ def from_nnx(make: Callable[[Array, Point], Any]) -> Model:
     """
 
     def init(key: Array, point: Point) -> Tree:
-        from flax import nnx
+        from flax import nnx  # pyright: ignore[reportMissingImports]
 
         return nnx.split(make(key, point), nnx.Param, ...)[1]
 
     def apply(params: Tree, x: Any, point: Point) -> Any:
-        from flax import nnx
+        from flax import nnx  # pyright: ignore[reportMissingImports]
 
         abstract = nnx.eval_shape(lambda: make(jax.random.key(0), point))
         graph, _, rest = nnx.split(abstract, nnx.Param, ...)
@@ -123,12 +123,12 @@ def from_equinox(make: Callable[[Array, Point], Any]) -> Model:
     """
 
     def init(key: Array, point: Point) -> Tree:
-        import equinox as eqx
+        import equinox as eqx  # pyright: ignore[reportMissingImports]
 
         return eqx.filter(make(key, point), eqx.is_inexact_array)
 
     def apply(params: Tree, x: Any, point: Point) -> Any:
-        import equinox as eqx
+        import equinox as eqx  # pyright: ignore[reportMissingImports]
 
         model = eqx.filter_eval_shape(make, jax.random.key(0), point)
         _, static = eqx.partition(model, eqx.is_inexact_array)
