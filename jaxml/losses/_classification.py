@@ -81,7 +81,8 @@ def _(primals: tuple, tangents: tuple) -> tuple:
         odds, others = _against(labels, z, where)
         total = (others + softplus(-odds))[..., None]
         own = (epsilon - sigmoid(odds))[..., None]
-        p_less_onehot = jnp.where(is_label(labels, z), own, jnp.exp(z - total))
+        p = jnp.exp(difference(z, total))
+        p_less_onehot = jnp.where(is_label(labels, z), own, p)
         return keep(p_less_onehot - epsilon / _count(z, where), where)
 
     change = jnp.sum(jax.checkpoint(slope, prevent_cse=False)(z, epsilon) * dz, -1)

@@ -100,6 +100,8 @@ CASES = [
             Extreme((np.array([[-1e30, 0.0]]), np.array([1])), [0.0]),
             Extreme((np.array([[INF, 0.0]]), np.array([0])), [0.0]),
             Extreme((np.array([[-INF, 2.0, 2.0]]), np.array([1])), [np.log(2)]),
+            Extreme((np.array([[INF, 0.0, 1.0]]), np.array([1])), [INF]),
+            Extreme((np.array([[-INF, 0.0, 1.0]]), np.array([0])), [INF]),
             Extreme((np.array([[7.0]]), np.array([0])), [0.0]),
             Extreme((np.zeros((3, 4)), np.array([-100, 4, 1])), [NAN, NAN, np.log(4)]),
             Extreme(
