@@ -200,7 +200,7 @@ def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> Non
     assert float(rows[0]["train_loss"]) > 0
     record = sweep.Record.load(folder)
     assert record.curves["valid_accuracy"].shape == (8, 10)
-    assert record.best("valid_accuracy").params["['w1']"].shape == (64, 32)
+    assert record.best("valid_accuracy").params["['w1']"].shape == (32, 64)
     assert len(list(folder.glob("*.png"))) == 2
     assert "<html" in (folder / "report.html").read_text()
     assert not (folder / "parts").exists()

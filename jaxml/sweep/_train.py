@@ -17,6 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxml._core.types import Tree
+from jaxml.sweep._layout import LANES
 from jaxml.sweep._task import Point, Task
 
 Functions = Mapping[str, Callable[..., Any]]
@@ -97,13 +98,13 @@ def compile_programs(design: Design, mesh: Mesh) -> Programs:
         def metrics(point: Point, _: Array, params: Tree) -> dict[str, Array]:
             return task.metrics(params, data, point)
 
-        return _each_group(_each_lane(metrics, design), block, state.params)
+        return _each_group(_each_lane(metrics, design, LANES), block, state.params)
 
     def outputs(state: State, block: Block) -> dict[str, Array]:
         def shown(point: Point, _: Array, params: Tree) -> dict[str, Array]:
             return task.outputs(params, point) if task.outputs else {}
 
-        return _each_group(_each_lane(shown, design), block, state.params)
+        return _each_group(_each_lane(shown, design, LANES), block, state.params)
 
     own, shared = PartitionSpec("devices"), PartitionSpec()
     specs = (own, own, shared, shared, shared)
@@ -155,8 +156,13 @@ def _train(
     return jax.lax.fori_loop(first, jnp.where(group.active, last, first), step, start)
 
 
-def _each_lane(function: Callable[..., Any], design: Design) -> Callable[..., Any]:
-    """`function(point, seed, *trees)` of every member of a group, at its own point."""
+def _each_lane(
+    function: Callable[..., Any], design: Design, at_once: int | None = None
+) -> Callable[..., Any]:
+    """`function(point, seed, *trees)` of every member of a group, at its own point.
+
+    All of them at once, or so many: whole data sets are larger than batches.
+    """
 
     def group(block: Block, *trees: Tree) -> Any:
         chosen = {
@@ -164,13 +170,15 @@ def _each_lane(function: Callable[..., Any], design: Design) -> Callable[..., An
             for name, functions in design.choices.items()
         }
 
-        def lane(numbers: dict, selected: dict, seed: Array, *own: Tree) -> Any:
+        def lane(settings: tuple) -> Any:
+            numbers, selected, seed, *own = settings
             point = numbers | chosen
             for name, functions in design.selections.items():
                 point[name] = partial(_switch, functions, selected[name])
             return function(point, seed, *own)
 
-        return jax.vmap(lane)(block.numbers, block.selected, block.seeds, *trees)
+        every = block.numbers, block.selected, block.seeds, *trees
+        return jax.lax.map(lane, every, batch_size=at_once or len(block.seeds))
 
     return group
 

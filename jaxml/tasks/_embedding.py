@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from jaxml import activations, losses, mining
 from jaxml.sweep import Point, Task
 from jaxml.tasks._digits import PIXELS
-from jaxml.tasks._network import he
+from jaxml.tasks._network import he, product
 
 SEEN, EXAMINED, NEIGHBOURS = 7, 256, 5
 
@@ -68,8 +68,8 @@ def digits_embedding(*, hidden: int = 32, features: int = 16) -> Task:
         }
 
     def rows(params: dict[str, Array], x: Array, point: Point) -> Array:
-        h = point["activation"](x @ params["w1"] + params["b1"])
-        return activations.l2_normalize(h @ params["w2"])
+        h = point["activation"](product(x, params["w1"]) + params["b1"])
+        return activations.l2_normalize(product(h, params["w2"]))
 
     def loss(params: dict[str, Array], batch: tuple, point: Point) -> Array:
         x, y = batch

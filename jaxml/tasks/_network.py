@@ -55,7 +55,29 @@ def regressor(x: np.ndarray, y: np.ndarray, train: int, *, hidden: int) -> Task:
 def he(key: Array, inputs: int, outputs: int) -> Array:
     """Weights of variance 2 / inputs, which keep the scale of rectified units."""
     scale = float(np.sqrt(2 / inputs))
-    return scale * jax.random.normal(key, (inputs, outputs), jnp.float32)
+    return scale * jax.random.normal(key, (outputs, inputs), jnp.float32)
+
+
+@jax.custom_vjp
+def product(x: Array, weights: Array) -> Array:
+    """x Wᵀ; its gradient has a transposed copy at hand where it would read across.
+
+    XLA:CPU takes a batch of small products at a fraction of the speed when one of them
+    is read against its order, as every plain product is in one of its derivatives.
+    """
+    return x @ weights.T
+
+
+def _forward(x: Array, weights: Array) -> tuple[Array, tuple]:
+    return x @ weights.T, (x, weights)
+
+
+def _backward(kept: tuple, g: Array) -> tuple[Array, Array]:
+    x, weights = kept
+    return g @ weights, jax.lax.optimization_barrier(g.T) @ x
+
+
+product.defvjp(_forward, _backward)
 
 
 def _task(
@@ -79,8 +101,8 @@ def _task(
         }
 
     def predicted(params: Layers, x: Array, point: Point) -> Array:
-        h = point["activation"](x @ params["w1"] + params["b1"])
-        return h @ params["w2"] + params["b2"]
+        h = point["activation"](product(x, params["w1"]) + params["b1"])
+        return product(h, params["w2"]) + params["b2"]
 
     def loss(params: Layers, batch: tuple, point: Point) -> Array:
         x, y = batch
