@@ -189,6 +189,7 @@ def steihaug(
     s, r, _, _, _, at_edge, iterations = jax.lax.while_loop(
         unfinished, descended, state
     )
+    # As Hs = r - g, the model g·s + ½ s·Hs is ½ s·(g + r).
     fall = -unit * trees.dot(s, jax.tree.map(jnp.add, start, r)) / 2
     return s, fall, at_edge, iterations
 
