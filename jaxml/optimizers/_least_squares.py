@@ -186,7 +186,7 @@ def levenberg_marquardt(
         good = ratio > 1e-4
         factor = jnp.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3)
         following = mu * jnp.where(good, factor, state.growth)
-        least = jnp.sqrt(jnp.finfo(mu.dtype).tiny)
+        least = jnp.sqrt(jnp.finfo(mu.dtype).tiny)  # so that μ and ν come back
         return unravel(jnp.where(good, s, 0)), LevenbergMarquardtState(
             increment(state.count),
             linear.model.value,
