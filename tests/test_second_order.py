@@ -184,6 +184,20 @@ def test_every_start_leads_down(make, name) -> None:
     assert np.isfinite(x).all() and np.isfinite(states.value).all()
 
 
+@pytest.mark.parametrize(
+    "make", [optimizers.gauss_newton, optimizers.levenberg_marquardt]
+)
+def test_of_many_least_squares_the_nearest_is_reached_and_kept(make) -> None:
+    """J has rank 2 and r is never 0: rounding must not carry x along the valley."""
+    j = np.array([[1, 2, 3], [-1, 4, 3], [2, 0, 2], [0.5, -3, -2.5]])
+    target = np.array([1.0, -2.0, 4.0, 0.3])
+    residuals = lambda x: jnp.asarray(j) @ x - target  # noqa: E731
+    f = lambda x: jnp.sum(residuals(x) ** 2) / 2  # noqa: E731
+    x, states = descend(make(), f, jnp.zeros(3), 150, residual_fn=residuals)
+    np.testing.assert_allclose(x, np.linalg.pinv(j) @ target, atol=2e-6)
+    assert (states.gain_ratio > 0).all()
+
+
 @every
 def test_where_nothing_is_a_number_nothing_moves(make, role) -> None:
     def rough(x: jax.Array) -> jax.Array:

@@ -43,7 +43,7 @@ class LevenbergMarquardtState(NamedTuple):
     gradient_norm: Array
     damping: Array  # of the next step
     growth: Array  # of the damping, should the next step be rejected
-    iterations: Array  # factors that were tried, or conjugate gradients
+    iterations: Array  # 1 for a factor, or the conjugate gradients
     gain_ratio: Array  # the fall of the objective by that of its model
     products: Array  # with J or Jᵀ, in all steps together
 
@@ -53,8 +53,15 @@ class Linear(NamedTuple):
 
     model: Model
     forward: Callable[[Array], Array]  # v -> Jv
-    scale: Array  # of JᵀJ
-    solve: Callable[[Array], tuple[Array, Array, Array, Array]]  # of a damping
+    scale: Array  # the largest diagonal element of JᵀJ, or JᵀJ along g
+    solve: Callable[[Array], "Solution"]  # λ -> p = -(JᵀJ + λI)⁻¹ g
+
+
+class Solution(NamedTuple):
+    p: Array
+    good: Array  # whether JᵀJ + λI has full rank
+    iterations: Array  # 1 for a factor, or the conjugate gradients
+    products: Array  # with J or Jᵀ
 
 
 def gauss_newton(
@@ -64,9 +71,11 @@ def gauss_newton(
 
         u = -t (JᵀJ + λI + τI)⁻¹ g        J the Jacobian of `residual_fn`
 
-    On linear residuals one step is all. τ is 0 where J has full rank, else as little
-    as is needed; t is 1, or halved until ½ Σ rᵢ² falls. `update(grads, state, params,
-    residual_fn=r, **data)` takes the gradient of ½ Σ rᵢ²; r may return any tree.
+    On linear residuals one step is all. τ is 0, or if J is singular so little that u is
+    nearly the shortest step; t is 1, or halved until ½ Σ rᵢ² falls. Where J is almost
+    singular u may turn across the slope, until no t is left and it stays 0; there
+    `levenberg_marquardt` goes on. `update(grads, state, params, residual_fn=r, **data)`
+    takes the gradient of ½ Σ rᵢ²; r may return any tree.
 
     Args:
         damping: λ >= 0, in the units of JᵀJ.
@@ -99,14 +108,20 @@ def gauss_newton(
             "gauss_newton", functions, point, slope, unravel, max_iterations
         )
         added = jnp.asarray(damping, slope.dtype)
-        p, shift, iterations, products = linear.solve(added)
+
+        def solved(shift: Array) -> tuple[Solution, Array]:
+            solution = linear.solve(added + shift)
+            return solution, solution.good
+
+        least = jnp.sqrt(jnp.finfo(slope.dtype).eps) * linear.scale
+        (p, _, iterations, products), shift, tries = shifted(solved, least)
         curvature = jnp.sum(jnp.square(linear.forward(p)))
         one = jnp.ones_like(added)
         s, searched = searched_along(linear.model, point, slope, p, curvature, one)
         return unravel(s), NewtonState(
             increment(state.count),
             damping=added + shift,
-            iterations=iterations,
+            iterations=tries * iterations,
             products=state.products + products + 1,
             **searched,
         )
@@ -122,12 +137,13 @@ def levenberg_marquardt(
         u = -(JᵀJ + μI)⁻¹ g        J the Jacobian of `residual_fn`
         μ ← μ max(⅓, 1 - (2ρ - 1)³), ν ← 2  where ρ > 0,  else  u = 0, μ ← νμ, ν ← 2ν
 
-    ρ is the fall of ½ Σ rᵢ² by the fall that the linear model foretold. `update(grads,
-    state, params, residual_fn=r, **data)` takes the gradient of ½ Σ rᵢ²; r may return
-    any tree.
+    ρ is the fall of ½ Σ rᵢ² by the fall that the linear model foretold; ½, so that μ
+    stays, where both are lost in rounding. `update(grads, state, params, residual_fn=r,
+    **data)` takes the gradient of ½ Σ rᵢ²; r may return any tree.
 
     Args:
-        damping: The first μ > 0, in units of the largest diagonal element of JᵀJ.
+        damping: The first μ > 0, in units of the largest diagonal element of JᵀJ, or of
+            JᵀJ along g where J is large.
         max_iterations: The most conjugate gradients, where J is large.
 
     Raises:
@@ -165,12 +181,12 @@ def levenberg_marquardt(
         first = jnp.asarray(damping, slope.dtype) * scale
         mu = jnp.where(state.count == 0, first, state.damping)
         s, _, iterations, products = linear.solve(mu)
-        fall = -trees.dot(slope, s) - jnp.sum(jnp.square(linear.forward(s))) / 2
+        fall = jnp.sum(s * (mu * s - slope)) / 2  # as JᵀJ s = -g - μs
         ratio = linear.model.gain_ratio(linear.model.reached(point, s), fall)
         good = ratio > 1e-4
         factor = jnp.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3)
         following = mu * jnp.where(good, factor, state.growth)
-        least = jnp.sqrt(jnp.finfo(mu.dtype).tiny)
+        least = jnp.sqrt(jnp.finfo(mu.dtype).tiny)  # so that μ and ν come back
         return unravel(jnp.where(good, s, 0)), LevenbergMarquardtState(
             increment(state.count),
             linear.model.value,
@@ -234,23 +250,24 @@ def _dense(
     squares = jnp.sum(jnp.square(columns), 1)
     eps = jnp.finfo(r.dtype).eps
     # Where g is the gradient of ½ Σ rᵢ², what is left of it is the noise of rounding.
-    noise = 100 * model.eps * jnp.abs(r) @ jnp.abs(columns).T
+    noise = 100 * model.eps * jnp.sqrt(2 * model.value * squares)
     extra = jnp.where(jnp.abs(extra) > noise, extra, 0)
 
-    def solve(damping: Array) -> tuple[Array, Array, Array, Array]:
-        def factorised(shift: Array) -> tuple[Array, Array]:
-            lifted = jnp.sqrt(damping + shift)
-            above = jnp.concatenate([columns.T, r[:, None]], 1)
-            below = jnp.concatenate([lifted * identity, jnp.zeros((n, 1), r.dtype)], 1)
-            factor = jnp.linalg.qr(jnp.concatenate([above, below]), mode="r")
-            kept = jnp.abs(jnp.diagonal(factor)[:n])
-            whole = jnp.sqrt(squares + damping + shift)
-            return factor, jnp.all(kept > n * eps * whole)
-
-        factor, shift, tries = shifted(factorised, eps * jnp.sum(squares))
+    def solve(damping: Array) -> Solution:
+        above = jnp.concatenate([columns.T, r[:, None]], 1)
+        below = jnp.concatenate(
+            [jnp.sqrt(damping) * identity, jnp.zeros((n, 1), r.dtype)], 1
+        )
+        factor = jnp.linalg.qr(jnp.concatenate([above, below]), mode="r")
         triangle, c = factor[:n, :n], factor[:n, n]
-        c += solve_triangular(triangle, extra, trans=1)
-        return -solve_triangular(triangle, c), shift, tries, jnp.int32(n)
+        c += jax.lax.cond(
+            jnp.any(extra != 0),
+            lambda: solve_triangular(triangle, extra, trans=1),
+            lambda: jnp.zeros_like(c),
+        )
+        kept = jnp.abs(jnp.diagonal(triangle)) / jnp.sqrt(squares + damping)
+        p = -solve_triangular(triangle, c)
+        return Solution(p, jnp.all(kept > n * eps), jnp.int32(1), jnp.int32(n))
 
     def product(v: Array) -> Array:
         return jnp.matmul(v, columns, precision="highest")
@@ -268,7 +285,7 @@ def _matrix_free(
     length = trees.norm(g)
     along = jnp.sum(jnp.square(forward(g / jnp.where(length > 0, length, 1))))
 
-    def solve(damping: Array) -> tuple[Array, Array, Array, Array]:
+    def solve(damping: Array) -> Solution:
         p, _, _, iterations = steihaug(
             lambda v: backward(forward(v)) + damping * v,
             g,
@@ -276,6 +293,6 @@ def _matrix_free(
             jnp.full_like(damping, RESIDUAL),
             max_iterations,
         )
-        return p, jnp.zeros_like(damping), iterations, 2 * iterations
+        return Solution(p, jnp.bool_(True), iterations, 2 * iterations)
 
     return Linear(model, forward, along, solve)

@@ -79,17 +79,17 @@ def newton(
         slope, unravel = ravel_pytree(g)
         identity = jnp.eye(slope.size, dtype=slope.dtype)
         hessian = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(identity)
-        added = jnp.asarray(damping, slope.dtype)
+        added, eps = jnp.asarray(damping, slope.dtype), jnp.finfo(slope.dtype).eps
 
-        def factorised(shift: Array) -> tuple[Array, Array]:
+        def solved(shift: Array) -> tuple[Array, Array]:
             matrix = hessian + (added + shift) * identity
             factor = jnp.linalg.cholesky(matrix)
+            # What elimination leaves of the diagonal; n ε of it may be rounding.
             kept = jnp.square(jnp.diagonal(factor)) / jnp.diagonal(matrix)
-            return factor, jnp.min(kept) > slope.size * jnp.finfo(kept.dtype).eps
+            p = -cho_solve((factor, True), slope)
+            return p, jnp.min(kept) > slope.size * eps
 
-        least = jnp.sqrt(jnp.finfo(slope.dtype).eps) * trees.norm(hessian)
-        factor, shift, iterations = shifted(factorised, least)
-        p = -cho_solve((factor, True), slope)
+        p, shift, iterations = shifted(solved, jnp.sqrt(eps) * trees.norm(hessian))
         curvature = trees.dot(p, jnp.matmul(hessian, p, precision="highest"))
         rate = rate_at("newton", learning_rate, state.count).astype(slope.dtype)
         s, searched = searched_along(model, x, g, unravel(p), curvature, rate)
@@ -119,11 +119,12 @@ def _check_size(params: Tree) -> None:
 
 
 def shifted(
-    factorised: Callable[[Array], tuple[Array, Array]], least: Array
-) -> tuple[Array, Array, Array]:
-    """The first good factor for a shift of 0, τ, 10τ, 100τ, ..., and this shift.
+    solved: Callable[[Array], tuple[Tree, Array]], least: Array
+) -> tuple[Tree, Array, Array]:
+    """The first good solution for a shift of 0, τ, 10τ, 100τ, ..., and this shift.
 
-    `factorised` is shift -> (factor, whether it is good), `least` the first τ.
+    `solved` is shift -> (solution, whether it is good), `least` the first τ. The third
+    result is how many shifts were tried, at most 20.
     """
     least = jnp.where(least > 0, least, 1)
 
@@ -133,15 +134,15 @@ def shifted(
 
     def grown(carry: tuple) -> tuple:
         _, following, _, _, tries = carry
-        factor, good = factorised(following)
+        solution, good = solved(following)
         larger = jnp.where(following > 0, 10 * following, least)
-        return following, larger, factor, good, tries + 1
+        return following, larger, solution, good, tries + 1
 
     zero = jnp.zeros_like(least)
-    factor = jax.eval_shape(factorised, zero)[0]
-    start = zero, zero, jnp.zeros(factor.shape, factor.dtype), zero > 0, jnp.int32(0)
-    shift, _, factor, _, tries = jax.lax.while_loop(wanted, grown, start)
-    return factor, shift, tries
+    solution = trees.zeros_like(jax.eval_shape(solved, zero)[0])
+    start = zero, zero, solution, zero > 0, jnp.int32(0)
+    shift, _, solution, _, tries = jax.lax.while_loop(wanted, grown, start)
+    return solution, shift, tries
 
 
 def searched_along(
@@ -149,7 +150,8 @@ def searched_along(
 ) -> tuple[Tree, dict[str, Array]]:
     """The step t p with t = η, η/2, ... at which the objective falls, and what it did.
 
-    It falls if f(x + t p) <= f(x) + 10⁻⁴ t g·p (Armijo); `curvature` is p·Hp.
+    It falls if f(x + t p) <= f(x) + 10⁻⁴ t g·p (Armijo); `curvature` is p·Hp. If it has
+    not after 40 trials the step is 0.
     """
     slope = trees.dot(g, p)
 

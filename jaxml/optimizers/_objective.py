@@ -60,10 +60,13 @@ class Model(NamedTuple):
         return 10 * self.eps * jnp.abs(self.value)
 
     def gain_ratio(self, reached: Array, predicted: Array) -> Array:
-        """What was gained by what was foreseen: 1 where both are lost in rounding."""
-        actual, predicted = self.value - reached + self.noise, predicted + self.noise
-        nothing = (actual == 0) & (predicted == 0)
-        ratio = jnp.where(nothing, 1, actual / jnp.where(nothing, 1, predicted))
+        """What was gained by what was foreseen, and ½ where both are lost in rounding.
+
+        At ½ no method changes its damping or radius: noise is no reason to.
+        """
+        actual, foreseen = self.value - reached + self.noise, predicted + 2 * self.noise
+        nothing = (actual == 0) & (foreseen == 0)
+        ratio = jnp.where(nothing, 0.5, actual / jnp.where(nothing, 1, foreseen))
         return jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
 
 

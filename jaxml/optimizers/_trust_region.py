@@ -103,10 +103,10 @@ def newton_cg(
             product, g, state.radius, residual, max_iterations
         )
         ratio = model.gain_ratio(model.reached(x, s), fall)
-        shrunk = jnp.fmin(trees.norm(s), state.radius) / 4
+        shrunk = jnp.fmin(trees.norm(s), state.radius) / 4  # s may be NaN
         grown = jnp.minimum(2 * state.radius, jnp.asarray(max_radius, length.dtype))
         kept = jnp.where(at_edge & (ratio > 0.75), grown, state.radius)
-        least = jnp.sqrt(jnp.finfo(length.dtype).tiny)
+        least = jnp.sqrt(jnp.finfo(length.dtype).tiny)  # whose square is not 0
         taken = trees.choose(ratio > 1e-4, s, trees.zeros_like(s))
         return taken, TrustRegionState(
             increment(state.count),
@@ -189,6 +189,7 @@ def steihaug(
     s, r, _, _, _, at_edge, iterations = jax.lax.while_loop(
         unfinished, descended, state
     )
+    # As Hs = r - g, the model g·s + ½ s·Hs is ½ s·(g + r).
     fall = -unit * trees.dot(s, jax.tree.map(jnp.add, start, r)) / 2
     return s, fall, at_edge, iterations
 

@@ -104,7 +104,7 @@ def newton_cg(x, radius=1.0, max_radius=1e3, forcing=0.5):
         s, at_edge = steihaug(g, h, radius, share * length)
         rounding = 10 * 2.0**-52 * abs(value(x))
         gained = value(x) - value(x + s) + rounding
-        ratio = gained / (-g @ s - s @ h @ s / 2 + rounding)
+        ratio = gained / (-g @ s - s @ h @ s / 2 + 2 * rounding)
         if ratio < 0.25:
             radius = np.linalg.norm(s) / 4
         elif ratio > 0.75 and at_edge:
@@ -146,7 +146,7 @@ def levenberg_marquardt(x, damping=1e-3):
         s = -np.linalg.solve(j.T @ j + mu * np.eye(3), j.T @ r)
         after, rounding = errors(x + s), 10 * 2.0**-52 * (r @ r) / 2
         gained = (r @ r - after @ after) / 2 + rounding
-        ratio = gained / (s @ (mu * s - j.T @ r) / 2 + rounding)
+        ratio = gained / (s @ (mu * s - j.T @ r) / 2 + 2 * rounding)
         if ratio > 1e-4:
             x, mu, growth = x + s, mu * max(1 / 3, 1 - (2 * ratio - 1) ** 3), 2.0
         else:
@@ -155,14 +155,15 @@ def levenberg_marquardt(x, damping=1e-3):
 
 
 def row(
-    function: Callable[..., Any], truth: Any, call: Any, numbers: Any, solution: Any
+    make: Callable[..., Any], truth: Any, numbers: Any, problem: tuple[Any, Any, Any]
 ) -> Case:
+    objective, functions, solution = problem
     return Case(
-        function,
+        make,
         lambda rng: (rng.normal(size=3),),
         lambda start, **numbers: np.array(list(truth(start, **numbers))),
         numbers=numbers,
-        call=call,
+        call=path(make, objective, **functions),
         rtol=1e-10,  # of a position; rounding adds up over the steps
         dtypes=(),  # a loop that ends by its data has no reverse derivative
         extremes=(
@@ -179,35 +180,30 @@ def solved(truth: Any, start: Any) -> np.ndarray:
     return start
 
 
-LOWEST = solved(newton, np.zeros(3))
-NEAREST = solved(levenberg_marquardt, np.ones(3))
+QUARTIC = quartic, {"value_fn": quartic}, solved(newton, np.zeros(3))
+SQUARES = (
+    half_square,
+    {"residual_fn": residuals},
+    solved(levenberg_marquardt, np.ones(3)),
+)
 CASES = [
     row(
         optimizers.newton,
         newton,
-        path(optimizers.newton, quartic, value_fn=quartic),
         {"damping": (0.5, 30.0), "learning_rate": (0.3, 1.9)},
-        LOWEST,
+        QUARTIC,
     ),
     row(
         optimizers.newton_cg,
         newton_cg,
-        path(optimizers.newton_cg, quartic, value_fn=quartic),
         {"radius": (0.1, 9.0), "forcing": (0.0, 0.9)},
-        LOWEST,
+        QUARTIC,
     ),
-    row(
-        optimizers.gauss_newton,
-        gauss_newton,
-        path(optimizers.gauss_newton, half_square, residual_fn=residuals),
-        {"damping": (0.1, 3.0)},
-        NEAREST,
-    ),
+    row(optimizers.gauss_newton, gauss_newton, {"damping": (0.1, 3.0)}, SQUARES),
     row(
         optimizers.levenberg_marquardt,
         levenberg_marquardt,
-        path(optimizers.levenberg_marquardt, half_square, residual_fn=residuals),
         {"damping": (1e-6, 1.0)},
-        NEAREST,
+        SQUARES,
     ),
 ]
