@@ -22,6 +22,8 @@ from rich.table import Table
 RESULTS = pathlib.Path(__file__).parent / "results"
 BRIEF = int(os.environ.get("BENCH_REPEATS", "0"))
 """The most repeats, without warming up before; 0 leaves each bench its own number."""
+BEGUN = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+"""When this process began: the lines of one run have it in common."""
 
 
 def temporaries(function: Callable[..., Any], *arguments: Any) -> int:
@@ -66,7 +68,7 @@ def record(bench: str, rows: list[dict[str, Any]]) -> None:
     Console(width=max(100, 18 * len(rows[0]))).print(table)
 
     stamp = {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": BEGUN,
         "device": device(),
         "jax": jax.__version__,
         "optax": metadata.version("optax"),
