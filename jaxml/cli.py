@@ -6,6 +6,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -69,6 +70,7 @@ def _sweep(options: argparse.Namespace, arguments: list[str]) -> int:
 
     models = sum(len(part.plan.keys) for part in parts)
     records: list[sweep.Record] = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # training ends cleanly
     with Bar(models, console) as bar:
         for part in parts:
             before = sum(len(record.status) for record in records)

@@ -172,6 +172,21 @@ def table(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+def test_interrupted_while_it_compiles_it_ends_in_a_line(tmp_path, seconds) -> None:
+    folder = tmp_path / "results"
+    process = start(folder, "--optimizer", "all")
+    while not folder.exists():
+        time.sleep(0.05)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    written, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert written.count(b"\n") == 1
+    assert b"--resume goes on" in written
+
+
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table) -> None:
     more = []
     for seconds in (0.2, 1.2):
