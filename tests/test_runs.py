@@ -164,6 +164,15 @@ def ended(process) -> int:
     return process.returncode
 
 
+def killed(process) -> None:
+    process.send_signal(signal.SIGKILL)
+    assert ended(process) == -signal.SIGKILL
+
+
+def last_saved(folder) -> float:
+    return max((f.stat().st_mtime for f in folder.glob("parts/*/*.npz")), default=0.0)
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
@@ -188,18 +197,20 @@ def test_interrupted_while_it_compiles_it_ends_in_a_line(tmp_path, seconds) -> N
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table) -> None:
-    more = []
-    for seconds in (0.2, 1.2):
-        process = start(tmp_path, *more)
-        while not list(tmp_path.glob("parts/*/*-0-0.npz")):
+    folder = tmp_path / "results"
+    process = start(folder)
+    while not folder.exists():
+        time.sleep(0.05)
+    killed(process)
+    for _ in range(2):
+        before = last_saved(folder)
+        process = start(folder, "--resume")
+        while last_saved(folder) == before:
             assert process.poll() is None
             time.sleep(0.05)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        assert ended(process) == -signal.SIGKILL
-        more = ["--resume"]
-    assert ended(start(tmp_path, "--resume")) == 0
-    assert (tmp_path / "table.csv").read_bytes() == table
+        killed(process)
+    assert ended(start(folder, "--resume")) == 0
+    assert (folder / "table.csv").read_bytes() == table
 
 
 @pytest.mark.slow

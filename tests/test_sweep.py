@@ -207,6 +207,8 @@ def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> Non
     assert "models/s" in capsys.readouterr().out
 
     before = (folder / "table.csv").read_bytes()
+    assert cli.main([*SHORT, "--out", str(folder), "--resume"]) == 0
+    assert capsys.readouterr().out.startswith(f"{folder}/ is finished")
     with pytest.raises(SystemExit) as stop:
         cli.main([*SHORT, "--out", str(folder)])
     assert stop.value.code == 2
