@@ -116,6 +116,19 @@ def test_halving_ends_with_the_models_that_a_whole_run_has(plan, whole) -> None:
         assert same, name
 
 
+def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:
+    joined, concatenate = [], np.concatenate
+
+    def counted(arrays):
+        joined.append(arrays)
+        return concatenate(arrays)
+
+    monkeypatch.setattr("jaxml.sweep._halving.np.concatenate", counted)
+    halving = sweep.Halving("valid_loss", eta=1.5, rungs=1, largest=False)
+    sweep.run(plan._replace(halving=halving))
+    assert len(joined) == plan.programs.init.out_tree.num_leaves
+
+
 def test_memory_is_bounded_or_refused(monkeypatch) -> None:
     monkeypatch.setattr("jaxml.sweep._layout.CACHE", 2**16)
 
