@@ -17,20 +17,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-jax.config.update("jax_num_cpu_devices", os.cpu_count())
-
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.sharding import Mesh, PartitionSpec  # noqa: E402
-
-from bench import measure  # noqa: E402
-from jaxml import activations, losses, optimizers, sweep, tasks  # noqa: E402
+from bench import measure
+from jaxml import activations, losses, optimizers, sweep, tasks
 
 STEPS, REPEATS = 200, 5
 TASKS = {"R": (32, 64), "T": (8, 16)}  # hidden units, examples a step
 CHOSEN = {"activation": activations.relu, "loss": losses.cross_entropy}
-TWELVE = [
+Functions = tuple[Callable[..., Any], ...]
+TWELVE = (
     optimizers.sgd,
     optimizers.momentum,
     optimizers.nesterov,
@@ -43,8 +41,8 @@ TWELVE = [
     optimizers.nadam,
     optimizers.adamax,
     optimizers.radam,
-]
-TEN = [
+)
+TEN = (
     activations.relu,
     activations.leaky_relu,
     activations.elu,
@@ -55,10 +53,11 @@ TEN = [
     activations.gelu,
     activations.swish,
     activations.mish,
-]
+)
 
 
 def main() -> None:
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     for name, (hidden, batch) in TASKS.items():
         task = tasks.digits(hidden=hidden)
         ways = {
@@ -144,8 +143,8 @@ def swept(
     batch: int,
     *,
     shared: bool = False,
-    of_optimizers: list = [optimizers.adam],  # noqa: B006
-    of_activations: list = [activations.relu],  # noqa: B006
+    of_optimizers: Functions = (optimizers.adam,),
+    of_activations: Functions = (activations.relu,),
 ) -> Callable[[], float]:
     """The whole engine: about a thousand models, from the plan to the record."""
     combinations = len(of_optimizers) * len(of_activations)
@@ -169,8 +168,8 @@ def planned(
     seeds: int,
     evaluations: int = 1,
     shared: bool = False,
-    of_optimizers: list = [optimizers.adam],  # noqa: B006
-    of_activations: list = [activations.relu],  # noqa: B006
+    of_optimizers: Functions = (optimizers.adam,),
+    of_activations: Functions = (activations.relu,),
 ) -> sweep.Plan:
     points = sweep.grid(
         optimizer=[make.__name__ for make in of_optimizers],
