@@ -28,7 +28,7 @@ class Halving(NamedTuple):
     """
 
     metric: str
-    eta: float = 3.0
+    eta: float = 2.0
     rungs: int = 3
     largest: bool = True
 
