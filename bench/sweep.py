@@ -370,14 +370,8 @@ def held_by_many() -> dict[str, Any]:
     """What 100,000 models hold: a process of their own, so that nothing else counts."""
     program = "from bench import sweep; sweep.many()"
     output = subprocess.check_output([sys.executable, "-c", program], text=True)
-    models, steps, mebibytes, taken = output.split()
-    return {
-        "task": "T",
-        "models": int(models),
-        "steps": int(steps),
-        "resident MiB": float(mebibytes),
-        "s": float(taken),
-    }
+    columns = "models", "steps", "resident MiB", "s"
+    return {"task": "T", **dict(zip(columns, map(float, output.split())))}
 
 
 def many(steps: int = 20) -> None:
