@@ -6,6 +6,7 @@ processor, in the same process and in turn with ours.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -180,7 +181,7 @@ def _head(rng: np.random.Generator, shrink: int) -> list[dict[str, Any]]:
         row |= {f"{k}_MiB": bytes_ / 2**20 for k, bytes_ in held.items()}
         if size is LARGE:
             del programs["dense"]  # gigabytes of logits
-        runs = {k: lambda f=f: f(x, w, y) for k, f in programs.items()}  # noqa: B023
+        runs = {k: partial(f, x, w, y) for k, f in programs.items()}
         runs |= _torch_heads(x, w, y) if size is HEAD else {}
         seconds = measure.paired(runs, repeats=5 if size is HEAD else 1, warmup=1)
         for name in ("ours", "dense", "torch", "torch_fused"):

@@ -6,6 +6,7 @@ formula as a user writes it.
 """
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -92,11 +93,9 @@ def _optax_dice(p: jax.Array, t: jax.Array) -> jax.Array:
 
 def _torch_gradient(loss: Callable, predicted: np.ndarray, true: np.ndarray) -> dict:
     """The loss of PyTorch's arrays; channels first where there are channels."""
-    try:
-        import monai  # noqa: F401
-        import torch
-    except ModuleNotFoundError:
+    if not importlib.util.find_spec("monai"):
         return {}
+    import torch
 
     def tensor(x: np.ndarray) -> Any:
         x = np.moveaxis(x, -1, 1) if x.ndim == 4 else x

@@ -10,6 +10,8 @@ program that the engine should not be slower than.
 """
 
 import os
+import resource
+import socket
 import statistics
 import subprocess
 import sys
@@ -18,20 +20,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-jax.config.update("jax_num_cpu_devices", os.cpu_count())
-
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.sharding import Mesh, PartitionSpec  # noqa: E402
-
-from bench import measure  # noqa: E402
-from jaxml import activations, losses, optimizers, sweep, tasks  # noqa: E402
+from bench import measure
+from jaxml import activations, losses, optimizers, sweep, tasks
 
 STEPS, REPEATS = 200, 5
 TASKS = {"R": (32, 64), "T": (8, 16)}  # hidden units, examples a step
 CHOSEN = {"activation": activations.relu, "loss": losses.cross_entropy}
-TWELVE = [
+Functions = tuple[Callable[..., Any], ...]
+TWELVE = (
     optimizers.sgd,
     optimizers.momentum,
     optimizers.nesterov,
@@ -44,8 +44,8 @@ TWELVE = [
     optimizers.nadam,
     optimizers.adamax,
     optimizers.radam,
-]
-TEN = [
+)
+TEN = (
     activations.relu,
     activations.leaky_relu,
     activations.elu,
@@ -56,10 +56,11 @@ TEN = [
     activations.gelu,
     activations.swish,
     activations.mish,
-]
+)
 
 
 def main() -> None:
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     for name, (hidden, batch) in TASKS.items():
         task = tasks.digits(hidden=hidden)
         ways = {
@@ -83,6 +84,10 @@ def main() -> None:
     }
     report("sweep.mixed", in_turn(mixed), "adam, relu")
     halved(task)
+    taken = zip(*((in_processes(1), in_processes(2)) for _ in range(3)))
+    ways = "1 process, 2 devices", "2 processes, a device each"
+    report("sweep.processes", dict(zip(ways, map(list, taken))), ways[0])
+    measure.record("sweep.memory", [held_by_many()])
 
 
 def in_turn(ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
@@ -111,9 +116,9 @@ def report(bench: str, rates: dict[str, list[float]], base: str) -> None:
 
 
 def halved(task: sweep.Task) -> None:
-    """900 models whole, and with all but the best third stopped three times."""
+    """900 models whole, and with the worse half stopped three times."""
     whole = planned(task, 64, sweep.log(1e-4, 1.0, 90), seeds=10, evaluations=27)
-    halving = sweep.Halving("valid_loss", eta=3.0, rungs=3, largest=False)
+    halving = sweep.Halving("valid_loss", largest=False)
     plans = {"whole": whole, "halving": whole._replace(halving=halving)}
     records = {name: sweep.run(plan) for name, plan in plans.items()}
     taken = measure.paired(
@@ -145,8 +150,8 @@ def swept(
     batch: int,
     *,
     shared: bool = False,
-    of_optimizers: list = [optimizers.adam],  # noqa: B006
-    of_activations: list = [activations.relu],  # noqa: B006
+    of_optimizers: Functions = (optimizers.adam,),
+    of_activations: Functions = (activations.relu,),
 ) -> Callable[[], float]:
     """The whole engine: about a thousand models, from the plan to the record."""
     combinations = len(of_optimizers) * len(of_activations)
@@ -168,10 +173,11 @@ def planned(
     rates: Any,
     *,
     seeds: int,
+    steps: int = STEPS,
     evaluations: int = 1,
     shared: bool = False,
-    of_optimizers: list = [optimizers.adam],  # noqa: B006
-    of_activations: list = [activations.relu],  # noqa: B006
+    of_optimizers: Functions = (optimizers.adam,),
+    of_activations: Functions = (activations.relu,),
 ) -> sweep.Plan:
     points = sweep.grid(
         optimizer=[make.__name__ for make in of_optimizers],
@@ -191,7 +197,7 @@ def planned(
             "activation": {f.__name__: f for f in of_activations},
             "loss": {"cross_entropy": losses.cross_entropy},
         },
-        steps=STEPS,
+        steps=steps,
         batch_size=batch,
         shared_batches=shared,
         evaluations=evaluations,
@@ -335,6 +341,54 @@ def process_per_trial() -> float:
     return 1 / seconds(
         lambda: subprocess.run([sys.executable, "-c", program], check=True)
     )
+
+
+def in_processes(count: int) -> float:
+    """Models per second of `count` processes with 2 devices in all, once compiled."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    program = "from bench import sweep; sweep.process_of({!r}, {}, {})"
+    of_each = [
+        subprocess.Popen(
+            [sys.executable, "-c", program.format(address, count, number)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    said = [process.communicate()[0] for process in of_each]
+    return min(float(lines.split()[-1]) for lines in said)  # after what Gloo says
+
+
+def process_of(address: str, count: int, number: int) -> None:
+    """Prints the models per second of a run of which this process trains a part."""
+    jax.config.update("jax_num_cpu_devices", 2 // count)
+    if count > 1:  # what --coordinator, --processes and --process-id do
+        jax.distributed.initialize(address, count, number)
+    run = swept(tasks.digits(), 64)
+    run()
+    print(run())
+
+
+def held_by_many() -> dict[str, Any]:
+    """What 100,000 models hold: a process of their own, so that nothing else counts."""
+    program = "from bench import sweep; sweep.many()"
+    output = subprocess.check_output([sys.executable, "-c", program], text=True)
+    columns = "models", "steps", "resident MiB", "s"
+    return {"task": "T", **dict(zip(columns, map(float, output.split())))}
+
+
+def many(steps: int = 20) -> None:
+    """Prints the most memory that a process had; few steps hold what many do."""
+    hidden, batch = TASKS["T"]
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    rates = sweep.log(1e-4, 1e-1, 1000)
+    task = tasks.digits(hidden=hidden)
+    plan = planned(task, batch, rates, seeds=100, steps=steps)
+    taken = seconds(lambda: sweep.run(plan))
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(len(plan.keys), steps, held, taken)
 
 
 def seconds(run: Callable[[], Any]) -> float:

@@ -1,9 +1,20 @@
 """python -m jaxml, and the command `jaxml`."""
 
+import os
+import signal
 import sys
+from typing import Any, NoReturn
 
 
 def main() -> int:
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        return _command()
+    except KeyboardInterrupt:
+        _leave()
+
+
+def _command() -> int:
     try:
         from jaxml import cli
     except ModuleNotFoundError as error:
@@ -11,6 +22,14 @@ def main() -> int:
         print(missing, file=sys.stderr)
         return 2
     return cli.main()
+
+
+def _leave(*_: Any) -> NoReturn:
+    """Ends at once: inside JAX an exception may be swallowed, or tear something."""
+    sys.stdout.flush()
+    saved = "what is finished is kept, and --resume goes on with it"
+    print(f"jaxml: interrupted; {saved}", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "--halving",
         type=above_one,
         metavar="ETA",
-        help="stop all but the best 1/ETA "
-        "of the models, three times, and so train the best ones alone to the end",
+        help="stop all but the best 1/ETA of the models, three times, and so train the "
+        "best ones alone to the end: 2, or more for less time and a ruder choice",
     )
 
     run = command.add_argument_group("how it runs").add_argument

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -56,6 +57,14 @@ def _sweep(options: argparse.Namespace, arguments: list[str]) -> int:
     first = jax.process_index() == 0
     console = Console(width=None if sys.stdout.isatty() else 130, quiet=not first)
     folder = options.out or fresh(pathlib.Path("runs", options.task))
+    if options.resume and _is_finished(folder):
+        console.print(
+            f"{folder}/ is finished: its report.html and table.csv say what was found; "
+            "other settings need another --out.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
     if not options.plan:
         folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -69,6 +78,7 @@ def _sweep(options: argparse.Namespace, arguments: list[str]) -> int:
 
     models = sum(len(part.plan.keys) for part in parts)
     records: list[sweep.Record] = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # training ends cleanly
     with Bar(models, console) as bar:
         for part in parts:
             before = sum(len(record.status) for record in records)
@@ -89,6 +99,10 @@ def _sweep(options: argparse.Namespace, arguments: list[str]) -> int:
     return _shown(options, arguments, parts, records, folder, bar, console)
 
 
+def _is_finished(folder: pathlib.Path) -> bool:
+    return (folder / "table.csv").exists() and not (folder / "parts").exists()
+
+
 def _shown(
     options: argparse.Namespace,
     arguments: list[str],
@@ -105,7 +119,6 @@ def _shown(
     compared = parts[0].setup.compared
     if finished == models:
         record.save(folder)
-        shutil.rmtree(folder / "parts")
     if finished:
         for name, figure in pictures(
             parts[0].plan, record, metric, compared, options.task
@@ -116,6 +129,8 @@ def _shown(
         sweep.report(record, metric, by=compared, title=which, path=page)
         table = ranking if "task" in record.points else leaderboard
         console.print(table(record, metric, compared))
+    if finished == models:
+        shutil.rmtree(folder / "parts")  # from here on it is finished
     console.print(bar.summary(), f"Results are in {folder}/.", highlight=False)
     if finished < models:
         again = [word for word in arguments if word != "--resume"]

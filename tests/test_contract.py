@@ -123,7 +123,10 @@ def test_the_gradient_is_the_derivative_twice(case: Case) -> None:
         reverse = dot(gradient(floats), v)
         forward = jax.jvp(total, (floats,), (v,))[1] if case.forward else reverse
         first = along(total), forward, reverse
-        slope = lambda xs: dot(gradient(xs), w)  # noqa: E731
+
+        def slope(xs: list) -> jax.Array:
+            return dot(gradient(xs), w)
+
         second = along(slope), jax.jvp(slope, (floats,), (v,))[1]
         return first, second, dot(jax.grad(slope)(floats), v)
 

@@ -116,6 +116,19 @@ def test_halving_ends_with_the_models_that_a_whole_run_has(plan, whole) -> None:
         assert same, name
 
 
+def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:
+    joined, concatenate = [], np.concatenate
+
+    def counted(arrays):
+        joined.append(arrays)
+        return concatenate(arrays)
+
+    monkeypatch.setattr("jaxml.sweep._halving.np.concatenate", counted)
+    halving = sweep.Halving("valid_loss", eta=1.5, rungs=1, largest=False)
+    sweep.run(plan._replace(halving=halving))
+    assert len(joined) == plan.programs.init.out_tree.num_leaves
+
+
 def test_memory_is_bounded_or_refused(monkeypatch) -> None:
     monkeypatch.setattr("jaxml.sweep._layout.CACHE", 2**16)
 
@@ -164,6 +177,15 @@ def ended(process) -> int:
     return process.returncode
 
 
+def killed(process) -> None:
+    process.send_signal(signal.SIGKILL)
+    assert ended(process) == -signal.SIGKILL
+
+
+def last_saved(folder) -> float:
+    return max((f.stat().st_mtime for f in folder.glob("parts/*/*.npz")), default=0.0)
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
@@ -172,27 +194,51 @@ def table(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+def test_interrupted_while_it_compiles_it_ends_in_a_line(tmp_path, seconds) -> None:
+    folder = tmp_path / "results"
+    process = start(folder, "--optimizer", "all")
+    while not folder.exists():
+        time.sleep(0.05)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    written, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert written.count(b"\n") == 1
+    assert b"--resume goes on" in written
+
+
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table) -> None:
-    more = []
-    for seconds in (0.2, 1.2):
-        process = start(tmp_path, *more)
-        while not list(tmp_path.glob("parts/*/*-0-0.npz")):
+    folder = tmp_path / "results"
+    process = start(folder)
+    while not folder.exists():
+        time.sleep(0.05)
+    killed(process)
+    for _ in range(2):
+        before = last_saved(folder)
+        process = start(folder, "--resume")
+        while last_saved(folder) == before:
             assert process.poll() is None
             time.sleep(0.05)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        assert ended(process) == -signal.SIGKILL
-        more = ["--resume"]
-    assert ended(start(tmp_path, "--resume")) == 0
-    assert (tmp_path / "table.csv").read_bytes() == table
+        killed(process)
+    assert ended(start(folder, "--resume")) == 0
+    assert (folder / "table.csv").read_bytes() == table
 
 
 @pytest.mark.slow
 def test_two_processes_make_the_table_of_one(tmp_path, table) -> None:
+    """Though one of them stands still for longer than JAX waits to connect."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     shared = ["--coordinator", address, "--processes", "2", "--devices", "1"]
     both = [start(tmp_path, *shared, "--process-id", str(i)) for i in range(2)]
+    while not list(tmp_path.glob("parts/*/settings-1.json")):
+        assert both[1].poll() is None
+        time.sleep(0.05)
+    both[1].send_signal(signal.SIGSTOP)
+    time.sleep(45)
+    both[1].send_signal(signal.SIGCONT)
     assert [ended(process) for process in both] == [0, 0]
     assert (tmp_path / "table.csv").read_bytes() == table

@@ -235,7 +235,10 @@ def test_many_parameters_need_no_matrix() -> None:
     rng = np.random.default_rng(3)
     j, r, n = rng.normal(size=(4, 1100)), rng.normal(size=4), 1100
     jacobian, offset = jnp.asarray(j), jnp.asarray(r)
-    residuals = lambda x: jacobian @ x + offset  # noqa: E731
+
+    def residuals(x):
+        return jacobian @ x + offset
+
     x, g = jnp.zeros(n), jnp.asarray(j.T @ r)
     optimizer = optimizers.gauss_newton(damping=2.0)
     step, state = optimizer.update(g, optimizer.init(x), x, residual_fn=residuals)

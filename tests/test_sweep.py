@@ -106,17 +106,35 @@ def test_order_chunks_and_devices_change_no_bit(record) -> None:
 
 def test_a_diverged_model_touches_no_neighbour() -> None:
     table = points(learning_rate=[0.01, 1e30])
-    record = run(table)
+    record = run(table, keep_params=True)
     wild = table["learning_rate"] == 1e30
     linear = table["activation"] == "identity"  # nothing bounds it
     hopeless = wild & linear & (table["optimizer"] == "sgd")
     assert set(record.status[hopeless]) == {"diverged"}
+    assert set(record.final["trained"][hopeless]) == {1}
+    assert np.isfinite(record.params["['w']"][hopeless]).all()  # frozen as they were
     assert set(record.status[~wild]) == {"ok"}
     calm = {name: column[~wild] for name, column in table.items()}
     assert same_bits(run(calm), record, ~wild)
     ranked = sweep.leaderboard(record, "valid_loss", largest=False)
     assert ranked[0].diverged == 0
     assert ranked[-1].diverged > 0
+
+
+def test_a_selection_is_the_function_of_its_name(quick_compilation) -> None:
+    def scaled(point):
+        return optimizers.sgd(point["scale"](point["learning_rate"]))
+
+    shares = {"none": lambda x: 0 * x, "half": lambda x: 0.5 * x, "same": lambda x: x}
+    axes = {"optimizer": ["sgd"], "activation": ["tanh"], "seed": [0]}
+    record = run(
+        points(**axes, learning_rate=[0.05, 0.1], scale=[*shares]),
+        optimizers={"sgd": scaled},
+        selections={"scale": shares},
+    )
+    (none, half, same), (still, slow, fast) = record.final["valid_loss"].reshape(2, 3)
+    assert none == still and same == slow
+    assert len({none, half, same, fast}) == 4
 
 
 @pytest.mark.slow
@@ -207,6 +225,8 @@ def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> Non
     assert "models/s" in capsys.readouterr().out
 
     before = (folder / "table.csv").read_bytes()
+    assert cli.main([*SHORT, "--out", str(folder), "--resume"]) == 0
+    assert capsys.readouterr().out.startswith(f"{folder}/ is finished")
     with pytest.raises(SystemExit) as stop:
         cli.main([*SHORT, "--out", str(folder)])
     assert stop.value.code == 2

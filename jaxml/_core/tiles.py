@@ -24,7 +24,10 @@ def over_rows(
     has, unless `block` says so.
     """
     formula = jax.checkpoint(formula, prevent_cse=False)
-    step = lambda nothing, of_block: (nothing, formula(of_block))  # noqa: E731
+
+    def step(nothing: None, of_block: Any) -> tuple[None, Array]:
+        return nothing, formula(of_block)
+
     return scan_rows(step, None, rows, width, block)[1]
 
 

@@ -189,8 +189,11 @@ def _narrowness(x: Array) -> Array:
 def _redundancy(x: Array) -> Array:
     centred = x - jnp.mean(x, 0)[None]
     scaled = centred / (len(x) - 1)
-    off = lambda c, own: jnp.where(own, 0, jnp.square(c))  # noqa: E731
-    return jnp.mean(_products(scaled, centred, off))
+    return jnp.mean(_products(scaled, centred, _squared_between))
+
+
+def _squared_between(c: Array, own: Array) -> Array:
+    return jnp.where(own, 0, jnp.square(c))
 
 
 @compiled()

@@ -28,7 +28,7 @@ class Halving(NamedTuple):
     """
 
     metric: str
-    eta: float = 3.0
+    eta: float = 2.0
     rungs: int = 3
     largest: bool = True
 
@@ -59,7 +59,7 @@ class States:
 
     def keep(self, members: np.ndarray, state: State) -> None:
         """Takes the states of [devices optimizers groups lanes] members."""
-        first = len(self.states) * len(members)
+        first = sum(len(kept.lived) for kept in self.states)
         for place in zip(*np.nonzero(members >= 0)):
             device, *rest = map(int, place)
             self.places[int(members[place])] = (first + device, *rest)
@@ -69,7 +69,9 @@ class States:
         """The kept states of these members, or, if none is kept, how they start."""
         if not self.states:
             return start
-        whole = jax.tree.map(lambda *x: np.concatenate(x), *self.states)
+        if len(self.states) > 1:  # joined once, whatever is recalled after
+            self.states = [jax.tree.map(lambda *x: np.concatenate(x), *self.states)]
+        (whole,) = self.states
         anyone = next(iter(self.places.values()))
         at = np.array([self.places.get(int(i), anyone) for i in members.flat])
         device, own, group, lane = at.T.reshape(4, *members.shape)

@@ -15,10 +15,10 @@ import numpy as np
 from jaxml.sweep import _page as page
 from jaxml.sweep._plots import draw_curves, draw_sensitivity, png, words
 from jaxml.sweep._plots_standings import plot_profiles, plot_ranks
-from jaxml.sweep._ranks import ranks
+from jaxml.sweep._ranks import by_task, ranks
 from jaxml.sweep._record import Record
 from jaxml.sweep._report import check_columns, leaderboard
-from jaxml.sweep._standings import split, standings
+from jaxml.sweep._standings import standings
 
 _PACKAGES = "jaxml", "jax", "jaxlib", "optax", "numpy", "scipy"
 _RANKS = (
@@ -71,10 +71,7 @@ def report(
         '<!DOCTYPE html>'
     """
     check_columns("report", record, metric=[metric, tuned_on or metric], by=[by])
-    tasks = split(record) if "task" in record.points else {"": record}
-    tasks = {
-        t: part for t, part in tasks.items() if (part.status != "unfinished").any()
-    }
+    tasks = by_task(record)
     asked = {"by": by, "largest": largest}
     sections = {}
     if len(tasks) > 1:

@@ -1,5 +1,7 @@
 """Pictures of who is best: standings on one task, ranks and profiles over several."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,23 +48,30 @@ def plot_standings(
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['adam', 'sgd']
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     board = standings(record, metric, by=by, tuned_on=tuned_on, largest=largest)
     low, high = window(board, largest)
-    with mpl.rc_context(STYLE):
-        size = 9, 1.4 + 0.34 * len(board)
-        figure = Figure(figsize=size, dpi=120, layout="constrained")
-        axes = figure.subplots()
+    with _drawing(9, 1.4 + 0.34 * len(board), title) as (figure, axes):
         axes.grid(axis="y", visible=False)
         axes.set(xlim=(low, high), xlabel=words(metric))
         axes.set(yticks=range(len(board)), yticklabels=[shown(s.name) for s in board])
         axes.set_ylim(len(board) - 0.4, -0.6)
         for place, own in enumerate(board):
             _draw_standing(axes, place, own, (low, high))
-        figure.suptitle(title, x=0.01, ha="left")
     return figure
+
+
+@contextlib.contextmanager
+def _drawing(
+    width: float, height: float, title: str
+) -> Iterator[tuple["Figure", "Axes"]]:
+    """A figure with one panel, in the style of all, while it is drawn."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left")
+        yield figure, figure.subplots()
 
 
 def window(board: list[Standing], largest: bool) -> tuple[float, float]:
@@ -132,17 +141,13 @@ def plot_ranks(
         >>> [t.get_text() for t in plot_ranks(record, "valid_accuracy").axes[0].texts]
         ['1.0', '1.0', '2.0', '2.0']
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     found = ranks(record, metric, by=by, tuned_on=tuned_on, largest=largest)
     overall = np.array([[estimate.value] for estimate in found.overall])
     cells = np.concatenate([overall, found.places], axis=1)
     columns = ["all tasks", *(shown(task) or "the task" for task in found.tasks)]
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        size = 2.4 + 1.15 * len(columns), 1.3 + 0.34 * len(cells)
-        figure = Figure(figsize=size, dpi=120, layout="constrained")
-        axes = figure.subplots()
+    size = 2.4 + 1.15 * len(columns), 1.3 + 0.34 * len(cells)
+    with _drawing(*size, title) as (figure, axes):
+        axes.grid(visible=False)
         axes.imshow(cells, cmap="YlGnBu_r", aspect="auto", vmin=1, vmax=len(cells))
         for (row, column), cell in np.ndenumerate(cells):
             colour = "white" if cell < 0.5 * (1 + len(cells)) else "#222222"
@@ -156,7 +161,6 @@ def plot_ranks(
         axes.set(yticks=range(len(cells)), yticklabels=[*map(shown, found.names)])
         for label, tied in zip(axes.get_yticklabels(), found.tied):
             label.set_fontweight("bold" if tied else "normal")
-        figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
@@ -188,19 +192,12 @@ def plot_profiles(
         >>> len(plot_profiles(record, "valid_accuracy").axes[0].lines)
         2
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     found = profiles(record, metric, by=by, largest=largest)
-    with mpl.rc_context(STYLE):
-        size = 9, max(4.5, 1 + 0.29 * len(found.names))
-        figure = Figure(figsize=size, dpi=120, layout="constrained")
-        axes = figure.subplots()
+    with _drawing(9, max(4.5, 1 + 0.29 * len(found.names)), title) as (figure, axes):
         for i, (name, share) in enumerate(zip(found.names, found.shares)):
             axes.step(found.ratios, share, where="post", label=shown(name), **look(i))
         axes.set(xlim=(1, found.ratios[-1] + 0.05), ylim=(0, 1.02))
         axes.set_xlabel("steps, as a multiple of the fewest")
         axes.set_ylabel(f"share of {found.problems} problems solved")
         figure.legend(loc="outside right upper")
-        figure.suptitle(title, x=0.01, ha="left")
     return figure

@@ -71,7 +71,7 @@ def ranks(
     check_columns("ranks", record, metric=[metric, tuned_on or metric], by=[by])
     places = {}
     names = list(dict.fromkeys(record.points[by].tolist()))
-    for task, part in _tasks(record).items():
+    for task, part in by_task(record).items():
         board = standings(part, metric, by=by, tuned_on=tuned_on, largest=largest)
         table = _by_seed(board, names)
         if table.size:
@@ -149,7 +149,7 @@ def profiles(
     names = list(dict.fromkeys(record.points[by].tolist()))
     sign = 1 if largest else -1
     costs = []
-    for part in _tasks(record).values():
+    for part in by_task(record).values():
         board = standings(part, metric, by=by, largest=largest)
         ends = [sign * own.median.value for own in board]
         targets = np.quantile(ends, _GOALS, method="lower")
@@ -172,8 +172,8 @@ def profiles(
     return Profiles([names[i] for i in order], ratios, shares[order], table.shape[1])
 
 
-def _tasks(record: Record) -> dict[Any, Record]:
-    """The record of each task of which something is finished."""
+def by_task(record: Record) -> dict[Any, Record]:
+    """The record of each task of which a model is finished; "" where there is one."""
     parts = split(record) if "task" in record.points else {"": record}
     return {t: part for t, part in parts.items() if np.any(part.status != "unfinished")}
 

@@ -58,6 +58,8 @@ def run(
     if plan.halving and jax.process_count() > 1:
         found = jax.process_count()
         raise ValueError(f"run: halving must be of one process, got {found}.")
+    if jax.process_count() > 1:  # the first exchange waits for half a minute at most
+        multihost_utils.sync_global_devices("jaxml.sweep.run")
     kept = None if folder is None else Folder(folder, plan, resume=resume)
     training = _Run(plan, kept, keep_params, watch or (lambda done, record: None))
     with contextlib.suppress(KeyboardInterrupt):  # the status says what is unfinished
