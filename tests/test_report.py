@@ -115,6 +115,20 @@ def test_another_column_may_choose_and_smaller_may_be_better() -> None:
         assert one.improvement == other.improvement
 
 
+def test_rivals_meet_on_the_seeds_that_both_have() -> None:
+    of_seed = 9 * draws(12)  # far more than what the rivals differ by
+    of_seed[10:] = -99
+    rivals = {"a": (range(10), 0.1), "b": (range(11, 1, -1), 0.0)}
+    rows = [(n, seed, of_seed[seed] + d) for n, (s, d) in rivals.items() for seed in s]
+    optimizer, seed, score = map(np.array, zip(*rows))
+    run = record(score[None], optimizer=["one"])
+    run.points.update(optimizer=optimizer, seed=seed)
+    first, second = sweep.standings(run, "valid_accuracy")
+    assert (first.name, second.name) == ("a", "b")
+    assert second.improvement.value == 1.0
+    assert not second.tied
+
+
 def test_ranks_are_places_by_seed_means_by_task() -> None:
     scores = np.round(draws(4, 3, 5), 1)  # with ties
     run = record(

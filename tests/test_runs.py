@@ -156,6 +156,8 @@ def test_the_best_model_loads_again(tmp_path, whole) -> None:
     start = task().init(jax.random.key(0), {})
     params, settings, final = loaded.best("valid_loss", largest=False, like=start)
     assert final["valid_loss"] == whole.final["valid_loss"].min()
+    worst = loaded.best("valid_loss").final["valid_loss"]
+    assert worst == whole.final["valid_loss"].max()
     point = {**settings, "activation": CHOICES["activation"][settings["activation"]]}
     again = task().metrics(params, task().valid, point)["loss"]
     np.testing.assert_allclose(again, final["valid_loss"], rtol=1e-5)

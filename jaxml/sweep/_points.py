@@ -53,7 +53,7 @@ def log(low: float, high: float, count: int | None = None) -> Any:
     return _spread(Interval(low, high, logarithmic=True), count)
 
 
-def choice(*values: Any) -> tuple:
+def choice(*values: Any) -> tuple[Any, ...]:
     """Values to take all of, in a grid, or to draw from, in `random`.
 
     Args:

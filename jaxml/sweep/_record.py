@@ -98,6 +98,7 @@ class Record(NamedTuple):
 
     @classmethod
     def of_flat(cls, columns: Mapping[str, np.ndarray]) -> "Record":
+        """The record of such columns."""
         fields: dict[str, Any] = {name: {} for name in cls._fields}
         for path, column in columns.items():
             field, _, name = path.partition(":")
