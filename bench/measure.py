@@ -50,7 +50,7 @@ def paired(
         repeats, warmup = min(repeats, BRIEF), 0
     taken: dict[str, list[float]] = {name: [] for name in runs}
     begun = time.perf_counter()
-    for turn in range(warmup + repeats):
+    for _ in range(warmup + repeats):
         for name, run in runs.items():
             one = seconds(run)
             taken[name].append(seconds(run) if one < SHORT else one)
