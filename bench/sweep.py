@@ -88,7 +88,9 @@ def main() -> None:
     }
     report("sweep.mixed", in_turn(mixed), "adam, relu")
     halved(task)
-    taken = zip(*((in_processes(1), in_processes(2)) for _ in range(2)))
+    taken = zip(
+        *((in_processes(1), in_processes(2)) for _ in range(1 if measure.BRIEF else 3))
+    )
     ways = "1 process, 2 devices", "2 processes, a device each"
     report("sweep.processes", dict(zip(ways, map(list, taken))), ways[0])
     measure.record("sweep.memory", [held_by_many()])
