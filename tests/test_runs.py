@@ -161,6 +161,8 @@ def test_the_best_model_loads_again(tmp_path, whole) -> None:
     point = {**settings, "activation": CHOICES["activation"][settings["activation"]]}
     again = task().metrics(params, task().valid, point)["loss"]
     np.testing.assert_allclose(again, final["valid_loss"], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"best: metric must name one of .*valid_loss"):
+        loaded.best("loss")
     with pytest.raises(ValueError, match="params must be kept by run, got none"):
         whole._replace(params={}).best("valid_loss")
 

@@ -196,11 +196,47 @@ def test_wrong_points_are_refused_in_a_sentence() -> None:
         (points(activation=["tan"]), r"points\['activation'\] must name one of tanh"),
         ({"optimizer": np.array(["sgd"])}, "must have a column 'activation'"),
         ({**points(), "seed": np.arange(2)}, "must be equally long columns"),
+        (
+            points(loss=["huber"]),
+            r"plan: points\['loss'\] must be numbers, or a column of choices or "
+            r"selections, got 'huber'\.",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             run(table)
     with pytest.raises(ValueError, match="steps must be positive, got 0"):
         run(points(), steps=0)
+
+
+def test_a_space_that_is_none_is_refused_in_a_sentence() -> None:
+    rates, values = sweep.log(1e-3, 1e-1), "be several values, as [0.1, 0.2] or"
+    for made, sentence in [
+        (
+            lambda: sweep.grid(rate=rates),
+            f"grid: rate must {values} log(low, high, count), got (0.001, 0.1, True).",
+        ),
+        (
+            lambda: sweep.grid(optimizer="adam"),
+            f"grid: optimizer must {values} log(low, high, count), got 'adam'.",
+        ),
+        (
+            lambda: sweep.grid(seed=5),
+            f"grid: seed must {values} log(low, high, count), got 5.",
+        ),
+        (
+            lambda: sweep.random(2, 0, optimizer="adam"),
+            "random: optimizer must be several values, as [0.1, 0.2], or an interval, "
+            "as log(low, high), got 'adam'.",
+        ),
+        (lambda: sweep.log(0.0, 1.0), "log: low must be above 0, got 0.0."),
+        (
+            lambda: sweep.product(sweep.grid(rate=[1], seed=[0]), sweep.grid(seed=[1])),
+            "product: spaces must have no column in common, got 'seed'.",
+        ),
+    ]:
+        with pytest.raises((TypeError, ValueError)) as refusal:
+            made()
+        assert str(refusal.value) == sentence
 
 
 SHORT = ["sweep", "digits", "--optimizer", "sgd,adam", "--learning-rate", "0.01,0.1"]

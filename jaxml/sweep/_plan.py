@@ -232,6 +232,11 @@ def _encode(
             raise ValueError(f"{rule}, got {name!r}.")
         places = {name: place for place, name in enumerate(names)}
         codes[column] = np.array([places[n] for n in points[column]], np.int32)
+    for column, values in points.items():
+        values = np.asarray(values)
+        if column not in codes and not np.can_cast(values.dtype, float):
+            rule = f"plan: points[{column!r}] must be numbers, or a column of choices"
+            raise ValueError(f"{rule} or selections, got {values.tolist()[0]!r}.")
     return codes
 
 
