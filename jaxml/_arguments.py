@@ -123,7 +123,12 @@ def optimizers(text: str) -> dict[str, dict[str, list[float]]]:
             raise argparse.ArgumentTypeError(
                 f"must be like sgd,adam:b1=0.9,0.95, got {text!r}"
             )
-        chosen[name][number].append(float(assignment))
+        value = float(assignment)
+        try:
+            OPTIMIZERS[name](1.0, **{number: value})
+        except ValueError as error:  # in the sweep it is traced, and nobody looks
+            raise argparse.ArgumentTypeError(str(error)) from None
+        chosen[name][number].append(value)
     return chosen
 
 

@@ -347,6 +347,14 @@ def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
             "adam has no number 'b3'; its numbers",
         ),
         (["digits", "--optimizer", "adam:b1="], "must be like sgd,adam:b1=0.9,0.95"),
+        (
+            ["digits", "--optimizer", "adadelta:learning_rate=0.1"],
+            "adadelta has no number 'learning_rate'; its numbers are: decay, eps",
+        ),
+        (
+            ["digits", "--optimizer", "sgd,adam:b1=0.9,1.5"],
+            "adam: b1 must be in [0, 1), got 1.5.",
+        ),
         (["digits", "--memory", "2"], "must be like 500MB or 2GB, got '2'"),
         (["digits", "--halving", "1"], "must be greater than 1, got '1'"),
         (["digits", "--resume"], "must come with --out"),
