@@ -129,14 +129,14 @@ def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:
     assert len(joined) == plan.programs.init.out_tree.num_leaves
 
 
-def test_memory_is_bounded_or_refused(monkeypatch) -> None:
+def test_memory_is_bounded_or_refused(monkeypatch, quick_compilation) -> None:
     monkeypatch.setattr("jaxml.sweep._layout.CACHE", 2**16)
 
     def planned(memory):
         return sweep.plan(
             task(),
             points(optimizer=["sgd"], activation=["tanh"], seed=range(40)),
-            optimizers=OPTIMIZERS,
+            optimizers={"sgd": OPTIMIZERS["sgd"]},
             choices=CHOICES,
             steps=20,
             memory=memory,

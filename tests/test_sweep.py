@@ -149,18 +149,36 @@ def test_batch_and_stochastic_descent(batch_size) -> None:
     assert end.mean() < start.mean() / 2
 
 
-def test_outputs_are_kept_of_every_model() -> None:
+def test_outputs_are_kept_of_every_model_and_all_was_planned(compilations) -> None:
     one = task()._replace(outputs=lambda params, _: {"w": params["w"]})
+    one = one._replace(valid=jax.tree.map(lambda a: a[:30], one.train))
     table = points(seed=range(2), activation=["tanh"])
-    record = sweep.run(
-        sweep.plan(
-            one, table, optimizers=OPTIMIZERS, choices=CHOICES, steps=3, batch_size=8
-        )
+    plan = sweep.plan(
+        one, table, optimizers=OPTIMIZERS, choices=CHOICES, steps=3, batch_size=8
     )
+    assert "devices: 5 programs" in str(plan)
+    compilations.clear()
+    record = sweep.run(plan)
+    assert not compilations
     errors = np.tanh(ROWS @ record.outputs["w"].T) - TARGETS[:, None]
     np.testing.assert_allclose(
-        np.mean(errors**2, 0), record.final["valid_loss"], rtol=1e-4
+        np.mean(errors**2, 0), record.final["train_loss"], rtol=1e-4
     )
+
+
+def test_a_plan_counts_what_evaluations_hold(quick_compilation) -> None:
+    def metrics(params, data, point):
+        rows = jnp.sin(params["w"][0] * jnp.ones((1000, 1000), jnp.float32).cumsum(0))
+        return {"loss": jnp.vdot(rows @ rows, rows)}  # 4 MB that nothing fuses away
+
+    one, table = task()._replace(metrics=metrics), points(optimizer=["sgd"], seed=[0])
+    given = {"optimizers": {"sgd": OPTIMIZERS["sgd"]}, "choices": CHOICES, "steps": 1}
+    plan = sweep.plan(one, table, **given)
+    assert "devices: 3 programs" in str(plan)  # both data are of one shape
+    assert plan.bytes > 2 * 16 * 4e6
+    halving = sweep.Halving("accuracy")
+    with pytest.raises(ValueError, match=r"halving.metric must name one of train_loss"):
+        sweep.plan(one, table, halving=halving, **given)
 
 
 def test_scattered_digits_have_every_class_and_ink_where_a_label_is() -> None:

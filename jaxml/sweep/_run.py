@@ -128,7 +128,7 @@ class _Run:
                 self.folder.pause(name, chunk, state, self._curves(own))
             begin, end = np.int32(edges[chunk]), np.int32(edges[chunk + 1])
             state, loss = programs.advance(state, block, task.train, begin, end)
-            metrics = programs.evaluate(state, block, task.valid)
+            metrics = programs.on_valid(state, block, task.valid)
             self._enter_curves(values, members, chunk - 1)  # while the devices work
             values = {"train_loss": loss, **_named("valid", metrics)}
             self._progress(len(own), 1)
@@ -167,9 +167,9 @@ class _Run:
     def _enter_final(self, state: State, block: Block, members: np.ndarray) -> None:
         """What is taken once, when training is over."""
         plan, programs, record = self.plan, self.plan.programs, self.record
-        on_train = programs.evaluate(state, block, plan.design.task.train)
+        on_train = programs.on_train(state, block, plan.design.task.train)
         self._enter(record.final, _named("train", on_train), members)
-        if plan.design.task.outputs:
+        if programs.outputs:
             self._enter(record.outputs, programs.outputs(state, block), members)
         if self.keep_params:
             paths = jax.tree_util.tree_leaves_with_path(state.params)

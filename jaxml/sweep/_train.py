@@ -44,8 +44,9 @@ class Programs(NamedTuple):
 
     init: Any  # block -> state
     advance: Any  # state, block, data, first, last -> state, mean loss
-    evaluate: Any  # state, block, data -> metrics
-    outputs: Any  # state, block -> outputs
+    on_train: Any  # state, block, data -> metrics
+    on_valid: Any  # the same, of as many examples as there are for validation
+    outputs: Any  # state, block -> outputs; None of a task without
 
 
 class Design(NamedTuple):
@@ -108,11 +109,13 @@ def compile_programs(design: Design, mesh: Mesh) -> Programs:
 
     own, shared = PartitionSpec("devices"), PartitionSpec()
     specs = (own, own, shared, shared, shared)
+    evaluation = _on_each_device(evaluate, mesh, specs[:3])
     return Programs(
         init=_on_each_device(init, mesh, specs[1:2]),
         advance=_on_each_device(advance, mesh, specs, donate=(0,)),
-        evaluate=_on_each_device(evaluate, mesh, specs[:3]),
-        outputs=_on_each_device(outputs, mesh, specs[:2]),
+        on_train=evaluation,
+        on_valid=evaluation,
+        outputs=_on_each_device(outputs, mesh, specs[:2]) if task.outputs else None,
     )
 
 
