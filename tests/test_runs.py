@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -114,6 +115,14 @@ def test_halving_ends_with_the_models_that_a_whole_run_has(plan, whole) -> None:
     for name in halved.final:
         same = halved.final[name][ninth].tobytes() == whole.final[name][ninth].tobytes()
         assert same, name
+
+
+def test_processes_with_unlike_devices_are_refused(plan, monkeypatch) -> None:
+    one, *_ = jax.local_devices()
+    of_other = types.SimpleNamespace(process_index=1)
+    monkeypatch.setattr("jax.devices", lambda: [one, of_other, of_other])
+    with pytest.raises(ValueError, match=r"as many devices as the others, got \[1, 2"):
+        sweep.run(plan)
 
 
 def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:

@@ -1,11 +1,13 @@
 """The sweep: right, independent of its neighbours, and honest about what failed."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from jaxml import cli, optimizers, sweep, tasks
@@ -263,7 +265,9 @@ SHORT += ["--activation", "relu", "--loss", "cross_entropy", "--seeds", "2"]
 
 def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> None:
     folder = tmp_path / "results"
-    assert cli.main([*SHORT, "--steps", "40", "--out", str(folder)]) == 0
+    arguments = [*SHORT, "--steps", "40", "--out", str(folder)]
+    with ThreadPoolExecutor() as threads:  # no signal is set but by `jaxml` itself
+        assert threads.submit(cli.main, arguments).result() == 0
     with open(folder / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 2
@@ -376,6 +380,9 @@ def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
         (["digits", "--memory", "2"], "must be like 500MB or 2GB, got '2'"),
         (["digits", "--halving", "1"], "must be greater than 1, got '1'"),
         (["digits", "--resume"], "must come with --out"),
+        (["digits", "--coordinator", "host:1"], "must come with --out, one for all"),
+        (["digits", "--processes", "2"], "must come with --coordinator"),
+        (["digits", "--process-id", "1"], "must be from 0 to 0, got 1"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, sentence, capsys) -> None:
@@ -385,6 +392,24 @@ def test_the_command_refuses_in_one_line(arguments, sentence, capsys) -> None:
     written = capsys.readouterr().err
     assert written.count("\n") == 1
     assert sentence in written
+
+
+def test_the_bar_shows_the_best_of_the_task_at_hand(record) -> None:
+    bar = cli.Bar(2, Console(quiet=True))
+    for value, best in ((1.0, "best 100.0%"), (-0.2, "best -20.0%"), (np.nan, "/s")):
+        curves = {"valid_r2": np.array([[np.nan, value]])}
+        bar.watch(1.0, record._replace(curves=curves), "valid_r2")
+        assert bar.progress.tasks[0].fields["note"].endswith(best)
+
+
+def test_the_command_trains_on_as_many_devices_as_it_is_told(capsys) -> None:
+    iris = ["sweep", "iris", "--optimizer", "sgd", "--learning-rate", "0.1"]
+    iris += ["--seeds", "1", "--activation", "relu", "--plan", "--devices"]
+    assert cli.main([*iris, "1"]) == 0
+    assert "on 1 device" in capsys.readouterr().out
+    assert cli.main([*iris, "9"]) == 2
+    sentence = "argument --devices: must be at most the 2 that this process has, got 9"
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys) -> None:

@@ -42,7 +42,7 @@ def run(
 
     Raises:
         ValueError: If the folder holds a run of other settings, or if several processes
-            are to halve.
+            are to halve or have not as many devices as each other.
 
     Example:
         >>> def loss(x, data, point):
@@ -58,6 +58,10 @@ def run(
     if plan.halving and jax.process_count() > 1:
         found = jax.process_count()
         raise ValueError(f"run: halving must be of one process, got {found}.")
+    devices = np.bincount([device.process_index for device in jax.devices()]).tolist()
+    if len(set(devices)) > 1:
+        rule = "run: every process must have as many devices as the others"
+        raise ValueError(f"{rule}, got {devices}.")
     if jax.process_count() > 1:  # the first exchange waits for half a minute at most
         multihost_utils.sync_global_devices("jaxml.sweep.run")
     kept = None if folder is None else Folder(folder, plan, resume=resume)
