@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 from scipy import stats
@@ -137,6 +138,34 @@ def test_a_selection_is_the_function_of_its_name(quick_compilation) -> None:
     (none, half, same), (still, slow, fast) = record.final["valid_loss"].reshape(2, 3)
     assert none == still and same == slow
     assert len({none, half, same, fast}) == 4
+
+
+SEARCHING = {  # optimizers whose update takes the objective, or its value
+    "newton": lambda point: optimizers.newton(),
+    "newton_cg": lambda point: optimizers.newton_cg(radius=point["learning_rate"]),
+    "lbfgs": lambda point: optax.lbfgs(),
+    "plateau": lambda point: optax.chain(
+        optax.sgd(point["learning_rate"] / 5), optax.contrib.reduce_on_plateau()
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEARCHING)
+def test_an_optimizer_may_look_at_the_objective(name) -> None:
+    table = points(optimizer=[name], learning_rate=[0.5, 1.0], seed=range(2))
+    given = {"optimizers": {name: SEARCHING[name]}, "batch_size": None, "steps": 12}
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        record = run(table, **given)
+    assert set(record.status) == {"ok"}
+    start, end = record.curves["train_loss"][:, [0, -1]].T
+    assert np.all(end < start)
+    if name != "plateau":  # the optimum, or nearly
+        best = np.linalg.lstsq(ROWS, TARGETS)[0]
+        lowest = np.mean((ROWS @ best - TARGETS) ** 2)
+        straight = table["activation"] == "identity"
+        found = record.final["valid_loss"][straight]
+        np.testing.assert_allclose(found, lowest, rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
@@ -140,8 +141,14 @@ def _train(
             point: Point, seed: Array, x: Tree, memory: Tree, lived: Array, total: Array
         ) -> tuple:
             batch = shared if design.shared_batches else draw(seed)
-            loss, g = jax.value_and_grad(design.task.loss)(x, batch, point)
-            updates, memory = optimizer(point).update(g, memory, x)
+
+            def value_fn(x: Tree) -> Array:
+                return design.task.loss(x, batch, point)
+
+            loss, g = jax.value_and_grad(value_fn)(x)
+            own = optax.with_extra_args_support(optimizer(point))
+            given = {"value": loss, "grad": g, "value_fn": value_fn}
+            updates, memory = own.update(g, memory, x, **given)
             alive = (lived == number) & jnp.isfinite(loss)
             x = jax.tree.map(
                 lambda x, u: jnp.where(alive, x + u.astype(x.dtype), x), x, updates
