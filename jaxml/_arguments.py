@@ -85,7 +85,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     how("--steps", type=count, help="of each model")
     how(
         "--shared-batches",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="models of one seed that are "
         "trained together share their batches: faster, and the same examples",
     )
