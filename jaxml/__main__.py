@@ -21,7 +21,12 @@ def _command() -> int:
         missing = f"jaxml: the command line needs the extra `jaxml[sweep]`: {error}."
         print(missing, file=sys.stderr)
         return 2
-    return cli.main()
+    return cli.main(compiled=_raise)
+
+
+def _raise() -> None:
+    """From now on an interrupt is an exception, with which training ends cleanly."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _leave(*_: Any) -> NoReturn:

@@ -35,6 +35,15 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.resume and not options.out:
         command.error("argument --resume: must come with --out, to say with which run")
+    if options.coordinator and not options.out:
+        command.error("argument --coordinator: must come with --out, one for all")
+    if options.processes > 1 and not options.coordinator:
+        command.error("argument --processes: must come with --coordinator")
+    if not 0 <= options.process_id < options.processes:
+        command.error(
+            f"argument --process-id: must be from 0 to {options.processes - 1}, got "
+            f"{options.process_id}"
+        )
     if options.out and not options.resume and not options.process_id:
         _check_empty(command, options.out)
     options.tasks = {}
@@ -76,7 +85,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     how("--steps", type=count, help="of each model")
     how(
         "--shared-batches",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="models of one seed that are "
         "trained together share their batches: faster, and the same examples",
     )
@@ -93,7 +102,12 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run("--resume", action="store_true", help="go on with the run that --out holds")
     run("--plan", action="store_true", help="say what would run, in how many bytes")
     run("--memory", type=memory, help="the most that the programs may hold: 500MB, 2GB")
-    run("--devices", type=count, help="of this process (default: its cores)")
+    run(
+        "--devices",
+        type=count,
+        help="how many accelerators or cores this process trains on (default: all of "
+        "its machine; give each of several processes on one machine its share)",
+    )
     run("--coordinator", metavar="HOST:PORT", help="of several processes of one run")
     run("--processes", type=count, default=1, help="how many of them there are")
     run("--process-id", type=int, default=0, help="which of them this is, from 0")
@@ -123,7 +137,12 @@ def optimizers(text: str) -> dict[str, dict[str, list[float]]]:
             raise argparse.ArgumentTypeError(
                 f"must be like sgd,adam:b1=0.9,0.95, got {text!r}"
             )
-        chosen[name][number].append(float(assignment))
+        value = float(assignment)
+        try:
+            OPTIMIZERS[name](1.0, **{number: value})
+        except ValueError as error:  # in the sweep it is traced, and nobody looks
+            raise argparse.ArgumentTypeError(str(error)) from None
+        chosen[name][number].append(value)
     return chosen
 
 

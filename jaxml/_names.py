@@ -194,4 +194,8 @@ def optimizer_of(name: str, numbers: list[str]) -> Callable[[sweep.Point], Any]:
 def numbers_of(name: str) -> list[str]:
     """The numbers of an optimizer that may be swept."""
     given = inspect.signature(OPTIMIZERS[name]).parameters.values()
-    return [p.name for p in given if isinstance(p.default, float)]
+    return [
+        p.name
+        for p in given
+        if p.kind is p.KEYWORD_ONLY and isinstance(p.default, float)
+    ]

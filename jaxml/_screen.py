@@ -19,7 +19,7 @@ class Bar:
     def __init__(self, models: int, console: Console) -> None:
         self.start = time.monotonic()
         self.first: tuple[float, float] | None = None
-        self.last, self.best = (self.start, 0.0), 0.0
+        self.last = self.start, 0.0
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -38,11 +38,14 @@ class Bar:
         self.progress.stop()
 
     def watch(self, done: float, record: sweep.Record, metric: str) -> None:
-        """Takes in how many models are done, and how good the best one is."""
+        """Takes in how many models are done, and how good the record's best one is."""
         self.last = time.monotonic(), done
         self.first = self.first or self.last
-        self.best = np.nanmax(record.curves.get(metric, [0.0]), initial=self.best)
-        note = f"{self.rate():,.0f}/s  best {self.best:.1%}"
+        values = record.curves.get(metric, np.array([]))
+        best = np.fmax.reduce(values, axis=None, initial=-np.inf)
+        note = f"{self.rate():,.0f}/s"
+        if np.isfinite(best):
+            note += f"  best {best:.1%}"
         self.progress.update(
             self.task, completed=done, description="training ", note=note
         )
@@ -130,7 +133,7 @@ def pictures(
         yield "profiles", sweep.plot_profiles(record, metric, by=compared)
         return
     title = f"{name}: best setting of each {compared}"
-    of_best = {"by": compared, "title": title}
+    of_best: dict[str, Any] = {"by": compared, "title": title}
     yield "learning_rates", sweep.plot_sensitivity(record, metric, **of_best)
     yield "curves", sweep.plot_curves(record, metric, **of_best)
     if "batch_size" in record.points:

@@ -6,9 +6,8 @@ import os
 import pathlib
 import shlex
 import shutil
-import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -30,18 +29,26 @@ class _Part(NamedTuple):
     plan: sweep.Plan
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line, and returns its exit status."""
+def main(
+    arguments: list[str] | None = None, *, compiled: Callable[[], object] = lambda: None
+) -> int:
+    """Runs the command line, and returns its exit status.
+
+    Args:
+        arguments: Its words; those of this process by default.
+        compiled: Called when all is compiled: from now on an interrupt may be raised.
+    """
     options = options_of(arguments)
     with contextlib.suppress(RuntimeError):  # a caller's JAX keeps its devices
-        cores = (os.cpu_count() or 1) // options.processes
-        jax.config.update("jax_num_cpu_devices", options.devices or max(1, cores))
+        cores = options.devices or os.cpu_count() or 1
+        jax.config.update("jax_num_cpu_devices", cores)
     if options.coordinator:
         jax.distributed.initialize(
             options.coordinator, options.processes, options.process_id
         )
     try:
-        return _sweep(options, sys.argv[1:] if arguments is None else arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        return _sweep(options, words, compiled)
     except ValueError as error:
         print(f"jaxml sweep: {error}", file=sys.stderr)
     except OSError as error:
@@ -53,8 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
 
 
-def _sweep(options: argparse.Namespace, arguments: list[str]) -> int:
-    first = jax.process_index() == 0
+def _sweep(
+    options: argparse.Namespace, arguments: list[str], compiled: Callable[[], object]
+) -> int:
+    first, devices = jax.process_index() == 0, jax.local_devices()
+    if options.devices and options.devices > len(devices):
+        raise ValueError(
+            f"argument --devices: must be at most the {len(devices)} that this process "
+            f"has, got {options.devices}"
+        )
     console = Console(width=None if sys.stdout.isatty() else 130, quiet=not first)
     folder = options.out or fresh(pathlib.Path("runs", options.task))
     if options.resume and _is_finished(folder):
@@ -78,7 +92,7 @@ def _sweep(options: argparse.Namespace, arguments: list[str]) -> int:
 
     models = sum(len(part.plan.keys) for part in parts)
     records: list[sweep.Record] = []
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # training ends cleanly
+    compiled()
     with Bar(models, console) as bar:
         for part in parts:
             before = sum(len(record.status) for record in records)
@@ -177,6 +191,7 @@ def _plan(
         batch_size=size,
         shared_batches=options.shared_batches,
         halving=halving,
+        devices=jax.local_devices()[: options.devices],
         memory=options.memory,
     )
 

@@ -17,3 +17,17 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """The compilations since the list was last cleared."""
+    seen: list[str] = []
+
+    def listen(event: str, *_: object, **__: object) -> None:
+        if "compile" in event:
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.clear_event_listeners()

@@ -26,7 +26,7 @@ FLOORS = {
 }
 ONLY_IN = {
     "matplotlib": {"sweep/_plots.py", "sweep/_plots_standings.py"},
-    "optax": {"optimizers/_base.py", "cli.py"},
+    "optax": {"optimizers/_base.py", "sweep/_train.py"},
     "torch": set(),
     "monai": set(),
     "pytorch_metric_learning": set(),

@@ -283,17 +283,3 @@ def test_the_second_call_does_not_compile(case: Case, compilations: list) -> Non
     compilations.clear()
     function(*second, **numbers[1])
     assert not compilations
-
-
-@pytest.fixture
-def compilations() -> Any:
-    """The compilations since the list was last cleared."""
-    seen: list[str] = []
-
-    def listen(event: str, *_: Any, **__: Any) -> None:
-        if "compile" in event:
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.clear_event_listeners()

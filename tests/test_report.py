@@ -308,6 +308,20 @@ def test_labels_of_17_optimizers_do_not_overlap() -> None:
         assert not any(map(overlaps, [*labels, titles]))
 
 
+def test_pictures_of_a_loss_are_of_its_smallest_settings() -> None:
+    run = record(
+        np.array([[0.1], [0.9]]),
+        curves=np.array([[0.5, 0.2, 0.1], [0.9, 0.9, 0.9]]),
+        optimizer=["adam", "adam"],
+        activation=["relu", "tanh"],
+        learning_rate=[0.1, 0.1],
+    )
+    for plot, panel in ((sweep.plot_sensitivity, 0), (sweep.plot_curves, 1)):
+        for largest, end in ((False, 0.1), (True, 0.9)):
+            axes = plot(run, "valid_accuracy", largest=largest).axes[panel]
+            assert axes.lines[0].get_ydata()[-1] == end
+
+
 class Page(html.parser.HTMLParser):
     """Sources, links, words and tags of a page that must nest."""
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -116,6 +117,14 @@ def test_halving_ends_with_the_models_that_a_whole_run_has(plan, whole) -> None:
         assert same, name
 
 
+def test_processes_with_unlike_devices_are_refused(plan, monkeypatch) -> None:
+    one, *_ = jax.local_devices()
+    of_other = types.SimpleNamespace(process_index=1)
+    monkeypatch.setattr("jax.devices", lambda: [one, of_other, of_other])
+    with pytest.raises(ValueError, match=r"as many devices as the others, got \[1, 2"):
+        sweep.run(plan)
+
+
 def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:
     joined, concatenate = [], np.concatenate
 
@@ -129,14 +138,14 @@ def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:
     assert len(joined) == plan.programs.init.out_tree.num_leaves
 
 
-def test_memory_is_bounded_or_refused(monkeypatch) -> None:
+def test_memory_is_bounded_or_refused(monkeypatch, quick_compilation) -> None:
     monkeypatch.setattr("jaxml.sweep._layout.CACHE", 2**16)
 
     def planned(memory):
         return sweep.plan(
             task(),
             points(optimizer=["sgd"], activation=["tanh"], seed=range(40)),
-            optimizers=OPTIMIZERS,
+            optimizers={"sgd": OPTIMIZERS["sgd"]},
             choices=CHOICES,
             steps=20,
             memory=memory,
@@ -161,6 +170,8 @@ def test_the_best_model_loads_again(tmp_path, whole) -> None:
     point = {**settings, "activation": CHOICES["activation"][settings["activation"]]}
     again = task().metrics(params, task().valid, point)["loss"]
     np.testing.assert_allclose(again, final["valid_loss"], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"best: metric must name one of .*valid_loss"):
+        loaded.best("loss")
     with pytest.raises(ValueError, match="params must be kept by run, got none"):
         whole._replace(params={}).best("valid_loss")
 

@@ -1,11 +1,14 @@
 """The sweep: right, independent of its neighbours, and honest about what failed."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from jaxml import cli, optimizers, sweep, tasks
@@ -137,6 +140,34 @@ def test_a_selection_is_the_function_of_its_name(quick_compilation) -> None:
     assert len({none, half, same, fast}) == 4
 
 
+SEARCHING = {  # optimizers whose update takes the objective, or its value
+    "newton": lambda point: optimizers.newton(),
+    "newton_cg": lambda point: optimizers.newton_cg(radius=point["learning_rate"]),
+    "lbfgs": lambda point: optax.lbfgs(),
+    "plateau": lambda point: optax.chain(
+        optax.sgd(point["learning_rate"] / 5), optax.contrib.reduce_on_plateau()
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEARCHING)
+def test_an_optimizer_may_look_at_the_objective(name) -> None:
+    table = points(optimizer=[name], learning_rate=[0.5, 1.0], seed=range(2))
+    given = {"optimizers": {name: SEARCHING[name]}, "batch_size": None, "steps": 12}
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        record = run(table, **given)
+    assert set(record.status) == {"ok"}
+    start, end = record.curves["train_loss"][:, [0, -1]].T
+    assert np.all(end < start)
+    if name != "plateau":  # the optimum, or nearly
+        best = np.linalg.lstsq(ROWS, TARGETS)[0]
+        lowest = np.mean((ROWS @ best - TARGETS) ** 2)
+        straight = table["activation"] == "identity"
+        found = record.final["valid_loss"][straight]
+        np.testing.assert_allclose(found, lowest, rtol=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 1])
 def test_batch_and_stochastic_descent(batch_size) -> None:
@@ -149,18 +180,36 @@ def test_batch_and_stochastic_descent(batch_size) -> None:
     assert end.mean() < start.mean() / 2
 
 
-def test_outputs_are_kept_of_every_model() -> None:
+def test_outputs_are_kept_of_every_model_and_all_was_planned(compilations) -> None:
     one = task()._replace(outputs=lambda params, _: {"w": params["w"]})
+    one = one._replace(valid=jax.tree.map(lambda a: a[:30], one.train))
     table = points(seed=range(2), activation=["tanh"])
-    record = sweep.run(
-        sweep.plan(
-            one, table, optimizers=OPTIMIZERS, choices=CHOICES, steps=3, batch_size=8
-        )
+    plan = sweep.plan(
+        one, table, optimizers=OPTIMIZERS, choices=CHOICES, steps=3, batch_size=8
     )
+    assert "devices: 5 programs" in str(plan)
+    compilations.clear()
+    record = sweep.run(plan)
+    assert not compilations
     errors = np.tanh(ROWS @ record.outputs["w"].T) - TARGETS[:, None]
     np.testing.assert_allclose(
-        np.mean(errors**2, 0), record.final["valid_loss"], rtol=1e-4
+        np.mean(errors**2, 0), record.final["train_loss"], rtol=1e-4
     )
+
+
+def test_a_plan_counts_what_evaluations_hold(quick_compilation) -> None:
+    def metrics(params, data, point):
+        rows = jnp.sin(params["w"][0] * jnp.ones((1000, 1000), jnp.float32).cumsum(0))
+        return {"loss": jnp.vdot(rows @ rows, rows)}  # 4 MB that nothing fuses away
+
+    one, table = task()._replace(metrics=metrics), points(optimizer=["sgd"], seed=[0])
+    given = {"optimizers": {"sgd": OPTIMIZERS["sgd"]}, "choices": CHOICES, "steps": 1}
+    plan = sweep.plan(one, table, **given)
+    assert "devices: 3 programs" in str(plan)  # both data are of one shape
+    assert plan.bytes > 2 * 16 * 4e6
+    halving = sweep.Halving("accuracy")
+    with pytest.raises(ValueError, match=r"halving.metric must name one of train_loss"):
+        sweep.plan(one, table, halving=halving, **given)
 
 
 def test_scattered_digits_have_every_class_and_ink_where_a_label_is() -> None:
@@ -196,11 +245,47 @@ def test_wrong_points_are_refused_in_a_sentence() -> None:
         (points(activation=["tan"]), r"points\['activation'\] must name one of tanh"),
         ({"optimizer": np.array(["sgd"])}, "must have a column 'activation'"),
         ({**points(), "seed": np.arange(2)}, "must be equally long columns"),
+        (
+            points(loss=["huber"]),
+            r"plan: points\['loss'\] must be numbers, or a column of choices or "
+            r"selections, got 'huber'\.",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             run(table)
     with pytest.raises(ValueError, match="steps must be positive, got 0"):
         run(points(), steps=0)
+
+
+def test_a_space_that_is_none_is_refused_in_a_sentence() -> None:
+    rates, values = sweep.log(1e-3, 1e-1), "be several values, as [0.1, 0.2] or"
+    for made, sentence in [
+        (
+            lambda: sweep.grid(rate=rates),
+            f"grid: rate must {values} log(low, high, count), got (0.001, 0.1, True).",
+        ),
+        (
+            lambda: sweep.grid(optimizer="adam"),
+            f"grid: optimizer must {values} log(low, high, count), got 'adam'.",
+        ),
+        (
+            lambda: sweep.grid(seed=5),
+            f"grid: seed must {values} log(low, high, count), got 5.",
+        ),
+        (
+            lambda: sweep.random(2, 0, optimizer="adam"),
+            "random: optimizer must be several values, as [0.1, 0.2], or an interval, "
+            "as log(low, high), got 'adam'.",
+        ),
+        (lambda: sweep.log(0.0, 1.0), "log: low must be above 0, got 0.0."),
+        (
+            lambda: sweep.product(sweep.grid(rate=[1], seed=[0]), sweep.grid(seed=[1])),
+            "product: spaces must have no column in common, got 'seed'.",
+        ),
+    ]:
+        with pytest.raises((TypeError, ValueError)) as refusal:
+            made()
+        assert str(refusal.value) == sentence
 
 
 SHORT = ["sweep", "digits", "--optimizer", "sgd,adam", "--learning-rate", "0.01,0.1"]
@@ -209,7 +294,9 @@ SHORT += ["--activation", "relu", "--loss", "cross_entropy", "--seeds", "2"]
 
 def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> None:
     folder = tmp_path / "results"
-    assert cli.main([*SHORT, "--steps", "40", "--out", str(folder)]) == 0
+    arguments = [*SHORT, "--steps", "40", "--out", str(folder)]
+    with ThreadPoolExecutor() as threads:  # no signal is set but by `jaxml` itself
+        assert threads.submit(cli.main, arguments).result() == 0
     with open(folder / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 2
@@ -311,9 +398,20 @@ def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
             "adam has no number 'b3'; its numbers",
         ),
         (["digits", "--optimizer", "adam:b1="], "must be like sgd,adam:b1=0.9,0.95"),
+        (
+            ["digits", "--optimizer", "adadelta:learning_rate=0.1"],
+            "adadelta has no number 'learning_rate'; its numbers are: decay, eps",
+        ),
+        (
+            ["digits", "--optimizer", "sgd,adam:b1=0.9,1.5"],
+            "adam: b1 must be in [0, 1), got 1.5.",
+        ),
         (["digits", "--memory", "2"], "must be like 500MB or 2GB, got '2'"),
         (["digits", "--halving", "1"], "must be greater than 1, got '1'"),
         (["digits", "--resume"], "must come with --out"),
+        (["digits", "--coordinator", "host:1"], "must come with --out, one for all"),
+        (["digits", "--processes", "2"], "must come with --coordinator"),
+        (["digits", "--process-id", "1"], "must be from 0 to 0, got 1"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, sentence, capsys) -> None:
@@ -323,6 +421,24 @@ def test_the_command_refuses_in_one_line(arguments, sentence, capsys) -> None:
     written = capsys.readouterr().err
     assert written.count("\n") == 1
     assert sentence in written
+
+
+def test_the_bar_shows_the_best_of_the_task_at_hand(record) -> None:
+    bar = cli.Bar(2, Console(quiet=True))
+    for value, best in ((1.0, "best 100.0%"), (-0.2, "best -20.0%"), (np.nan, "/s")):
+        curves = {"valid_r2": np.array([[np.nan, value]])}
+        bar.watch(1.0, record._replace(curves=curves), "valid_r2")
+        assert bar.progress.tasks[0].fields["note"].endswith(best)
+
+
+def test_the_command_trains_on_as_many_devices_as_it_is_told(capsys) -> None:
+    iris = ["sweep", "iris", "--optimizer", "sgd", "--learning-rate", "0.1"]
+    iris += ["--seeds", "1", "--activation", "relu", "--plan", "--devices"]
+    assert cli.main([*iris, "1"]) == 0
+    assert "on 1 device" in capsys.readouterr().out
+    assert cli.main([*iris, "9"]) == 2
+    sentence = "argument --devices: must be at most the 2 that this process has, got 9"
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys) -> None:

@@ -66,7 +66,7 @@ def supervised(
 
 
 def from_linen(make: Callable[[Point], Any], x: Any) -> Model:
-    """The model of a Flax module.
+    """The model of a Flax module that has parameters and no other variables.
 
     Args:
         make: point -> the module.

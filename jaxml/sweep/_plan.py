@@ -37,7 +37,8 @@ class Plan(NamedTuple):
         devices: Each trains a block at a time.
         halving: When the worse models stop, if they do.
         programs: Compiled for a block on each device.
-        bytes: Held while they run: data, states, and what steps need for a while.
+        bytes: Held on all devices together: data, states, and what the program that
+            needs the most needs while it runs.
     """
 
     design: Design
@@ -82,10 +83,11 @@ class Plan(NamedTuple):
     def __str__(self) -> str:
         blocks = len(self.blocks())
         optimizers, groups, lanes = self.shape
+        programs = len({id(program) for program in self.programs if program})
         return (
             f"{len(self.keys):,} models in {blocks:,} blocks of {optimizers} "
             f"optimizers x {groups} groups x {lanes} lanes, on {len(self.devices)} "
-            f"devices: {len(self.programs)} programs, {self.bytes / 2**20:,.1f} MiB."
+            f"devices: {programs} programs, {self.bytes / 2**20:,.1f} MiB."
         )
 
 
@@ -121,7 +123,7 @@ def plan(
         evaluations: How often the curves are taken, equally far apart.
         halving: Stops the worse models early.
         devices: All local ones by default.
-        memory: The most bytes that the programs may hold.
+        memory: The most bytes that may be held on all devices together.
 
     Raises:
         ValueError: If points or sizes are not as said, or the memory is too little.
@@ -164,6 +166,7 @@ def plan(
         groups = _layout.groups(len(optimizers), keys, lanes, len(devices))
         shape = len(optimizers), groups, lanes
         laid = _compiled(draft._replace(shape=shape))
+        _check_halving(laid)
         if memory is None or laid.bytes <= memory:
             return laid
         if lanes == _layout.LANES:
@@ -193,22 +196,55 @@ def _shapes(draft: Plan) -> tuple[State, Block]:
 
 
 def _compiled(draft: Plan) -> Plan:
-    """The plan with its programs compiled, and the bytes that the largest takes."""
+    """The plan with its programs compiled, and the bytes that the largest holds."""
     task, programs = draft.design.task, draft.programs
     state, block = _shapes(draft)
-    step = np.int32(0)
     init = programs.init.lower(block).compile()
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         state,
         init.output_shardings,
     )
-    advance = programs.advance.lower(state, block, task.train, step, step).compile()
-    used = advance.memory_analysis()
-    held = used.argument_size_in_bytes + used.temp_size_in_bytes
-    held += used.output_size_in_bytes - used.alias_size_in_bytes
-    ready = programs._replace(init=init, advance=advance)
+    step = np.int32(0)
+    after = {
+        "advance": (state, block, task.train, step, step),
+        "on_train": (state, block, task.train),
+        "on_valid": (state, block, task.valid),
+        "outputs": (state, block),
+    }
+    ready = programs._replace(
+        init=init,
+        **{
+            name: program.lower(*after[name]).compile()
+            for name, program in programs._asdict().items()
+            if name in after and program
+        },
+    )
+    if jax.tree.map(jax.typeof, task.train) == jax.tree.map(jax.typeof, task.valid):
+        ready = ready._replace(on_valid=ready.on_train)
+    states, data = _bytes((state, block)), _bytes((task.train, task.valid))
+    needed = max(
+        init.memory_analysis().temp_size_in_bytes,  # what it returns are the states
+        *(_needed(program) for program in ready[1:] if program),
+    )
+    held = states + len(draft.devices) * (data + needed)
     return draft._replace(programs=ready, bytes=int(held))
+
+
+def _needed(program: Any) -> int:
+    """The bytes on one device that it needs beside its arguments."""
+    used = program.memory_analysis()
+    of_results = used.output_size_in_bytes - used.alias_size_in_bytes
+    return used.temp_size_in_bytes + of_results
+
+
+def _check_halving(laid: Plan) -> None:
+    tree = laid.programs.on_valid.out_tree
+    metrics = jax.tree.unflatten(tree, range(tree.num_leaves))
+    curves = ["train_loss", *(f"valid_{name}" for name in metrics)]
+    if laid.halving and laid.halving.metric not in curves:
+        rule = f"plan: halving.metric must name one of {', '.join(curves)}"
+        raise ValueError(f"{rule}, got {laid.halving.metric!r}.")
 
 
 def _encode(
@@ -232,6 +268,11 @@ def _encode(
             raise ValueError(f"{rule}, got {name!r}.")
         places = {name: place for place, name in enumerate(names)}
         codes[column] = np.array([places[n] for n in points[column]], np.int32)
+    for column, values in points.items():
+        values = np.asarray(values)
+        if column not in codes and not np.can_cast(values.dtype, float):
+            rule = f"plan: points[{column!r}] must be numbers, or a column of choices"
+            raise ValueError(f"{rule} or selections, got {values.tolist()[0]!r}.")
     return codes
 
 

@@ -28,7 +28,12 @@ STYLE: dict[Any, Any] = {
 
 
 def plot_sensitivity(
-    record: Record, metric: str, *, by: str = "optimizer", title: str = ""
+    record: Record,
+    metric: str,
+    *,
+    by: str = "optimizer",
+    largest: bool = True,
+    title: str = "",
 ) -> "Figure":
     """The metric over the learning rate: how well a rate must be tuned.
 
@@ -38,8 +43,9 @@ def plot_sensitivity(
 
     Args:
         record: Of a run whose points have a `learning_rate`.
-        metric: A column of `record.final`; larger is better.
+        metric: A column of `record.final`.
         by: The column whose values are compared, each at its best setting.
+        largest: Whether a larger metric is better.
         title: Above the picture.
 
     Example:
@@ -51,7 +57,8 @@ def plot_sensitivity(
         >>> figure.axes[0].get_xlabel()
         'learning rate'
     """
-    return draw_sensitivity(leaderboard(record, metric), metric, by, title)
+    rows = leaderboard(record, metric, largest=largest)
+    return draw_sensitivity(rows, metric, by, title)
 
 
 def draw_sensitivity(
@@ -88,7 +95,12 @@ def draw_sensitivity(
 
 
 def plot_curves(
-    record: Record, metric: str, *, by: str = "optimizer", title: str = ""
+    record: Record,
+    metric: str,
+    *,
+    by: str = "optimizer",
+    largest: bool = True,
+    title: str = "",
 ) -> "Figure":
     """The training loss and a metric over the steps, at each optimizer's best setting.
 
@@ -96,8 +108,9 @@ def plot_curves(
 
     Args:
         record: Of a run.
-        metric: A column of `record.final` and of `record.curves`; larger is better.
+        metric: A column of `record.final` and of `record.curves`.
         by: The column whose values are compared, each at its best setting.
+        largest: Whether a larger metric is better.
         title: Above the picture.
 
     Example:
@@ -114,7 +127,8 @@ def plot_curves(
         >>> len(plot_curves(record, "valid_accuracy").axes)
         2
     """
-    return draw_curves(record, leaderboard(record, metric), metric, by, title)
+    rows = leaderboard(record, metric, largest=largest)
+    return draw_curves(record, rows, metric, by, title)
 
 
 def draw_curves(

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxml._core.checks import check_range, refuse
+
 Points = Mapping[str, np.ndarray]
 
 
@@ -43,13 +45,18 @@ def log(low: float, high: float, count: int | None = None) -> Any:
 
     Args:
         low: The first, above 0.
-        high: The last.
+        high: The last, above 0.
         count: How many.
+
+    Raises:
+        ValueError: If a number is not above 0.
 
     Example:
         >>> log(0.01, 1.0, 3)
         array([0.01, 0.1 , 1.  ])
     """
+    for name, end in (("low", low), ("high", high)):
+        check_range("log", name, end, "be above 0", lambda end: end > 0)
     return _spread(Interval(low, high, logarithmic=True), count)
 
 
@@ -75,10 +82,17 @@ def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
     Returns:
         A column for each axis; the last one varies fastest.
 
+    Raises:
+        TypeError: If an axis is one value, or an interval, which has no number of them.
+
     Example:
         >>> grid(optimizer=["sgd", "adam"], learning_rate=[0.1, 0.01])["optimizer"]
         array(['sgd', 'sgd', 'adam', 'adam'], dtype='<U4')
     """
+    for name, values in axes.items():
+        if isinstance(values, Interval) or not _are_values(values):
+            rule = "be several values, as [0.1, 0.2] or log(low, high, count)"
+            refuse(TypeError, "grid", name, rule, values)
     rows = list(itertools.product(*axes.values()))
     return {name: np.array(column) for name, column in zip(axes, zip(*rows))}
 
@@ -91,11 +105,18 @@ def random(count: int, seed: int, /, **axes: Any) -> dict[str, np.ndarray]:
         seed: The same seed draws the same settings.
         **axes: An interval of `linear` or `log`, or values of which each is as likely.
 
+    Raises:
+        TypeError: If an axis is one value.
+
     Example:
         >>> space = random(3, 0, optimizer=choice("sgd", "adam"), rate=log(1e-3, 1.0))
         >>> bool((space["rate"] > 1e-3).all())
         True
     """
+    for name, axis in axes.items():
+        if not _are_values(axis):
+            rule = "be several values, as [0.1, 0.2], or an interval, as log(low, high)"
+            refuse(TypeError, "random", name, rule, axis)
     rng = np.random.default_rng(seed)
     return {
         name: axis.at(rng.random(count))
@@ -111,11 +132,18 @@ def product(*spaces: Points) -> dict[str, np.ndarray]:
     Args:
         *spaces: Columns by name; no two have one in common.
 
+    Raises:
+        ValueError: If two have one in common.
+
     Example:
         >>> drawn = random(2, 0, rate=log(1e-3, 1.0))
         >>> len(product(drawn, grid(seed=range(5)))["rate"])
         10
     """
+    names = [name for space in spaces for name in space]
+    for name in names:
+        if names.count(name) > 1:
+            refuse(ValueError, "product", "spaces", "have no column in common", name)
     lengths = [range(len(next(iter(space.values())))) for space in spaces]
     rows = np.array(list(itertools.product(*lengths))).T
     return {
@@ -152,3 +180,7 @@ def concat(*spaces: Points) -> dict[str, np.ndarray]:
 
 def _spread(interval: Interval, count: int | None) -> Any:
     return interval if count is None else interval.at(np.linspace(0, 1, count))
+
+
+def _are_values(axis: Any) -> bool:
+    return isinstance(axis, Iterable) and not isinstance(axis, str)

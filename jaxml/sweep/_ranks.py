@@ -58,8 +58,9 @@ def ranks(
         tuned_on: The column that chooses the setting; the metric itself by default.
         largest: Whether a larger number is better.
 
-    Reference: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets",
-        JMLR 2006, https://jmlr.org/papers/v7/demsar06a.html
+    Reference:
+        Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR
+        2006, https://jmlr.org/papers/v7/demsar06a.html
 
     Example:
         >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
@@ -133,8 +134,9 @@ def profiles(
         largest: Whether a larger metric is better.
         highest: The largest ratio to the fewest steps.
 
-    Reference: Dolan and Moré, "Benchmarking optimization software with performance
-        profiles", Mathematical Programming 2002, https://arxiv.org/abs/cs/0102001
+    Reference:
+        Dolan and Moré, "Benchmarking optimization software with performance profiles",
+        Mathematical Programming 2002, https://arxiv.org/abs/cs/0102001
 
     Example:
         >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}

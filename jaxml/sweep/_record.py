@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxml._core.checks import refuse
 from jaxml._core.types import Tree
 
 Columns = dict[str, np.ndarray]
@@ -56,13 +57,17 @@ class Record(NamedTuple):
                 them they are a dict by path.
 
         Raises:
-            ValueError: If no model is finished, or the parameters were not kept.
+            ValueError: If no model is finished, there is no such column, or the
+                parameters were not kept.
         """
-        values = np.where(self.status == "ok", self.final[metric], np.nan)
-        if np.isnan(values).all():
+        if "ok" not in self.status:
             raise ValueError("best: a model must be finished, got none.")
+        if metric not in self.final:
+            rule = f"name one of {', '.join(self.final)}"
+            refuse(ValueError, "best", "metric", rule, metric)
         if not self.params:
             raise ValueError("best: params must be kept by run, got none.")
+        values = np.where(self.status == "ok", self.final[metric], np.nan)
         i = int(np.nanargmax(values) if largest else np.nanargmin(values))
         params: Tree = {path: column[i] for path, column in self.params.items()}
         if like is not None:

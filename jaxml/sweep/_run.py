@@ -42,7 +42,7 @@ def run(
 
     Raises:
         ValueError: If the folder holds a run of other settings, or if several processes
-            are to halve.
+            are to halve or have not as many devices as each other.
 
     Example:
         >>> def loss(x, data, point):
@@ -58,6 +58,10 @@ def run(
     if plan.halving and jax.process_count() > 1:
         found = jax.process_count()
         raise ValueError(f"run: halving must be of one process, got {found}.")
+    devices = np.bincount([device.process_index for device in jax.devices()]).tolist()
+    if len(set(devices)) > 1:
+        rule = "run: every process must have as many devices as the others"
+        raise ValueError(f"{rule}, got {devices}.")
     if jax.process_count() > 1:  # the first exchange waits for half a minute at most
         multihost_utils.sync_global_devices("jaxml.sweep.run")
     kept = None if folder is None else Folder(folder, plan, resume=resume)
@@ -128,7 +132,7 @@ class _Run:
                 self.folder.pause(name, chunk, state, self._curves(own))
             begin, end = np.int32(edges[chunk]), np.int32(edges[chunk + 1])
             state, loss = programs.advance(state, block, task.train, begin, end)
-            metrics = programs.evaluate(state, block, task.valid)
+            metrics = programs.on_valid(state, block, task.valid)
             self._enter_curves(values, members, chunk - 1)  # while the devices work
             values = {"train_loss": loss, **_named("valid", metrics)}
             self._progress(len(own), 1)
@@ -167,9 +171,9 @@ class _Run:
     def _enter_final(self, state: State, block: Block, members: np.ndarray) -> None:
         """What is taken once, when training is over."""
         plan, programs, record = self.plan, self.plan.programs, self.record
-        on_train = programs.evaluate(state, block, plan.design.task.train)
+        on_train = programs.on_train(state, block, plan.design.task.train)
         self._enter(record.final, _named("train", on_train), members)
-        if plan.design.task.outputs:
+        if programs.outputs:
             self._enter(record.outputs, programs.outputs(state, block), members)
         if self.keep_params:
             paths = jax.tree_util.tree_leaves_with_path(state.params)

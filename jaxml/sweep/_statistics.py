@@ -34,8 +34,9 @@ def median(values: np.ndarray) -> Estimate:
     whose probabilities enclose 95 %. Of five seeds it is their range, which covers in
     93.75 %; of fewer than five there is none.
 
-    Reference: Hettmansperger and Sheather, "Confidence intervals based on interpolated
-        order statistics", Statistics & Probability Letters 1986,
+    Reference:
+        Hettmansperger and Sheather, "Confidence intervals based on interpolated order
+        statistics", Statistics & Probability Letters 1986,
         https://doi.org/10.1016/0167-7152(86)90021-0
 
     Example:
@@ -77,10 +78,11 @@ def interquartile_mean(values: np.ndarray) -> Estimate:
     in 90 % at five seeds, and Hesterberg's, with √(n / (n - 1)) t, in 97 % at ten. Of
     fewer than five there is none.
 
-    Reference: Agarwal et al., "Deep Reinforcement Learning at the Edge of the
-        Statistical Precipice", NeurIPS 2021, https://arxiv.org/abs/2108.13264;
-        Hesterberg, "What Teachers Should Know About the Bootstrap", The American
-        Statistician 2015, https://doi.org/10.1080/00031305.2015.1089789
+    Reference:
+        Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
+        Precipice", NeurIPS 2021, https://arxiv.org/abs/2108.13264; Hesterberg, "What
+        Teachers Should Know About the Bootstrap", The American Statistician 2015,
+        https://doi.org/10.1080/00031305.2015.1089789
 
     Example:
         >>> print(f"{interquartile_mean(np.arange(8.0)).value:.2f}")
@@ -117,8 +119,9 @@ def probability_of_improvement(values: np.ndarray, others: np.ndarray) -> Estima
 
     The interval is Wilson's score interval of a share of n pairs.
 
-    Reference: Wilson, "Probable Inference, the Law of Succession, and Statistical
-        Inference", JASA 1927, https://doi.org/10.1080/01621459.1927.10502953
+    Reference:
+        Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
+        JASA 1927, https://doi.org/10.1080/01621459.1927.10502953
 
     Example:
         >>> better, worse = np.array([0.9, 0.8, 0.9]), np.array([0.7, 0.8, 0.8])
@@ -154,8 +157,9 @@ def tied_with_best(scores: np.ndarray, *, best: int | None = None) -> np.ndarray
     Returns:
         [rows], True for the best and all that are tied with it.
 
-    Reference: Holm, "A Simple Sequentially Rejective Multiple Test Procedure",
-        Scandinavian Journal of Statistics 1979, https://www.jstor.org/stable/4615733
+    Reference:
+        Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian
+        Journal of Statistics 1979, https://www.jstor.org/stable/4615733
 
     Example:
         >>> seeds = np.array([0.90, 0.92, 0.91, 0.93, 0.92])
@@ -192,8 +196,9 @@ def performance_profile(costs: np.ndarray, ratios: np.ndarray) -> np.ndarray:
     Returns:
         [solvers ratios]; a problem that none solves counts against all.
 
-    Reference: Dolan and Moré, "Benchmarking optimization software with performance
-        profiles", Mathematical Programming 2002, https://arxiv.org/abs/cs/0102001
+    Reference:
+        Dolan and Moré, "Benchmarking optimization software with performance profiles",
+        Mathematical Programming 2002, https://arxiv.org/abs/cs/0102001
 
     Example:
         >>> costs = np.array([[10.0, 40.0], [20.0, 20.0]])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
@@ -44,8 +45,9 @@ class Programs(NamedTuple):
 
     init: Any  # block -> state
     advance: Any  # state, block, data, first, last -> state, mean loss
-    evaluate: Any  # state, block, data -> metrics
-    outputs: Any  # state, block -> outputs
+    on_train: Any  # state, block, data -> metrics
+    on_valid: Any  # the same, of as many examples as there are for validation
+    outputs: Any  # state, block -> outputs; None of a task without
 
 
 class Design(NamedTuple):
@@ -108,11 +110,13 @@ def compile_programs(design: Design, mesh: Mesh) -> Programs:
 
     own, shared = PartitionSpec("devices"), PartitionSpec()
     specs = (own, own, shared, shared, shared)
+    evaluation = _on_each_device(evaluate, mesh, specs[:3])
     return Programs(
         init=_on_each_device(init, mesh, specs[1:2]),
         advance=_on_each_device(advance, mesh, specs, donate=(0,)),
-        evaluate=_on_each_device(evaluate, mesh, specs[:3]),
-        outputs=_on_each_device(outputs, mesh, specs[:2]),
+        on_train=evaluation,
+        on_valid=evaluation,
+        outputs=_on_each_device(outputs, mesh, specs[:2]) if task.outputs else None,
     )
 
 
@@ -137,8 +141,14 @@ def _train(
             point: Point, seed: Array, x: Tree, memory: Tree, lived: Array, total: Array
         ) -> tuple:
             batch = shared if design.shared_batches else draw(seed)
-            loss, g = jax.value_and_grad(design.task.loss)(x, batch, point)
-            updates, memory = optimizer(point).update(g, memory, x)
+
+            def value_fn(x: Tree) -> Array:
+                return design.task.loss(x, batch, point)
+
+            loss, g = jax.value_and_grad(value_fn)(x)
+            own = optax.with_extra_args_support(optimizer(point))
+            given = {"value": loss, "grad": g, "value_fn": value_fn}
+            updates, memory = own.update(g, memory, x, **given)
             alive = (lived == number) & jnp.isfinite(loss)
             x = jax.tree.map(
                 lambda x, u: jnp.where(alive, x + u.astype(x.dtype), x), x, updates

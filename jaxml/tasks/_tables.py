@@ -48,7 +48,7 @@ def wine(*, hidden: int = 16) -> Task:
 
 
 def iris(*, hidden: int = 16) -> Task:
-    """150 irises of three species, by the lengths and widths of their leaves.
+    """150 irises of three species, by the lengths and widths of sepals and petals.
 
     Args:
         hidden: The number of hidden units.
