@@ -44,6 +44,33 @@ def test_a_memory_bank_is_compared_with(name: str) -> None:
     assert got[2] == 0 or name in ("multi_similarity_loss", "margin_loss") or got[2] > 0
 
 
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(
+    "name", ["lifted_structure_loss", "angular_loss", "margin_loss"]
+)
+def test_slots_of_a_bank_that_are_not_filled_count_for_nothing(name: str) -> None:
+    x, bank, labels = rows(3), rows(7, 1), np.array([1, 2, 3])
+    empty = np.isin(np.arange(9), (2, 5))
+    references = jnp.full((9, 4), jnp.nan).at[~empty].set(bank)
+    theirs = np.full(9, 3)
+    theirs[~empty] = LABELS
+
+    @jax.jit
+    def total(x: jax.Array, references: jax.Array) -> tuple[jax.Array, jax.Array]:
+        given = {"reference_labels": jnp.asarray(theirs), "references": references}
+        where = jnp.asarray(np.tile(~empty, (3, 1)))
+        values = LABELLED[name](x, jnp.asarray(labels), where=where, **given)
+        return jnp.sum(values), values
+
+    slopes, got = jax.grad(total, (0, 1), has_aux=True)(x, references)
+    expected = LABELLED[name].truth(
+        np.asarray(x), labels, references=np.asarray(bank), reference_labels=LABELS
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
+    assert all(np.isfinite(slope).all() for slope in slopes)
+    assert not slopes[1][empty].any()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @EVERY

@@ -130,7 +130,8 @@ def lifted_structure_loss(
 
         loss = mean over p of ½ max(0, dₚ + log(Σ e^(m - d(a,n)) + Σ e^(m - d(p,n))))²
 
-    The first sum is over the anchor's negatives, the second over the positive's.
+    The first sum is over the anchor's negatives, the second over the positive's. Of a
+    memory bank those rows take part that `where` keeps for any anchor.
 
     Args:
         embeddings: Anchors.
@@ -147,21 +148,27 @@ def lifted_structure_loss(
         Array([1.0864515, 1.0864515, 0.       ], dtype=float32)
     """
 
+    name = "lifted_structure_loss"
     batch = Batch(embeddings, labels, references, reference_labels, where)
+    check_pairs(name, embeddings, batch.candidates, where, block)
+    bank = Batch(counted(batch.candidates, where, 0), batch.candidate_labels)
+    of_bank = None if references is None or where is None else jnp.any(where, 0)
 
     def pull(d: Array, positive: Array, negative: Array) -> Array:
         return logsumexp(margin - d, 0, negative)
 
-    bank = Batch(batch.candidates, batch.candidate_labels)
+    def pull_of_bank(d: Array, positive: Array, negative: Array) -> Array:
+        return pull(d, positive, keep(negative, of_bank, False))
+
     others = batch if references is None else bank
-    of_positive = per_anchor("lifted_structure_loss", others, block, euclidean, pull)
+    of_positive = per_anchor(name, others, block, euclidean, pull_of_bank)
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         own = jnp.full_like(d, pull(d, positive, negative))
         rivals = logsumexp(jnp.stack([own, of_positive]), 0)
         return mean_over(jnp.square(jnp.maximum(d + rivals, 0)) / 2, positive)
 
-    return per_anchor("lifted_structure_loss", batch, block, euclidean, formula)
+    return per_anchor(name, batch, block, euclidean, formula)
 
 
 @compiled(static=("block",))
