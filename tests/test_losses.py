@@ -206,6 +206,27 @@ def test_weights_of_classes() -> None:
     np.testing.assert_allclose(losses.mean(each, weights=weights[y]), expected)
 
 
+def test_an_infinite_logit_has_a_slope_for_its_target() -> None:
+    """w log(1 + e⁻ˣ) - log(1 + eˣ), for every w, and with its digits near 0."""
+    x = jnp.array([-jnp.inf, -1e30, -2.0, 1e-20, 0.0, 3.0, 1e30, jnp.inf])
+    slope = jax.jit(
+        jax.grad(
+            lambda t, w: jnp.sum(
+                losses.binary_cross_entropy_with_logits(x, t, pos_weight=w)
+            )
+        )
+    )
+    for w in (1.0, 0.5, 3.0):
+        with mpmath.workdps(50):
+            finite = [
+                float(w * mpmath.log1p(mpmath.exp(-v)) - mpmath.log1p(mpmath.exp(v)))
+                if abs(v) < 100
+                else -v * (w if v < 0 else 1)
+                for v in map(float, x)
+            ]
+        np.testing.assert_allclose(slope(jnp.full(8, 0.3), w), finite, rtol=1e-14)
+
+
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"linear_cross_entropy: block must be positive"

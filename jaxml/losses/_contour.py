@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from jaxml._core.checks import check_pixel_axes, check_range
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, safe_divide
+from jaxml._core.numerics import keep, safe_divide, times
 from jaxml._core.types import Scalar
 
 
@@ -129,4 +129,4 @@ def boundary_loss(
     kept = None if where is None else where[..., None]
     p, phi = keep(probabilities, kept), keep(distances, kept)
     counted = jnp.sum(keep(jnp.ones_like(p), kept), axis)
-    return safe_divide(jnp.sum(p * phi, axis), counted)
+    return safe_divide(jnp.sum(times(p, phi), axis), counted)

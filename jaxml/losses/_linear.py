@@ -70,7 +70,7 @@ def linear_cross_entropy(
     surprise, lse, mean = _surprise(block or TILE, rows, w, bias, own, cap)
     smoothing, z_loss = jnp.asarray(smoothing, wide), jnp.asarray(z_loss, wide)
     evenly = times(smoothing, lse - mean)
-    loss = times(1 - smoothing, surprise) + evenly + z_loss * lse**2
+    loss = times(1 - smoothing, surprise) + evenly + times(z_loss, lse**2)
     loss = loud(loss, own, w.shape[-1])
     return loss.reshape(labels.shape).astype(promoted(x.dtype, w.dtype))
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from jaxml._core.checks import check_range, refuse
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import logsumexp, safe_divide, softplus, sqrt
+from jaxml._core.numerics import logsumexp, safe_divide, softplus, sqrt, times
 from jaxml._core.tiles import over_rows, scan_rows
 from jaxml._core.types import Scalar
 
@@ -179,7 +179,11 @@ def vicreg_loss(
     spread = _narrowness(a) + _narrowness(b)
     redundancy = _redundancy(a) + _redundancy(b)
     alike = jnp.mean(jnp.square(a - b))
-    return invariance * alike + variance * spread + covariance * redundancy
+    return (
+        times(invariance, alike)
+        + times(variance, spread)
+        + times(covariance, redundancy)
+    )
 
 
 def _narrowness(x: Array) -> Array:
