@@ -1,5 +1,7 @@
 """Losses: what the table of cases cannot say, above all where peers fail."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -196,6 +198,33 @@ def test_the_head_holds_no_logits_and_has_second_derivatives() -> None:
         *(jax.jvp(jax.grad(f, (0, 1)), (x, w), along)[1] for f in (tiled, dense))
     ):
         np.testing.assert_allclose(one, other, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_classes_that_do_not_exist_are_not_in_the_hessian() -> None:
+    """By reverse over reverse, which differentiates what was selected away too."""
+    scores = np.array([1.0, -2.0, 0.5, -np.inf])
+    rows = np.stack([np.where([1, 1, 1, 0], scores, v) for v in (np.nan, 1e300, 5.0)])
+    rows = np.concatenate([rows, np.full((2, 4), np.nan), scores[None]])
+    rows[3, 0] = 7.0
+    where = np.array([[1, 1, 1, 0]] * 3 + [[1, 0, 0, 0], [0] * 4, [1] * 4], bool)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, 0, None))
+    def hessian(z: jax.Array, where: jax.Array, smoothing: float) -> jax.Array:
+        def loss(z: jax.Array) -> jax.Array:
+            label = jnp.array(0)
+            return losses.cross_entropy(z, label, smoothing=smoothing, where=where)
+
+        return jax.jacrev(jax.jacrev(loss))(z)
+
+    for smoothing in (0.0, 0.1):
+        got = hessian(jnp.asarray(rows), jnp.asarray(where), smoothing)
+        for z, kept, found in zip(rows, where, got):
+            powers = np.exp(np.where(kept, z, -np.inf))
+            p = powers / powers.sum() if kept.any() else powers
+            expected = np.diag(p) - np.outer(p, p)
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_weights_of_classes() -> None:

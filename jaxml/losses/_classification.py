@@ -78,9 +78,10 @@ def _(primals: tuple, tangents: tuple) -> tuple:
     dz, _, d_epsilon, _ = tangents
 
     def slope(z: Array, epsilon: Array) -> Array:
-        odds, others = _against(labels, z, where)
-        total = (others + softplus(-odds))[..., None]
-        own = (epsilon - sigmoid(odds))[..., None]
+        z = keep(z, where, -jnp.inf)
+        own, others = _own_and_others(labels, z)
+        total = logsumexp(jnp.stack([own, others], -1))[..., None]
+        own = (epsilon - sigmoid(others - own))[..., None]
         p = jnp.exp(difference(z, total))
         p_less_onehot = jnp.where(is_label(labels, z), own, p)
         return keep(p_less_onehot - epsilon / _count(z, where), where)
@@ -311,11 +312,10 @@ def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> 
 
 def _log_odds_against(labels: Array, logits: Array, where: Array | None) -> Array:
     """u = log((1 - p) / p) of the label's probability p: -log p is softplus(u)."""
-    return _against(labels, logits, where)[0]
+    own, others = _own_and_others(labels, keep(logits, where, -jnp.inf))
+    return others - own
 
 
-def _against(labels: Array, z: Array, where: Array | None) -> tuple[Array, Array]:
-    """The log-odds against the label, and log Σ eᶻ over the others."""
-    others = ~is_label(labels, z)
-    total = logsumexp(z, where=others if where is None else others & where)
-    return total - at(labels, keep(z, where, -jnp.inf)), total
+def _own_and_others(labels: Array, z: Array) -> tuple[Array, Array]:
+    """z of the label, and log Σ eᶻ over the others."""
+    return at(labels, z), logsumexp(z, where=~is_label(labels, z))
