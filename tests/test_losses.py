@@ -227,6 +227,32 @@ def test_classes_that_do_not_exist_are_not_in_the_hessian() -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_bound_of_a_cross_entropy_may_be_learned_from_none() -> None:
+    """∂/∂q of (1 - e^(-q s)) / q, at q = 0 and near it, of a surprise s."""
+    z = jnp.array([[0.0, 0.0], [40.0, 0.0], [-3.0, 0.0], [-60.0, 0.0]])
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def slope(z: jax.Array, q: float) -> jax.Array:
+        return jax.grad(
+            lambda q: losses.generalized_cross_entropy(z, jnp.array(0), q=q)
+        )(q)
+
+    for q in (0.0, 1e-200, 1e-12, 1e-6, 1e-3, 0.02, 0.3, 1.0):
+        with mpmath.workdps(500):
+            surprise = [mpmath.log1p(mpmath.exp(-v[0])) for v in z.tolist()]
+            y = [q * s for s in surprise]
+            truth = [
+                -(s**2) / 2
+                if q == 0
+                else -(1 - (1 + y) * mpmath.exp(-y)) / mpmath.mpf(q) ** 2
+                for s, y in zip(surprise, y)
+            ]
+        got = slope(z, q)
+        np.testing.assert_allclose(got, [float(v) for v in truth], rtol=1e-13)
+
+
 def test_weights_of_classes() -> None:
     z = jnp.asarray(np.random.default_rng(6).normal(size=(5, 3)))
     y, weights = jnp.array([0, 1, 2, 2, 0]), jnp.array([1.0, 2.0, 5.0])

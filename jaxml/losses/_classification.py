@@ -12,8 +12,11 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core import simplex
 from jaxml._core.compiled import compiled
+from jaxml._core.derivatives import with_derivatives
 from jaxml._core.numerics import (
     difference,
+    excess,
+    excess_series,
     keep,
     log_softmax,
     logsumexp,
@@ -223,9 +226,26 @@ def generalized_cross_entropy(
         Array([0.5], dtype=float32)
     """
     surprise = softplus(_log_odds_against(labels, logits, None))  # -log p
-    power = jnp.where(q == 0, 1.0, q)
-    loss = jnp.where(q == 0, surprise, -jnp.expm1(-power * surprise) / power)
-    return _settled(loss, labels, logits, None)
+    return _settled(_bounded(surprise, jnp.asarray(q)), labels, logits, None)
+
+
+def _bounded_growth(s: Array, q: Array) -> Array:
+    """-(1 - (1 + y) e⁻ʸ) / q² with y = q s, which is -s²/2 at q = 0."""
+    y = times(q, s)
+    near = y < 0.5
+    small, some = jnp.where(near, y, 0.0), jnp.where(near, s, 0.0)
+    by_series = some * some * jnp.exp(-small) * excess_series(small)
+    large = jnp.where(near, 1.0, jnp.minimum(y, 40.0))  # at 40 the bracket is 1
+    direct = jnp.exp(-large) * excess(large) / jnp.where(near, 1.0, q) ** 2
+    return -jnp.where(near, by_series, direct)
+
+
+@with_derivatives(lambda s, q: jnp.exp(-times(q, s)), _bounded_growth)
+def _bounded(s: Array, q: Array) -> Array:
+    """(1 - e^(-q s)) / q, which is s at q = 0."""
+    y = times(q, s)
+    nothing = y == 0
+    return jnp.where(nothing, s, -jnp.expm1(-y) / jnp.where(nothing, 1.0, q))
 
 
 @compiled()
