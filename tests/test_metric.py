@@ -213,6 +213,19 @@ def test_the_derivative_of_clip_may_be_differentiated() -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_derivatives_at_a_kink_are_0() -> None:
+    x, labels = jnp.array([[0.0], [0.5], [0.75]]), jnp.array([7, 7, 8])
+    for loss, numbers in [
+        (losses.margin_loss, {"margin": 0.0, "beta": 0.5}),
+        (losses.batch_hard_triplet_loss, {"margin": 0.25}),
+        (losses.batch_semihard_triplet_loss, {"margin": 0.25}),
+        (losses.batch_all_triplet_loss, {"margin": 0.25}),
+    ]:
+        slope = jax.grad(lambda x: loss(x, labels, **numbers)[0])(x)  # noqa: B023
+        np.testing.assert_array_equal(slope, 0.0)
+
+
 def test_distances_of_near_rows_keep_three_digits() -> None:
     """At 1/1000 of the norm, where ‖x‖² + ‖y‖² - 2 x·y has none in float32."""
     rng = np.random.default_rng(0)

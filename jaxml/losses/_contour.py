@@ -6,6 +6,7 @@ Event, axes and masks are those of the losses by regions; one value per image an
 import functools
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
@@ -77,7 +78,7 @@ def _skeleton(x: Array, axes: tuple[int, ...], iterations: int) -> Array:
 
     def ridge(x: Array) -> Array:
         """What an opening, an erosion and then a dilation, takes away."""
-        return jnp.maximum(x - _pooled(lax.max, eroded(x), axes), 0)
+        return jax.nn.relu(x - _pooled(lax.max, eroded(x), axes))
 
     def thinner(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         x, found = carry

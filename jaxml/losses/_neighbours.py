@@ -1,10 +1,10 @@
 """All pairs of a batch by their distance: one value for each anchor.
 
-d is the Euclidean distance, with derivative 0 where it is 0. Row i is an anchor; its
-positives are the other rows with its label, its negatives those with another. With
-`references` and `reference_labels` the candidates are a memory bank's rows instead.
-`where` says which pairs may take part, `block` how many anchors are worked on at a
-time. An anchor with nothing to compare gives 0.
+d is the Euclidean distance, with derivative 0 where it is 0, as at a kink. Row i is an
+anchor; its positives are the other rows with its label, its negatives those with
+another. With `references` and `reference_labels` the candidates are a memory bank's
+rows instead. `where` says which pairs may take part, `block` how many anchors are
+worked on at a time. An anchor with nothing to compare gives 0.
 """
 
 import jax
@@ -40,11 +40,9 @@ def batch_contrastive_loss(
     where: Bool[Array, "n _"] | None = None,
     block: int | None = None,
 ) -> Float[Array, "n"]:
-    """Positives drawn together, negatives pushed beyond a margin: every pair once.
+    """Positives drawn together, negatives pushed away: every pair, from both its ends.
 
         loss = mean over x of d² for a positive x, max(0, m - d)² for a negative
-
-    Its derivative at the kink is 0.
 
     Args:
         embeddings: Anchors.
@@ -62,7 +60,7 @@ def batch_contrastive_loss(
     """
 
     def formula(squares: Array, positive: Array, negative: Array) -> Array:
-        short = jnp.maximum(margin - sqrt(squares), 0)
+        short = jax.nn.relu(margin - sqrt(squares))
         pairs = jnp.where(positive, squares, jnp.square(short))
         return mean_over(pairs, positive | negative)
 
@@ -88,7 +86,7 @@ def margin_loss(
 
         loss = mean over x of max(0, m + d - β) for a positive x, max(0, m + β - d) else
 
-    β may be learned: it is a number like any other. The derivative at a kink is 0.
+    β may be learned: it is a number like any other.
 
     Args:
         embeddings: Anchors.
@@ -110,7 +108,7 @@ def margin_loss(
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         beyond = jnp.where(positive, d - beta, beta - d)
-        return mean_over(jnp.maximum(margin + beyond, 0), positive | negative)
+        return mean_over(jax.nn.relu(margin + beyond), positive | negative)
 
     return per_anchor("margin_loss", batch, block, euclidean, formula)
 
@@ -166,7 +164,7 @@ def lifted_structure_loss(
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         own = jnp.full_like(d, pull(d, positive, negative))
         rivals = logsumexp(jnp.stack([own, of_positive]), 0)
-        return mean_over(jnp.square(jnp.maximum(d + rivals, 0)) / 2, positive)
+        return mean_over(jnp.square(jax.nn.relu(d + rivals)) / 2, positive)
 
     return per_anchor(name, batch, block, euclidean, formula)
 

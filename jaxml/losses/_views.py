@@ -187,7 +187,7 @@ def vicreg_loss(
 
 
 def _narrowness(x: Array) -> Array:
-    return jnp.mean(jnp.maximum(1 - jnp.sqrt(jnp.var(x, 0, ddof=1) + 1e-4), 0))
+    return jnp.mean(jax.nn.relu(1 - jnp.sqrt(jnp.var(x, 0, ddof=1) + 1e-4)))
 
 
 def _redundancy(x: Array) -> Array:
