@@ -284,7 +284,7 @@ def test_an_infinite_logit_has_a_slope_for_its_target() -> None:
 
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"linear_cross_entropy: block must be positive"
+        ValueError, match=r"linear_cross_entropy: block must be at least 1"
     ):
         losses.linear_cross_entropy(
             jnp.ones((1, 2)), jnp.ones((2, 3)), jnp.array([0]), block=0

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import cases
+from cases import cases, mining
+from cases.losses import inbatch, proxies
 
 from bench import measure
 from jaxml import losses
@@ -239,6 +240,29 @@ def test_distances_of_near_rows_keep_three_digits() -> None:
         x.astype(np.float64), np.asarray(labels)
     )
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_are_as_precise_as_their_factors(dtype: Any) -> None:
+    """By default a GPU rounds those of float32 to 10 bits, in the derivatives too."""
+    found = 0
+    heads = [case for case in cases() if case.name == "losses.linear_cross_entropy"]
+    others = [*inbatch.CASES[1:], *proxies.CASES, *mining.CASES[:5]]
+    for case in heads + others * (dtype == jnp.float32):
+        arrays = [jnp.asarray(a) for a in case.sample(np.random.default_rng(0))]
+        floats = [jnp.issubdtype(a.dtype, jnp.floating) for a in arrays]
+        arrays = [a.astype(dtype) if f else a for a, f in zip(arrays, floats)]
+
+        def total(x: jax.Array, case: Any = case, others: Any = arrays[1:]) -> Any:
+            return jnp.sum(case(x, *others).astype(float))
+
+        lowered = jax.jit(jax.value_and_grad(total)).lower(arrays[0])
+        for line in lowered.as_text().splitlines():
+            if "dot_general" in line:
+                found += 1
+                precise = "precision = [HIGHEST, HIGHEST]" in line
+                assert precise == (dtype == jnp.float32), (case.name, line)
+    assert found > (60 if dtype == jnp.float32 else 3)
 
 
 MEBIBYTES = {  # of value and gradient, float32, 128 features

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import keep, logsumexp, softplus, sqrt
+from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
 from jaxml.losses._anchors import (
@@ -232,7 +233,7 @@ def _log_sums(x: Array, y: Array, of_x: Array, of_y: Array, asked: Array) -> Arr
     over what y's row keeps.
     """
     (shares, top), (shares_y, top_y) = _shares(x, of_x), _shares(y, of_y)
-    total = shares @ shares_y.T
+    total = matmul(shares, shares_y.T)
     some = jnp.any(of_y, 1)[None]
     lost = total < jnp.finfo(total.dtype).eps ** 2
 
