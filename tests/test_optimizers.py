@@ -358,3 +358,17 @@ def test_decay_shrinks_what_the_mask_says(name) -> None:
         after = walk(EVERY[name](0.1, mask=mask, **number), [zeros], PARAMS)
         assert (jnp.abs(after["w"]) < jnp.abs(PARAMS["w"])).all()
         assert after["b"] == PARAMS["b"]
+
+
+def test_a_hessian_is_made_a_block_of_rows_at_a_time() -> None:
+    """And not as many copies of what the objective holds as there are parameters."""
+    rows = jax.ShapeDtypeStruct((20_000, 700), jnp.float32)
+
+    def f(x: jax.Array, rows: jax.Array) -> jax.Array:
+        return jnp.mean(jax.nn.softplus(rows @ x))
+
+    x, optimizer = jnp.zeros(700, jnp.float32), optimizers.newton()
+    step = jax.jit(functools.partial(optimizer.update, value_fn=f))
+    lowered = step.lower(x, optimizer.init(x), x, rows=rows)
+    held = lowered.compile().memory_analysis().temp_size_in_bytes
+    assert held < 0.6 * 4 * 20_000 * 700

@@ -78,6 +78,10 @@ def moved(optimizer, **functions):
             "newton_cg: radius must be positive, got 0.",
         ),
         (
+            lambda: optimizers.newton_cg(max_radius=0),
+            "newton_cg: max_radius must be positive, got 0.",
+        ),
+        (
             lambda: optimizers.newton_cg(forcing=1.0),
             "newton_cg: forcing must be in [0, 1), got 1.0.",
         ),
@@ -105,6 +109,14 @@ def moved(optimizer, **functions):
         (
             lambda: schedules.inverse_sqrt(1.0, 0),
             "inverse_sqrt: warmup_steps must be positive, got 0.",
+        ),
+        (
+            lambda: schedules.warmup_cosine(1.0, 10, 5),
+            "warmup_cosine: decay_steps must be at least warmup_steps, 10, got 5.",
+        ),
+        (
+            lambda: schedules.warmup_linear(1.0, 10, 5),
+            "warmup_linear: decay_steps must be at least warmup_steps, 10, got 5.",
         ),
         (
             lambda: schedules.one_cycle(1.0, 10, rise=1.5),

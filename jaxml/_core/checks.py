@@ -65,6 +65,37 @@ def check_range(
         refuse(TypeError, function, name, "be a number", value)
 
 
+def check_number(
+    function: str,
+    name: str,
+    value: object,
+    rule: str,
+    holds: typing.Callable[..., bool],
+) -> None:
+    """`check_range`, which refuses an array of several numbers too."""
+    if getattr(value, "shape", ()) != ():
+        refuse(TypeError, function, name, "be a number", value)
+    check_range(function, name, value, rule, holds)
+
+
+def check_non_negative(function: str, **numbers: object) -> None:
+    """Raises unless a Python number is >= 0."""
+    for name, value in numbers.items():
+        check_number(function, name, value, "be non-negative", lambda v: v >= 0)
+
+
+def check_positive(function: str, **numbers: object) -> None:
+    """Raises unless a Python number is > 0."""
+    for name, value in numbers.items():
+        check_number(function, name, value, "be positive", lambda v: v > 0)
+
+
+def check_unit(function: str, **numbers: object) -> None:
+    """Raises unless a Python number is in [0, 1)."""
+    for name, value in numbers.items():
+        check_number(function, name, value, "be in [0, 1)", lambda v: 0 <= v < 1)
+
+
 def check_pixel_axes(
     function: str, axis: int | tuple[int, ...], array: jax.Array, *, last: bool = False
 ) -> None:

@@ -108,7 +108,7 @@ def power(hi: Array, lo: ArrayLike = 0.0) -> Power:
     return Power(small, k.astype(jnp.int32))
 
 
-def times(f: Array, e: Power, w: ArrayLike = 0.0) -> Array:
+def times_power(f: Array, e: Power, w: ArrayLike = 0.0) -> Array:
     """f (1 + w) e, with one rounding for the product."""
     return ldexp(f + f * (e.q + w * (1 + e.q)), e.k)
 

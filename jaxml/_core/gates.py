@@ -22,11 +22,11 @@ from jaxml._core.exponentials import (
     power,
     product,
     split,
-    times,
+    times_power,
 )
 from jaxml._core.logistic import sech_squared, sigmoid, sigmoid_slope, tanh
 from jaxml._core.logistic import softplus as log1p_exp
-from jaxml._core.numerics import times as weigh
+from jaxml._core.numerics import times
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 QUICK_HI, SLOPE_HI, CUBE_HI = 1.70166015625, 1.595703125, 0.07135009765625  # 12 bits
@@ -48,12 +48,12 @@ class Root(NamedTuple):
     def slope(self, d: Array, f: Array, g: Array, decay: Power) -> Array:
         """f / g e, or what is better where |d| < width."""
         if not is_single(d):
-            return times(f, decay) / g
+            return times_power(f, decay) / g
         inside = jnp.abs(d) < self.width
         d = jnp.clip(d, -self.width, self.width)
         # beside the polynomial, or XLA would fold root and rest into one number
         near = d * polynomial(d, self.polynomial) + self.rest * self.polynomial[0]
-        f = times(jnp.where(inside, near, f), decay)
+        f = times_power(jnp.where(inside, near, f), decay)
         return f / jnp.where(inside, 1.0, g)
 
 
@@ -101,7 +101,7 @@ def gated(x: Array, y: Array, *y_lo: Array) -> Array:
     """x σ(y + y_lo)"""
     decay, e = _decay(y, *y_lo)
     near = jnp.where(y > 1 - edge(y), x, 0.0)  # further below, 0 even if x is -∞
-    return jnp.where(y > 0, x, times(near, decay)) / (1 + e)
+    return jnp.where(y > 0, x, times_power(near, decay)) / (1 + e)
 
 
 def swish(x: Array, beta: Array) -> Array:
@@ -111,7 +111,7 @@ def swish(x: Array, beta: Array) -> Array:
 
 @with_derivatives(
     lambda x, beta: beta * swish_curvature(beta * x),
-    lambda x, beta: weigh(swish_curvature(beta * x), x),
+    lambda x, beta: times(swish_curvature(beta * x), x),
 )
 def swish_slope(x: Array, beta: Array) -> Array:
     """σ(y) + y σ(y) σ(-y) with y = βx"""
@@ -213,7 +213,7 @@ def mish(x: Array) -> Array:
     """x tanh(log(1 + eˣ)) = x ((1 + eˣ)² - 1) / ((1 + eˣ)² + 1)"""
     decay, e = _decay(x)
     near = jnp.where(x > -edge(x), x, 0.0)
-    below = times(near, decay, -e * (1 + e) / (2 + e * (2 + e)))
+    below = times_power(near, decay, -e * (1 + e) / (2 + e * (2 + e)))
     finite = jnp.where(x < edge(x), x, 0.0)
     above = x - finite * (2 * e * e / (1 + 2 * e * (1 + e)))
     return jnp.where(x > 0, above, below)
@@ -248,7 +248,7 @@ def softplus(x: Array, beta: Array) -> Array:
 
 @with_derivatives(
     lambda x, beta: beta * sigmoid_slope(beta * x),
-    lambda x, beta: weigh(sigmoid_slope(beta * x), x),
+    lambda x, beta: times(sigmoid_slope(beta * x), x),
 )
 def softplus_slope(x: Array, beta: Array) -> Array:
     """σ(βx)"""

@@ -14,7 +14,7 @@ from jaxml._core.exponentials import (
     log1p,
     polynomial,
     power,
-    times,
+    times_power,
 )
 
 TANH = (  # (tanh x - x) / x³ in x², from `python -m bench.kernels`
@@ -38,7 +38,7 @@ def _bell(x: Array, f: float) -> Array:
     """f σ(x) σ(-x)"""
     decay = power(-jnp.abs(x))
     e = ldexp(1 + decay.q, decay.k)
-    return times(f * jnp.ones_like(x), decay) / (1 + e * (2 + e))
+    return times_power(f * jnp.ones_like(x), decay) / (1 + e * (2 + e))
 
 
 @with_derivatives(sigmoid_slope)

@@ -1,8 +1,8 @@
 """The normal distribution, with every digit in its tails, and what gelu needs of it.
 
 Below 0, with t = -x, everything is e^(-t²/2) times something smooth, and t² is formed
-without rounding. The smooth factors are polynomials in c = (t - 2) / (t + 2), which
-maps [0, ∞] onto [-1, 1]; `python -m bench.kernels` finds their coefficients.
+without rounding. The smooth factors are polynomials in c = (t - a) / (t + a), with an a
+for each, which maps [0, ∞] onto [-1, 1]; `python -m bench.kernels` finds them.
 """
 
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxml._core.exponentials import (
     power,
     reciprocal,
     rest_of_sum,
-    times,
+    times_power,
 )
 
 TAIL_CENTRE = 0.9117223024368286
@@ -80,7 +80,7 @@ def _times_tail(f: Array, x: Array) -> Array:
     inverse = reciprocal(total)
     w = polynomial((t - TAIL_CENTRE) * inverse, TAIL)
     rest = rest_of_sum(total, TAIL_CENTRE, t)
-    return times(f, _decay(t), w - rest * inverse) / (2 * total)
+    return times_power(f, _decay(t), w - rest * inverse) / (2 * total)
 
 
 def _gelu_second_derivative(x: Array) -> Array:
@@ -97,7 +97,7 @@ def gelu_slope(x: Array) -> Array:
     root, rest = SLOPE_ROOT
     w = polynomial((t - SLOPE_CENTRE) * reciprocal(t + SLOPE_CENTRE), SLOPE)
     from_root = (root - t) / 2 + rest / 2
-    below = times(from_root, _decay(t), w)
+    below = times_power(from_root, _decay(t), w)
     return jnp.where(x > 0, 1 - below, below)
 
 

@@ -12,13 +12,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxml._core.derivatives import with_derivatives
-from jaxml._core.logistic import sech_squared as sech_squared
-from jaxml._core.logistic import sigmoid as sigmoid
-from jaxml._core.logistic import sigmoid_slope as sigmoid_slope
-from jaxml._core.logistic import softplus as softplus
-from jaxml._core.logistic import tanh as tanh
-from jaxml._core.normal import normal_cdf as normal_cdf
-from jaxml._core.normal import normal_pdf as normal_pdf
 
 
 def keep(x: Array, where: Array | None, otherwise: float = 0.0) -> Array:
@@ -96,7 +89,7 @@ def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _logsumexp(x: Array, axis: int) -> Array:
-    top = _finite(jnp.max(x, axis, keepdims=True))
+    top = finite(jnp.max(x, axis, keepdims=True))
     total = jnp.sum(jnp.exp(x - top), axis)
     nothing = total == 0
     log_total = jnp.log(jnp.where(nothing, 1.0, total))
@@ -108,12 +101,13 @@ def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
     (x,), (dx,) = primals, tangents
     total = _logsumexp(x, axis)
     whole = jnp.expand_dims(total, axis)
-    share = jnp.exp(x - _finite(whole))
+    share = jnp.exp(x - finite(whole))
     share = jnp.where(whole == jnp.inf, (x == whole).astype(x.dtype), share)
     return total, jnp.sum(share * dx, axis)
 
 
-def _finite(x: Array) -> Array:
+def finite(x: Array) -> Array:
+    """x, 0 where it is infinite: what powers are taken beside."""
     return jnp.where(jnp.isinf(x), 0.0, x)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core import gates, normal, numerics
+from jaxml._core import gates, logistic, normal
 from jaxml._core.checks import describe, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.derivatives import with_derivatives
@@ -40,7 +40,7 @@ def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
         >>> glu(jnp.array([1.0, 2.0, 0.0, 100.0]))
         Array([0.5, 2. ], dtype=float32)
     """
-    return _gated("glu", x, axis, numerics.sigmoid, numerics.sigmoid_slope)
+    return _gated("glu", x, axis, logistic.sigmoid, logistic.sigmoid_slope)
 
 
 @compiled(static=("axis",), recompute=True)

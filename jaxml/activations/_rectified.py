@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core import numerics
+from jaxml._core import logistic
 from jaxml._core.compiled import elementwise
 from jaxml._core.exponentials import (
     exp,
@@ -16,7 +16,7 @@ from jaxml._core.exponentials import (
     polynomial,
     power,
     ratio,
-    times,
+    times_power,
 )
 from jaxml._core.types import Scalar
 
@@ -165,7 +165,7 @@ SELU_DEPTH = 1.7580993408473768599  # the scale times α = 1.6732632423543772848
 
 
 def _selu_slope(x: Array) -> Array:
-    below = times(jnp.full_like(x, SELU_DEPTH), power(_below(x)))
+    below = times_power(jnp.full_like(x, SELU_DEPTH), power(_below(x)))
     return jnp.where(x > 0, SELU_SCALE, below)
 
 
@@ -295,7 +295,7 @@ def _shrunk(x: Array, threshold: Scalar) -> Array:
     )
 
 
-@elementwise(lambda x: jnp.square(numerics.tanh(x)))
+@elementwise(lambda x: jnp.square(logistic.tanh(x)))
 def tanh_shrink(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """What tanh takes away: next to nothing near 0, all but 1 far from it.
 
@@ -316,7 +316,7 @@ def tanh_shrink(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         Array([-9.9000000e+01,  0.0000000e+00,  3.3333336e-31], dtype=float32)
     """
     near = jnp.clip(x, -1.5, 1.5)
-    far = x - numerics.tanh(x)
+    far = x - logistic.tanh(x)
     return jnp.where(jnp.abs(x) < 1.5, _tanh_shrink_near(near), far)
 
 

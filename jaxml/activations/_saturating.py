@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core import numerics
+from jaxml._core import logistic
 from jaxml._core.compiled import elementwise
 from jaxml._core.exponentials import is_single, polynomial
 
 
-@elementwise(numerics.sigmoid_slope)
+@elementwise(logistic.sigmoid_slope)
 def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A score as a probability: the logistic function.
 
@@ -30,10 +30,10 @@ def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> sigmoid(jnp.array([-jnp.inf, 0.0, jnp.inf]))
         Array([0. , 0.5, 1. ], dtype=float32)
     """
-    return numerics.sigmoid(x)
+    return logistic.sigmoid(x)
 
 
-@elementwise(lambda x: numerics.sigmoid(-x))
+@elementwise(lambda x: logistic.sigmoid(-x))
 def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The logarithm of the probability that a score stands for.
 
@@ -49,7 +49,7 @@ def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> log_sigmoid(jnp.array([-100.0, 0.0, jnp.inf]))
         Array([-100.        ,   -0.6931472,   -0.       ], dtype=float32)
     """
-    return -numerics.softplus(-x)
+    return -logistic.softplus(-x)
 
 
 @elementwise(lambda x: jnp.where((x > -3) & (x <= 3), 1 / 6, 0.0))
@@ -118,7 +118,7 @@ def _twice_artanh(w: Array) -> Array:
     return 2 * w + w * w * w * polynomial(w * w, LOGIT)
 
 
-@elementwise(numerics.sech_squared)
+@elementwise(logistic.sech_squared)
 def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A number squeezed into (-1, 1), symmetric about the origin and near linear there.
 
@@ -138,7 +138,7 @@ def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> tanh(jnp.array([-jnp.inf, 0.0, jnp.inf]))
         Array([-1.,  0.,  1.], dtype=float32)
     """
-    return numerics.tanh(x)
+    return logistic.tanh(x)
 
 
 @elementwise(lambda x: (x > -1) & (x <= 1))

@@ -9,8 +9,9 @@ from jaxtyping import Float
 
 from jaxml._core import gates, normal
 from jaxml._core.compiled import elementwise
-from jaxml._core.numerics import sigmoid, sigmoid_slope, times
-from jaxml._core.numerics import softplus as log1p_exp
+from jaxml._core.logistic import sigmoid, sigmoid_slope
+from jaxml._core.logistic import softplus as log1p_exp
+from jaxml._core.numerics import times
 from jaxml._core.types import Scalar
 
 

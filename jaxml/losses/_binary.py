@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from jaxml._core.compiled import compiled, elementwise
 from jaxml._core.derivatives import with_derivatives
-from jaxml._core.numerics import sigmoid, softplus, times
+from jaxml._core.logistic import sigmoid, softplus
+from jaxml._core.numerics import times
 from jaxml._core.types import Scalar
 
 

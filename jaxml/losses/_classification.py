@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from jaxml._core import simplex
 from jaxml._core.compiled import compiled
 from jaxml._core.derivatives import with_derivatives
+from jaxml._core.logistic import sigmoid, softplus
 from jaxml._core.numerics import (
     difference,
     excess,
@@ -20,8 +21,6 @@ from jaxml._core.numerics import (
     keep,
     log_softmax,
     logsumexp,
-    sigmoid,
-    softplus,
     times,
 )
 from jaxml._core.types import Scalar

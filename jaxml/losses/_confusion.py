@@ -30,7 +30,7 @@ def sensitivity_specificity_loss(
 
         loss = λ Σ(t - p)²t / Σt + (1 - λ) Σ(t - p)²(1 - t) / Σ(1 - t)
 
-    A class that covers nothing, or everything, has only the other mean.
+    A side without pixels contributes 0; the other keeps its weight, λ or 1 - λ.
 
     Args:
         probabilities: p in [0, 1].

@@ -30,10 +30,11 @@ def cldice_loss(
     """One minus how well each skeleton lies in the other region: for thin structures.
 
         loss = 1 - 2 P S / (P + S),
-        P = (Σ s(p) t + s) / (Σ s(p) + s),    S = (Σ s(t) p + s) / (Σ s(t) + s)
+        P = (Σ K(p) t + s) / (Σ K(p) + s),    S = (Σ K(t) p + s) / (Σ K(t) + s)
 
-    A skeleton s(x) is what openings take away while x is eroded pixel by pixel. Pixels
-    that do not count are background to their neighbours.
+    Skeletons K(x) are what openings take away while x is eroded pixel by pixel; an
+    empty one lies in any region. Pixels that do not count are background to
+    their neighbours.
 
     Args:
         probabilities: p in [0, 1].

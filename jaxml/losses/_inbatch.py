@@ -17,14 +17,8 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core.checks import refuse
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import (
-    keep,
-    log_softmax,
-    logsumexp,
-    sigmoid,
-    softplus,
-    times,
-)
+from jaxml._core.logistic import sigmoid, softplus
+from jaxml._core.numerics import keep, log_softmax, logsumexp, times
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
 from jaxml.losses._anchors import (
@@ -54,8 +48,9 @@ def in_batch(
     A pair that `where` leaves out has similarity -∞.
 
     Args:
-        row_loss: A formula of [m] similarities and of the query's index. Arrays that it
-            needs besides, it may close over.
+        row_loss: A formula of [m] similarities and of the query's index. Compiled once
+            for each function object: define it once. Arrays that it needs besides it
+            may close over where an outer `jax.jit` traces them.
         queries: q.
         keys: k.
         block: How many queries are worked on at a time.
@@ -92,7 +87,7 @@ def info_nce(
 ) -> Float[Array, "n"]:
     """The cross entropy of finding a query's own key among all keys.
 
-        lossᵢ = -log e^sᵢᵢ / Σⱼ e^sᵢⱼ    with s = q·k / τ
+        lossᵢ = -log(e^sᵢᵢ / Σⱼ e^sᵢⱼ)    with s = q·k / τ
 
     Keys beyond the queries' number are negatives of every query.
 
@@ -145,7 +140,7 @@ def nt_xent(
 ) -> Float[Array, "n"]:
     """The cross entropy of finding each positive among all negatives.
 
-        loss = mean over p of -log e^sₚ / (e^sₚ + Σₙ e^sₙ)    with s = a·x / τ
+        loss = mean over p of -log(e^sₚ / (e^sₚ + Σₙ e^sₙ))    with s = a·x / τ
 
     Other positives stand in no denominator; in `supcon_loss` they do.
 
@@ -185,7 +180,7 @@ def supcon_loss(
 ) -> Float[Array, "n"]:
     """The cross entropy of finding each positive among all candidates.
 
-        loss = mean over p of -log e^sₚ / Σₓ e^sₓ    with s = a·x / τ
+        loss = mean over p of -log(e^sₚ / Σₓ e^sₓ)    with s = a·x / τ
 
     The sum is over all positives and negatives: the paper's L_out.
 

@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import difference, excess, keep, softplus, times
+from jaxml._core.logistic import softplus
+from jaxml._core.numerics import difference, excess, keep, times
 from jaxml.losses._labels import at, loud
 
 

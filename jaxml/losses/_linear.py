@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from jaxml._core.checks import check_range
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import promoted, widened
-from jaxml._core.numerics import sech_squared, softplus, tanh, times
+from jaxml._core.logistic import sech_squared, softplus, tanh
+from jaxml._core.numerics import finite, times
 from jaxml._core.products import precision_of
 from jaxml._core.types import Scalar
 from jaxml.losses._labels import known, loud
@@ -135,7 +136,7 @@ def _fold(
             mine, new = columns.index[None] == y, columns.new[None]
             rest = jnp.where(new & ~mine, z, -jnp.inf)
             higher = jnp.maximum(top, jnp.max(rest, 1))
-            shift = jnp.where(jnp.isinf(higher), 0.0, higher)
+            shift = finite(higher)
             terms = jnp.sum(jnp.exp(rest - shift[:, None]), 1)
             others = others * jnp.exp(top - shift) + terms
             own = own + jnp.sum(jnp.where(new & mine, z, 0.0), 1)

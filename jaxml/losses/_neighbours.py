@@ -13,7 +13,8 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, logsumexp, softplus, sqrt
+from jaxml._core.logistic import softplus
+from jaxml._core.numerics import keep, logsumexp, sqrt
 from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
@@ -186,7 +187,8 @@ def angular_loss(
         loss = mean over p of log(1 + Σₙ e^f),    f = 4 t² (a + p)·n - 2 (1 + t²) a·p
 
     with t = tan α. The sums over all pairs are a product of exponentials; rows so long
-    that it would underflow are summed in pairs, which takes far longer.
+    that it would underflow are summed in pairs, which takes far longer; so do all under
+    `jax.vmap`, as in a sweep over α.
 
     Args:
         embeddings: Anchors, usually of length 1.
@@ -219,7 +221,7 @@ def angular_loss(
             return softplus(rivals - 2 * (1 + squared) * own)
 
         rows = candidates, labels_of, s.T, positive.T
-        values = over_rows(against, rows, 4 * len(candidates))
+        values = over_rows(against, rows, 4 * len(candidates), block)
         return jax.vmap(mean_over)(values.T, positive)
 
     return per_block("angular_loss", batch, block, dot, formula)
@@ -268,7 +270,7 @@ def nca_loss(
 ) -> Float[Array, "n"]:
     """How unlikely a random neighbour, drawn by distance, has the anchor's class.
 
-        loss = -log Σₚ e^-d²ₚ / Σₓ e^-d²ₓ
+        loss = -log(Σₚ e^-d²ₚ / Σₓ e^-d²ₓ)
 
     with d the Euclidean distance.
 

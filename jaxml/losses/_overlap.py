@@ -152,7 +152,7 @@ def focal_tversky_loss(
 ) -> Float[Array, "*batch classes"]:
     """The Tversky loss bent so that regions already found count for more or for less.
 
-        loss = (1 - TI)^γ
+        loss = (1 - TI)^γ    with TI as in `tversky_loss`
 
     With γ < 1 its slope grows without bound as TI approaches 1; at TI = 1 itself, where
     nothing can be gained, all derivatives are 0.

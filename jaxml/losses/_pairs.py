@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 
 from jaxml._core.checks import check_range
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import logsumexp, norm, softplus
+from jaxml._core.logistic import softplus
+from jaxml._core.numerics import logsumexp, norm
 from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar

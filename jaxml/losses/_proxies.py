@@ -14,7 +14,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, logsumexp, norm, safe_divide, softplus, unit
+from jaxml._core.logistic import softplus
+from jaxml._core.numerics import keep, logsumexp, norm, safe_divide, unit
 from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
@@ -31,13 +32,13 @@ def normalized_softmax_loss(
 ) -> Float[Array, "*batch"]:
     """Cross entropy of cosines: a classifier that sees directions alone.
 
-        loss = -log(e^(cos[label]/T) / Σⱼ e^(cosⱼ/T))
+        loss = -log(e^(cos[label]/τ) / Σⱼ e^(cosⱼ/τ))
 
     Args:
         embeddings: Rows of any length.
         proxies: A vector of any length for each class.
         labels: The true classes.
-        temperature: T > 0; the lower, the more the nearest rivals count.
+        temperature: τ > 0; the lower, the more the nearest rivals count.
 
     Reference:
         Zhai and Wu, Classification is a strong baseline for deep metric learning, BMVC

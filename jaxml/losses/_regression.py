@@ -8,7 +8,8 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxml._core.compiled import compiled, elementwise
-from jaxml._core.numerics import norm, safe_divide, tanh
+from jaxml._core.logistic import tanh
+from jaxml._core.numerics import norm, safe_divide
 from jaxml._core.types import Scalar
 
 

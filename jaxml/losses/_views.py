@@ -13,7 +13,8 @@ from jaxtyping import Float
 
 from jaxml._core.checks import check_range, refuse
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import logsumexp, safe_divide, softplus, sqrt, times
+from jaxml._core.logistic import softplus
+from jaxml._core.numerics import finite, logsumexp, safe_divide, sqrt, times
 from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows, scan_rows
 from jaxml._core.types import Scalar
@@ -29,7 +30,7 @@ def clip_loss(
 ) -> Float[Array, "n"]:
     """The cross entropy of finding the pair, from either side.
 
-        lossᵢ = -½ log e^sᵢᵢ / Σⱼ e^sᵢⱼ - ½ log e^sᵢᵢ / Σⱼ e^sⱼᵢ    with s = a·b / τ
+        lossᵢ = -½ log(e^sᵢᵢ / Σⱼ e^sᵢⱼ) - ½ log(e^sᵢᵢ / Σⱼ e^sⱼᵢ)    with s = a·b / τ
 
     Args:
         a: Rows of one view, usually of length 1.
@@ -61,7 +62,7 @@ def _fold(block: int | None, a: Array, b: Array) -> tuple[Array, Array]:
         row, own = rows
         s = jnp.where(own[:, None] == index[None], -jnp.inf, matmul(row, transposed))
         higher = jnp.maximum(top, jnp.max(s, 0))
-        shift = _finite(higher)
+        shift = finite(higher)
         total = total * jnp.exp(top - shift) + jnp.sum(jnp.exp(s - shift[None]), 0)
         return (higher, total), logsumexp(s, 1)
 
@@ -84,8 +85,8 @@ def _backward(block: int | None, kept: tuple, cotangents: tuple) -> tuple:
     def fold(db: Array, rows: tuple) -> tuple:
         row, own, along, for_along = rows
         s = jnp.where(own[:, None] == index[None], -jnp.inf, matmul(row, transposed))
-        share = for_along[:, None] * jnp.exp(s - _finite(along)[:, None])
-        share += for_across[None] * jnp.exp(s - _finite(across)[None])
+        share = for_along[:, None] * jnp.exp(s - finite(along)[:, None])
+        share += for_across[None] * jnp.exp(s - finite(across)[None])
         return db + matmul(row.T, share), matmul(share, b)
 
     rows = a, index, along, for_along
@@ -95,10 +96,6 @@ def _backward(block: int | None, kept: tuple, cotangents: tuple) -> tuple:
 
 _rivals = jax.custom_vjp(_fold, nondiff_argnums=(0,))
 _rivals.defvjp(_forward, _backward)
-
-
-def _finite(x: Array) -> Array:
-    return jnp.where(jnp.isinf(x), 0.0, x)
 
 
 @compiled(static=("block",))
@@ -160,9 +157,9 @@ def vicreg_loss(
     Args:
         a: Rows of one view, at least two.
         b: Rows of the other.
-        invariance: λ >= 0.
-        variance: μ >= 0.
-        covariance: ν >= 0.
+        invariance: λ >= 0, the weight of the mean squared distance.
+        variance: μ >= 0, the weight of what each feature lacks to a deviation of 1.
+        covariance: ν >= 0, the weight of what features have in common.
 
     Raises:
         TypeError: There is only one row.
@@ -215,7 +212,7 @@ def barlow_twins_loss(
     Args:
         a: Rows of one view, at least two.
         b: Rows of the other.
-        weight: λ >= 0.
+        weight: λ >= 0, of the correlations that should be 0.
 
     Raises:
         TypeError: There is only one row.

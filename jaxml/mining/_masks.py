@@ -30,8 +30,9 @@ def positives(
     """
     own, others = _both(labels, reference_labels)
     same = own[:, None] == others[None]
-    itself = jnp.eye(len(labels), dtype=bool) if reference_labels is None else False
-    return same & ~jnp.asarray(itself)
+    return (
+        same & ~jnp.eye(len(labels), dtype=bool) if reference_labels is None else same
+    )
 
 
 @compiled(widen=False)

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from jaxml._core.checks import check_non_negative, check_unit
 from jaxml._core.numerics import abs_squared, over_root, safe_divide, sqrt
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Slot,
     Transformation,
-    check_positive,
-    check_unit,
     ema,
     shares,
     transformation,
@@ -76,7 +75,7 @@ def adagrad(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-1.], dtype=float32)
     """
-    check_positive(
+    check_non_negative(
         "adagrad",
         learning_rate=learning_rate,
         initial_accumulator=initial_accumulator,
@@ -129,7 +128,7 @@ def adadelta(
         >>> optimizer.update(jnp.array([6.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-4.8], dtype=float32)
     """
-    check_positive("adadelta", learning_rate=learning_rate, eps=eps)
+    check_non_negative("adadelta", learning_rate=learning_rate, eps=eps)
     check_unit("adadelta", decay=decay)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -187,7 +186,9 @@ def rmsprop(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-2.], dtype=float32)
     """
-    check_positive("rmsprop", learning_rate=learning_rate, eps=eps, eps_root=eps_root)
+    check_non_negative(
+        "rmsprop", learning_rate=learning_rate, eps=eps, eps_root=eps_root
+    )
     check_unit("rmsprop", decay=decay, momentum=momentum)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -241,7 +242,7 @@ def centered_rmsprop(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-2.], dtype=float32)
     """
-    check_positive(
+    check_non_negative(
         "centered_rmsprop", learning_rate=learning_rate, eps=eps, eps_root=eps_root
     )
     check_unit("centered_rmsprop", decay=decay, momentum=momentum)

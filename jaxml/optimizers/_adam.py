@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxml._core.checks import check_non_negative, check_number, check_unit
 from jaxml._core.numerics import abs_squared, over_root, sqrt
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Mask,
     Slot,
     Transformation,
-    check_number,
-    check_positive,
-    check_unit,
     debias,
     ema,
     shares,
@@ -71,7 +69,7 @@ def adam(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_positive("adam", learning_rate=learning_rate, eps=eps)
+    check_non_negative("adam", learning_rate=learning_rate, eps=eps)
     check_unit("adam", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -127,7 +125,7 @@ def adam_l2(
         >>> optimizer.update(jnp.array([0.0]), optimizer.init(x), x)[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_positive("adam_l2", learning_rate=learning_rate, eps=eps, l2=l2)
+    check_non_negative("adam_l2", learning_rate=learning_rate, eps=eps, l2=l2)
     check_unit("adam_l2", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -190,7 +188,7 @@ def adamw(
         >>> optimizer.update(jnp.array([0.0]), optimizer.init(x), x)[0]
         Array([-0.25], dtype=float32)
     """
-    check_positive(
+    check_non_negative(
         "adamw", learning_rate=learning_rate, eps=eps, weight_decay=weight_decay
     )
     check_unit("adamw", b1=b1, b2=b2)
@@ -249,7 +247,7 @@ def nadam(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_positive("nadam", learning_rate=learning_rate, eps=eps)
+    check_non_negative("nadam", learning_rate=learning_rate, eps=eps)
     check_unit("nadam", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -306,7 +304,7 @@ def radam(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round()
         Array([-3.], dtype=float32)
     """
-    check_positive("radam", learning_rate=learning_rate, eps=eps)
+    check_non_negative("radam", learning_rate=learning_rate, eps=eps)
     check_unit("radam", b1=b1, b2=b2)
     check_number("radam", "threshold", threshold, "be at least 4", lambda v: v >= 4)
 

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import refuse
+from jaxml._core.checks import check_unit, refuse
 from jaxml._core.numerics import safe_divide
 from jaxml._core.types import Scalar, Tree
 from jaxml.optimizers._base import (
     Transformation,
     apply_updates,
     check_floats,
-    check_unit,
     ema,
     increment,
     shares,

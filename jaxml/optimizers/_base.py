@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxml._core.checks import check_range, refuse
+from jaxml._core.checks import refuse
 from jaxml._core.dtypes import widened as widest
 from jaxml._core.numerics import one_minus_power
 from jaxml._core.types import Scalar, Schedule, Tree
@@ -117,27 +117,6 @@ def ema(shares: tuple[Array, Array], mean: Array, x: Array) -> Array:
 def debias(decay: Scalar, t: Array) -> Array:
     """1 - decayᵗ: the share of a moving average, begun at 0, that t values make up."""
     return one_minus_power(jnp.asarray(decay, t.dtype), t)
-
-
-def check_unit(name: str, **numbers: Scalar | None) -> None:
-    """Raises unless a Python number is in [0, 1)."""
-    for argument, value in numbers.items():
-        check_number(name, argument, value, "be in [0, 1)", lambda v: 0 <= v < 1)
-
-
-def check_positive(name: str, **numbers: Scalar | Schedule | None) -> None:
-    """Raises unless a Python number is >= 0."""
-    for argument, value in numbers.items():
-        check_number(name, argument, value, "be non-negative", lambda v: v >= 0)
-
-
-def check_number(
-    name: str, argument: str, value: Any, rule: str, holds: Callable[..., bool]
-) -> None:
-    """Raises for what is no single number, and for a Python number out of range."""
-    if getattr(value, "shape", ()) != ():
-        refuse(TypeError, name, argument, "be a number", value)
-    check_range(name, argument, value, rule, holds)
 
 
 def check_floats(name: str, argument: str, tree: Tree) -> None:

@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxml._core.checks import check_non_negative, check_number, check_unit
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Mask,
     Slot,
     Transformation,
-    check_number,
-    check_positive,
-    check_unit,
     ema,
     shares,
     transformation,
@@ -46,7 +44,11 @@ def sgd(learning_rate: Scalar | Schedule, *, state_dtype: Any = None) -> Transfo
 
     Args:
         learning_rate: η, a number or a schedule.
-        state_dtype: Unused, for there is no accumulator; taken as everywhere.
+        state_dtype: Taken as everywhere, so that one call makes any optimizer; there is
+            no accumulator.
+
+    Raises:
+        ValueError: If the learning rate is out of its range.
 
     Reference:
         Robbins and Monro, A stochastic approximation method, Annals of Mathematical
@@ -57,7 +59,7 @@ def sgd(learning_rate: Scalar | Schedule, *, state_dtype: Any = None) -> Transfo
         >>> optimizer.update(jnp.array([2.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-1.], dtype=float32)
     """
-    check_positive("sgd", learning_rate=learning_rate)
+    check_non_negative("sgd", learning_rate=learning_rate)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return (rate,)
@@ -102,7 +104,7 @@ def momentum(
         >>> optimizer.update(jnp.ones(1), state)[0]
         Array([-1.5], dtype=float32)
     """
-    check_positive("momentum", learning_rate=learning_rate)
+    check_non_negative("momentum", learning_rate=learning_rate)
     check_unit("momentum", decay=decay, dampening=dampening)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -146,7 +148,7 @@ def nesterov(
         >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.zeros(1)))[0]
         Array([-1.5], dtype=float32)
     """
-    check_positive("nesterov", learning_rate=learning_rate)
+    check_non_negative("nesterov", learning_rate=learning_rate)
     check_unit("nesterov", decay=decay)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -199,7 +201,7 @@ def lion(
         >>> optimizer.update(jnp.array([3.0, -0.1]), optimizer.init(x), x)[0]
         Array([-0.5,  0.5], dtype=float32)
     """
-    check_positive("lion", learning_rate=learning_rate, weight_decay=weight_decay)
+    check_non_negative("lion", learning_rate=learning_rate, weight_decay=weight_decay)
     check_unit("lion", b1=b1)
     check_number("lion", "b2", b2, "be in (0, 1)", lambda v: 0 < v < 1)
 

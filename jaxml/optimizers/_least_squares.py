@@ -16,23 +16,22 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 
 from jaxml._core import trees
-from jaxml._core.checks import refuse
+from jaxml._core.checks import check_non_negative, check_positive, refuse
 from jaxml._core.products import matmul
 from jaxml._core.types import Scalar, Tree
 from jaxml.optimizers._base import (
     Transformation,
-    check_number,
-    check_positive,
     increment,
 )
 from jaxml.optimizers._newton import (
     NewtonState,
     newton_state,
+    rows_of,
     searched_along,
     shifted,
 )
 from jaxml.optimizers._objective import Functions, Model, second_order
-from jaxml.optimizers._trust_region import check_iterations, steihaug
+from jaxml.optimizers._trust_region import steihaug
 
 SMALL = 2**20  # numbers in the stacked matrix: 8 MiB in float64
 RESIDUAL = 1e-4  # where conjugate gradients stop, in units of ‖g‖
@@ -97,8 +96,8 @@ def gauss_newton(
         >>> optimizer.update(g(x), optimizer.init(x), x, residual_fn=r)[0]
         Array([ 1., -2.], dtype=float32)
     """
-    check_positive("gauss_newton", damping=damping)
-    check_iterations("gauss_newton", max_iterations)
+    check_non_negative("gauss_newton", damping=damping)
+    check_positive("gauss_newton", max_iterations=max_iterations)
 
     def step(
         functions: Functions, g: Tree, x: Tree, state: NewtonState
@@ -163,8 +162,7 @@ def levenberg_marquardt(
         Array([ 0.25, -0.5 ], dtype=float32)
     """
     name = "levenberg_marquardt"
-    check_number(name, "damping", damping, "be positive", lambda v: v > 0)
-    check_iterations(name, max_iterations)
+    check_positive(name, damping=damping, max_iterations=max_iterations)
 
     def start(real: Any) -> LevenbergMarquardtState:
         zero, none = jnp.zeros((), real), jnp.zeros((), jnp.int32)
@@ -245,9 +243,9 @@ def _dense(
     n, m = extra.size, r.size
     identity = jnp.eye(n, dtype=r.dtype)
     if n <= m:
-        columns = jax.vmap(forward)(identity)
+        columns = rows_of(forward, identity)
     else:
-        columns = jax.vmap(backward)(jnp.eye(m, dtype=r.dtype)).T
+        columns = rows_of(backward, jnp.eye(m, dtype=r.dtype)).T
     squares = jnp.sum(jnp.square(columns), 1)
     eps = jnp.finfo(r.dtype).eps
     # Where g is the gradient of ½ Σ rᵢ², what is left of it is the noise of rounding.

@@ -16,18 +16,18 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import cho_solve
 
 from jaxml._core import trees
-from jaxml._core.checks import refuse
+from jaxml._core.checks import check_non_negative, refuse
 from jaxml._core.products import matmul
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Transformation,
-    check_positive,
     increment,
     rate_at,
 )
 from jaxml.optimizers._objective import Functions, Model, model_of, second_order
 
 LARGEST = 4096  # numbers among the parameters: a Hessian of 64 MiB in float32
+BLOCK = 256  # rows of a matrix made at a time, each as large as what f holds on its way
 
 
 class NewtonState(NamedTuple):
@@ -71,7 +71,7 @@ def newton(
         >>> optimizer.update(jax.grad(f)(x), optimizer.init(x), x, value_fn=f)[0]
         Array([-3., -1.], dtype=float32)
     """
-    check_positive("newton", damping=damping, learning_rate=learning_rate)
+    check_non_negative("newton", damping=damping, learning_rate=learning_rate)
 
     def step(
         functions: Functions, g: Tree, x: Tree, state: NewtonState
@@ -79,7 +79,7 @@ def newton(
         model, product = model_of("newton", functions["value_fn"], x, g)
         slope, unravel = ravel_pytree(g)
         identity = jnp.eye(slope.size, dtype=slope.dtype)
-        hessian = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(identity)
+        hessian = rows_of(lambda v: ravel_pytree(product(unravel(v)))[0], identity)
         added, eps = jnp.asarray(damping, slope.dtype), jnp.finfo(slope.dtype).eps
 
         def solved(shift: Array) -> tuple[Array, Array]:
@@ -103,6 +103,11 @@ def newton(
         )
 
     return second_order("newton", (("value_fn",),), newton_state, step, _check_size)
+
+
+def rows_of(product: Callable[[Array], Array], identity: Array) -> Array:
+    """The products with the unit vectors, a block of them at a time."""
+    return jax.lax.map(product, identity, batch_size=BLOCK)
 
 
 def newton_state(real: Any) -> NewtonState:

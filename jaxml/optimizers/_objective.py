@@ -2,8 +2,9 @@
 
 `update(grads, state, params, value_fn=loss, batch=batch)` calls loss(params,
 batch=batch): a function takes what its signature names, as in optax's line searches.
-It is compiled once, as by `jax.jit`: what changes between steps is data, and is never
-closed over. Numbers and arrays among the data are traced, anything else is structure.
+It is compiled once for each function object, as by `jax.jit`: define it once. What
+changes between steps is data, and is never closed over. Numbers and arrays among the
+data are traced, anything else is structure.
 
 All arithmetic is in one dtype, float32 or wider; the user's functions see parameters in
 their own. Members of a chain that stand before may have changed the gradient g. What it

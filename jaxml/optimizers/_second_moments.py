@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxml._core.checks import check_non_negative, check_unit
 from jaxml._core.numerics import abs_squared, over_root, safe_divide
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._adam import MEAN_AND_SQUARE, AdamState, corrected
 from jaxml.optimizers._base import (
     Slot,
     Transformation,
-    check_positive,
-    check_unit,
     debias,
     ema,
     shares,
@@ -69,7 +68,7 @@ def amsgrad(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_positive("amsgrad", learning_rate=learning_rate, eps=eps)
+    check_non_negative("amsgrad", learning_rate=learning_rate, eps=eps)
     check_unit("amsgrad", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -122,7 +121,7 @@ def adamax(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_positive("adamax", learning_rate=learning_rate, eps=eps)
+    check_non_negative("adamax", learning_rate=learning_rate, eps=eps)
     check_unit("adamax", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
@@ -175,7 +174,7 @@ def yogi(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_positive(
+    check_non_negative(
         "yogi",
         learning_rate=learning_rate,
         eps=eps,
@@ -234,7 +233,9 @@ def adabelief(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-1.], dtype=float32)
     """
-    check_positive("adabelief", learning_rate=learning_rate, eps=eps, eps_root=eps_root)
+    check_non_negative(
+        "adabelief", learning_rate=learning_rate, eps=eps, eps_root=eps_root
+    )
     check_unit("adabelief", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:

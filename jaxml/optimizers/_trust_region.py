@@ -14,12 +14,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core import trees
+from jaxml._core.checks import check_positive, check_unit
 from jaxml._core.types import Scalar, Tree
 from jaxml.optimizers._base import (
     Transformation,
-    check_number,
-    check_positive,
-    check_unit,
     increment,
 )
 from jaxml.optimizers._objective import (
@@ -59,7 +57,7 @@ def newton_cg(
 
     Args:
         radius: Δ > 0 of the first step, in the units of the parameters.
-        max_radius: The largest Δ.
+        max_radius: The largest Δ, > 0.
         forcing: η in [0, 1); inner iterations end at a residual of η ‖g‖, or of
             (‖g‖ / ‖g before‖)² ‖g‖ if that is less.
         max_iterations: The most products for one step.
@@ -78,10 +76,13 @@ def newton_cg(
         >>> optimizer.update(jax.grad(f)(x), optimizer.init(x), x, value_fn=f)[0]
         Array([-3.,  1.], dtype=float32)
     """
-    check_number("newton_cg", "radius", radius, "be positive", lambda v: v > 0)
-    check_positive("newton_cg", max_radius=max_radius)
+    check_positive(
+        "newton_cg",
+        radius=radius,
+        max_radius=max_radius,
+        max_iterations=max_iterations,
+    )
     check_unit("newton_cg", forcing=forcing)
-    check_iterations("newton_cg", max_iterations)
 
     def start(real: Any) -> TrustRegionState:
         none, zero = jnp.zeros((), jnp.int32), jnp.zeros((), real)
@@ -120,11 +121,6 @@ def newton_cg(
 
     roles = ("predict_fn", "loss_fn"), ("value_fn",)
     return second_order("newton_cg", roles, start, step)
-
-
-def check_iterations(name: str, max_iterations: Scalar) -> None:
-    rule = "be positive"
-    check_number(name, "max_iterations", max_iterations, rule, lambda v: v > 0)
 
 
 def gauss_newton_model(

@@ -6,12 +6,10 @@ s = 0, 1, ... is the step, T the number of steps.
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_range
+from jaxml._core.checks import check_non_negative, check_positive, check_range
 from jaxml._core.types import Scalar, Schedule
 from jaxml.schedules._progress import (
     between,
-    check_non_negative,
-    check_positive,
     half_cosine,
     left,
     number,
@@ -115,7 +113,8 @@ def exponential(
         initial_value: η₀, at step 0.
         decay_rate: r >= 0, the factor over T steps.
         decay_steps: T > 0.
-        staircase: Whether s/T is rounded down; the same as `step_decay`.
+        staircase: Whether s/T is rounded down, by the name that optax's
+            `exponential_decay` has for it; then it is `step_decay`.
 
     Raises:
         ValueError: If a number is out of its range.

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_range
 from jaxml._core.numerics import safe_divide
 from jaxml._core.types import Scalar
 
@@ -49,15 +48,3 @@ def turns(step: Array, every: Array) -> Array:
     turn = jnp.floor(step / every)
     turn = jnp.where((turn + 1) * every <= step, turn + 1, turn)
     return jnp.where(turn * every > step, turn - 1, turn)
-
-
-def check_non_negative(name: str, **numbers: Scalar) -> None:
-    """Raises a ValueError for a Python number that is not >= 0."""
-    for argument, value in numbers.items():
-        check_range(name, argument, value, "be non-negative", lambda n: n >= 0)
-
-
-def check_positive(name: str, **numbers: Scalar) -> None:
-    """Raises a ValueError for a Python number that is not > 0."""
-    for argument, value in numbers.items():
-        check_range(name, argument, value, "be positive", lambda n: n > 0)

@@ -6,13 +6,11 @@ s = 0, 1, ... is the step, W the steps of the warm-up, T all steps, warm-up incl
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_range
+from jaxml._core.checks import check_non_negative, check_positive, check_range
 from jaxml._core.numerics import safe_divide, sqrt
 from jaxml._core.types import Scalar, Schedule
 from jaxml.schedules._progress import (
     between,
-    check_non_negative,
-    check_positive,
     half_cosine,
     left,
     number,
@@ -41,7 +39,7 @@ def warmup_cosine(
         end_value: η₂, from T on.
 
     Raises:
-        ValueError: If a number of steps is negative.
+        ValueError: If a number of steps is negative, or T < W.
 
     Reference:
         Goyal et al., Accurate, large minibatch SGD, 2017,
@@ -51,9 +49,7 @@ def warmup_cosine(
         >>> [round(float(warmup_cosine(1.0, 2, 4)(step)), 2) for step in range(6)]
         [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
-    check_non_negative(
-        "warmup_cosine", warmup_steps=warmup_steps, decay_steps=decay_steps
-    )
+    _check_steps("warmup_cosine", warmup_steps, decay_steps)
 
     def schedule(step: Array) -> Array:
         s, warm, end = number(step), number(warmup_steps), number(decay_steps)
@@ -85,7 +81,7 @@ def warmup_linear(
         end_value: η₂, from T on.
 
     Raises:
-        ValueError: If a number of steps is negative.
+        ValueError: If a number of steps is negative, or T < W.
 
     Reference:
         Devlin et al., BERT: pre-training of deep bidirectional transformers, NAACL
@@ -95,9 +91,7 @@ def warmup_linear(
         >>> [float(warmup_linear(1.0, 2, 6)(step)) for step in range(7)]
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    check_non_negative(
-        "warmup_linear", warmup_steps=warmup_steps, decay_steps=decay_steps
-    )
+    _check_steps("warmup_linear", warmup_steps, decay_steps)
 
     def schedule(step: Array) -> Array:
         s, warm, end = number(step), number(warmup_steps), number(decay_steps)
@@ -106,6 +100,14 @@ def warmup_linear(
         return jnp.where(s < warm, rising, falling)
 
     return schedule
+
+
+def _check_steps(name: str, warmup_steps: Scalar, decay_steps: Scalar) -> None:
+    check_non_negative(name, warmup_steps=warmup_steps, decay_steps=decay_steps)
+    if isinstance(warmup_steps, int | float):
+        least = warmup_steps
+        rule = f"be at least warmup_steps, {least}"
+        check_range(name, "decay_steps", decay_steps, rule, lambda n: n >= least)
 
 
 def inverse_sqrt(peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
