@@ -212,6 +212,21 @@ def test_a_plan_counts_what_evaluations_hold(quick_compilation) -> None:
         sweep.plan(one, table, halving=halving, **given)
 
 
+@pytest.mark.parametrize("name", cli.TASKS)
+def test_a_task_has_numbers_for_its_losses_and_metrics(name) -> None:
+    setup = cli.TASKS[name]
+    one, key = setup.task(), jax.random.key(0)
+    batch = jax.tree.map(lambda a: a[:8], one.train)
+    for loss in setup.losses.values():
+        point = {"activation": jax.nn.relu, "loss": loss}
+        with jax.numpy_dtype_promotion("standard"):
+            params = jax.eval_shape(lambda key, p=point: one.init(key, p), key)
+            value = jax.eval_shape(lambda x, p=point: one.loss(x, batch, p), params)
+            found = jax.eval_shape(lambda x, p=point: one.metrics(x, batch, p), params)
+        assert value.shape == ()
+        assert {"loss", setup.metric} <= set(found)
+
+
 def test_scattered_digits_have_every_class_and_ink_where_a_label_is() -> None:
     for x, y in (tasks.digits_segmentation().train, tasks.digits_segmentation().valid):
         assert set(np.unique(y)) == set(range(11))
@@ -424,11 +439,12 @@ def test_the_command_refuses_in_one_line(arguments, sentence, capsys) -> None:
 
 
 def test_the_bar_shows_the_best_of_the_task_at_hand(record) -> None:
-    bar = cli.Bar(2, Console(quiet=True))
+    bar = cli.Bar(2, Console(quiet=True), begun=0.0)
     for value, best in ((1.0, "best 100.0%"), (-0.2, "best -20.0%"), (np.nan, "/s")):
         curves = {"valid_r2": np.array([[np.nan, value]])}
         bar.watch(1.0, record._replace(curves=curves), "valid_r2")
         assert bar.progress.tasks[0].fields["note"].endswith(best)
+    assert "after 0.0 s of compiling" not in bar.summary()
 
 
 def test_the_command_trains_on_as_many_devices_as_it_is_told(capsys) -> None:
