@@ -1,6 +1,6 @@
 """Every chapter of the bench, each in a process of its own: `python -m bench`.
 
-    python -m bench [CHAPTER ...] [--repeats 5]
+    python -m bench [CHAPTER ...] [--repeats 4]
 
 Every chapter prints its tables and appends their lines to `bench/results`, whatever the
 device. Times are medians of few repeats, so that all of it takes less than 15 minutes
@@ -31,7 +31,7 @@ RIVALS = "torch", "pytorch_metric_learning", "monai", "optimistix"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("chapters", nargs="*", default=[*CHAPTERS], metavar="CHAPTER")
-    parser.add_argument("--repeats", type=int, default=5, help="of everything timed")
+    parser.add_argument("--repeats", type=int, default=4, help="of everything timed")
     given = parser.parse_args()
     chapters = given.chapters
     for chapter in chapters:

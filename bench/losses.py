@@ -183,6 +183,8 @@ def _head(rng: np.random.Generator, shrink: int) -> list[dict[str, Any]]:
             del programs["dense"]  # gigabytes of logits
         runs = {k: partial(f, x, w, y) for k, f in programs.items()}
         runs |= _torch_heads(x, w, y) if size is HEAD else {}
+        if size is LARGE and measure.BRIEF:
+            runs = {}  # half a minute each
         seconds = measure.paired(runs, repeats=5 if size is HEAD else 1, warmup=1)
         for name in ("ours", "dense", "torch", "torch_fused"):
             row[f"{name}_s"] = seconds.get(name, "-")

@@ -22,6 +22,8 @@ from rich.table import Table
 RESULTS = pathlib.Path(__file__).parent / "results"
 BRIEF = int(os.environ.get("BENCH_REPEATS", "0"))
 """The most repeats, without warming up before; 0 leaves each bench its own number."""
+SHORT, PATIENCE = 1.0, 10.0
+"""Seconds: of a run that the one before it may disturb, and of all turns if brief."""
 BEGUN = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 """When this process began: the lines of one run have it in common."""
 
@@ -39,20 +41,29 @@ def paired(
 ) -> dict[str, float]:
     """Median seconds of each run, all of them taken in turn `repeats` times.
 
-    Each is timed right after itself: another library's threads spin on for a while, on
-    the cores of whoever comes next.
+    A short one is timed right after itself: another library's threads spin on for a
+    while, on the cores of whoever comes next.
     """
+    for run in runs.values():
+        jax.block_until_ready(run())  # compiles
     if BRIEF:
         repeats, warmup = min(repeats, BRIEF), 0
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(warmup + repeats):
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    begun = time.perf_counter()
+    for _ in range(warmup + repeats):
         for name, run in runs.items():
-            jax.block_until_ready(run())
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+            one = seconds(run)
+            taken[name].append(seconds(run) if one < SHORT else one)
+        if BRIEF and time.perf_counter() - begun > PATIENCE:
+            break
+    return {name: statistics.median(own[-repeats:]) for name, own in taken.items()}
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """How long one run takes, until its results are there."""
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
 
 
 def record(bench: str, rows: list[dict[str, Any]]) -> None:

@@ -1,5 +1,7 @@
 """Losses: what the table of cases cannot say, above all where peers fail."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -198,6 +200,59 @@ def test_the_head_holds_no_logits_and_has_second_derivatives() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-10)
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_classes_that_do_not_exist_are_not_in_the_hessian() -> None:
+    """By reverse over reverse, which differentiates what was selected away too."""
+    scores = np.array([1.0, -2.0, 0.5, -np.inf])
+    rows = np.stack([np.where([1, 1, 1, 0], scores, v) for v in (np.nan, 1e300, 5.0)])
+    rows = np.concatenate([rows, np.full((2, 4), np.nan), scores[None]])
+    rows[3, 0] = 7.0
+    where = np.array([[1, 1, 1, 0]] * 3 + [[1, 0, 0, 0], [0] * 4, [1] * 4], bool)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, 0, None))
+    def hessian(z: jax.Array, where: jax.Array, smoothing: float) -> jax.Array:
+        def loss(z: jax.Array) -> jax.Array:
+            label = jnp.array(0)
+            return losses.cross_entropy(z, label, smoothing=smoothing, where=where)
+
+        return jax.jacrev(jax.jacrev(loss))(z)
+
+    for smoothing in (0.0, 0.1):
+        got = hessian(jnp.asarray(rows), jnp.asarray(where), smoothing)
+        for z, kept, found in zip(rows, where, got):
+            powers = np.exp(np.where(kept, z, -np.inf))
+            p = powers / powers.sum() if kept.any() else powers
+            expected = np.diag(p) - np.outer(p, p)
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_bound_of_a_cross_entropy_may_be_learned_from_none() -> None:
+    """∂/∂q of (1 - e^(-q s)) / q, at q = 0 and near it, of a surprise s."""
+    z = jnp.array([[0.0, 0.0], [40.0, 0.0], [-3.0, 0.0], [-60.0, 0.0]])
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def slope(z: jax.Array, q: float) -> jax.Array:
+        return jax.grad(
+            lambda q: losses.generalized_cross_entropy(z, jnp.array(0), q=q)
+        )(q)
+
+    for q in (0.0, 1e-200, 1e-12, 1e-6, 1e-3, 0.02, 0.3, 1.0):
+        with mpmath.workdps(500):
+            surprise = [mpmath.log1p(mpmath.exp(-v[0])) for v in z.tolist()]
+            y = [q * s for s in surprise]
+            truth = [
+                -(s**2) / 2
+                if q == 0
+                else -(1 - (1 + y) * mpmath.exp(-y)) / mpmath.mpf(q) ** 2
+                for s, y in zip(surprise, y)
+            ]
+        got = slope(z, q)
+        np.testing.assert_allclose(got, [float(v) for v in truth], rtol=1e-13)
+
+
 def test_weights_of_classes() -> None:
     z = jnp.asarray(np.random.default_rng(6).normal(size=(5, 3)))
     y, weights = jnp.array([0, 1, 2, 2, 0]), jnp.array([1.0, 2.0, 5.0])
@@ -206,9 +261,30 @@ def test_weights_of_classes() -> None:
     np.testing.assert_allclose(losses.mean(each, weights=weights[y]), expected)
 
 
+def test_an_infinite_logit_has_a_slope_for_its_target() -> None:
+    """w log(1 + e⁻ˣ) - log(1 + eˣ), for every w, and with its digits near 0."""
+    x = jnp.array([-jnp.inf, -1e30, -2.0, 1e-20, 0.0, 3.0, 1e30, jnp.inf])
+    slope = jax.jit(
+        jax.grad(
+            lambda t, w: jnp.sum(
+                losses.binary_cross_entropy_with_logits(x, t, pos_weight=w)
+            )
+        )
+    )
+    for w in (1.0, 0.5, 3.0):
+        with mpmath.workdps(50):
+            finite = [
+                float(w * mpmath.log1p(mpmath.exp(-v)) - mpmath.log1p(mpmath.exp(v)))
+                if abs(v) < 100
+                else -v * (w if v < 0 else 1)
+                for v in map(float, x)
+            ]
+        np.testing.assert_allclose(slope(jnp.full(8, 0.3), w), finite, rtol=1e-14)
+
+
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"linear_cross_entropy: block must be positive"
+        ValueError, match=r"linear_cross_entropy: block must be at least 1"
     ):
         losses.linear_cross_entropy(
             jnp.ones((1, 2)), jnp.ones((2, 3)), jnp.array([0]), block=0

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import cases
+from cases import cases, mining
+from cases.losses import inbatch, proxies
 
 from bench import measure
 from jaxml import losses
@@ -42,6 +43,33 @@ def test_a_memory_bank_is_compared_with(name: str) -> None:
     )
     np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
     assert got[2] == 0 or name in ("multi_similarity_loss", "margin_loss") or got[2] > 0
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(
+    "name", ["lifted_structure_loss", "angular_loss", "margin_loss"]
+)
+def test_slots_of_a_bank_that_are_not_filled_count_for_nothing(name: str) -> None:
+    x, bank, labels = rows(3), rows(7, 1), np.array([1, 2, 3])
+    empty = np.isin(np.arange(9), (2, 5))
+    references = jnp.full((9, 4), jnp.nan).at[~empty].set(bank)
+    theirs = np.full(9, 3)
+    theirs[~empty] = LABELS
+
+    @jax.jit
+    def total(x: jax.Array, references: jax.Array) -> tuple[jax.Array, jax.Array]:
+        given = {"reference_labels": jnp.asarray(theirs), "references": references}
+        where = jnp.asarray(np.tile(~empty, (3, 1)))
+        values = LABELLED[name](x, jnp.asarray(labels), where=where, **given)
+        return jnp.sum(values), values
+
+    slopes, got = jax.grad(total, (0, 1), has_aux=True)(x, references)
+    expected = LABELLED[name].truth(
+        np.asarray(x), labels, references=np.asarray(bank), reference_labels=LABELS
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
+    assert all(np.isfinite(slope).all() for slope in slopes)
+    assert not slopes[1][empty].any()
 
 
 @pytest.mark.slow
@@ -186,6 +214,19 @@ def test_the_derivative_of_clip_may_be_differentiated() -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_derivatives_at_a_kink_are_0() -> None:
+    x, labels = jnp.array([[0.0], [0.5], [0.75]]), jnp.array([7, 7, 8])
+    for loss, numbers in [
+        (losses.margin_loss, {"margin": 0.0, "beta": 0.5}),
+        (losses.batch_hard_triplet_loss, {"margin": 0.25}),
+        (losses.batch_semihard_triplet_loss, {"margin": 0.25}),
+        (losses.batch_all_triplet_loss, {"margin": 0.25}),
+    ]:
+        slope = jax.grad(lambda x: loss(x, labels, **numbers)[0])(x)  # noqa: B023
+        np.testing.assert_array_equal(slope, 0.0)
+
+
 def test_distances_of_near_rows_keep_three_digits() -> None:
     """At 1/1000 of the norm, where ‖x‖² + ‖y‖² - 2 x·y has none in float32."""
     rng = np.random.default_rng(0)
@@ -199,6 +240,29 @@ def test_distances_of_near_rows_keep_three_digits() -> None:
         x.astype(np.float64), np.asarray(labels)
     )
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_are_as_precise_as_their_factors(dtype: Any) -> None:
+    """By default a GPU rounds those of float32 to 10 bits, in the derivatives too."""
+    found = 0
+    heads = [case for case in cases() if case.name == "losses.linear_cross_entropy"]
+    others = [*inbatch.CASES[1:], *proxies.CASES, *mining.CASES[:5]]
+    for case in heads + others * (dtype == jnp.float32):
+        arrays = [jnp.asarray(a) for a in case.sample(np.random.default_rng(0))]
+        floats = [jnp.issubdtype(a.dtype, jnp.floating) for a in arrays]
+        arrays = [a.astype(dtype) if f else a for a, f in zip(arrays, floats)]
+
+        def total(x: jax.Array, case: Any = case, others: Any = arrays[1:]) -> Any:
+            return jnp.sum(case(x, *others).astype(float))
+
+        lowered = jax.jit(jax.value_and_grad(total)).lower(arrays[0])
+        for line in lowered.as_text().splitlines():
+            if "dot_general" in line:
+                found += 1
+                precise = "precision = [HIGHEST, HIGHEST]" in line
+                assert precise == (dtype == jnp.float32), (case.name, line)
+    assert found > (60 if dtype == jnp.float32 else 3)
 
 
 MEBIBYTES = {  # of value and gradient, float32, 128 features

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxml._core.numerics import sqrt
+from jaxml._core.products import matmul
 from jaxml._core.tiles import transposed
 
 
@@ -26,10 +27,15 @@ def squared_euclidean(x: Array, y: Array) -> Array:
 
 @squared_euclidean.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple:
-    """2 (x - y)·(dx - dy), of which the terms are matrix products."""
+    """2 (x - y)·(dx - dy), of which the terms are matrix products.
+
+    They cancel where rows are close: at 1/1000 of the norm three digits of seven go.
+    """
     (x, y), (dx, dy) = primals, tangents
     own = jnp.sum(x * dx, 1)[:, None] + jnp.sum(y * dy, 1)[None]
-    return squared_euclidean(x, y), 2 * (own - dx @ y.T - x @ transposed(dy))
+    return squared_euclidean(x, y), 2 * (
+        own - matmul(dx, y.T) - matmul(x, transposed(dy))
+    )
 
 
 def euclidean(x: Array, y: Array) -> Array:

@@ -195,8 +195,13 @@ def _excess_slope(x: Array) -> Array:
 def excess(x: Array) -> Array:
     """eˣ - 1 - x: by its series near 0, where the difference has no digits left."""
     near = jnp.where(jnp.abs(x) < 0.5, x, 0.0)
-    terms = 18 if x.dtype == jnp.float64 else 9
+    by_series = near * near * excess_series(near)
+    return jnp.where(jnp.abs(x) < 0.5, by_series, jnp.expm1(x) - x)
+
+
+def excess_series(x: Array) -> Array:
+    """(eˣ - 1 - x) / x² = 1/2! + x/3! + x²/4! + ..., for |x| < 0.5"""
     series = jnp.zeros_like(x)
-    for n in range(terms, 1, -1):  # 1/2! + x/3! + x²/4! + ...
-        series = 1 / math.factorial(n) + near * series
-    return jnp.where(jnp.abs(x) < 0.5, near * near * series, jnp.expm1(x) - x)
+    for n in range(18 if x.dtype == jnp.float64 else 9, 1, -1):
+        series = 1 / math.factorial(n) + x * series
+    return series

@@ -16,6 +16,7 @@ from jaxml._core.checks import check_range, refuse
 from jaxml._core.distances import euclidean as _euclidean
 from jaxml._core.distances import squared_euclidean as _squared_euclidean
 from jaxml._core.numerics import keep, safe_divide
+from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows, transposed
 
 Formula = Callable[[Array, Array, Array], Array]
@@ -115,7 +116,7 @@ def mean_over(values: Array, kept: Array) -> Array:
 def dot(candidates: Array) -> Callable[[Array], Array]:
     """Similarities."""
     columns = transposed(candidates)
-    return lambda rows: rows @ columns
+    return lambda rows: matmul(rows, columns)
 
 
 def euclidean(candidates: Array) -> Callable[[Array], Array]:

@@ -55,7 +55,7 @@ def binary_cross_entropy(
 
 @elementwise(
     lambda x, t, w: times(1 - t, sigmoid(x)) - times(w * t, sigmoid(-x)),
-    lambda x, t, w: (w - 1) * softplus(-x) - x,
+    lambda x, t, w: _yes_less_no(x, w),
     lambda x, t, w: times(t, softplus(-x)),
 )
 def binary_cross_entropy_with_logits(
@@ -86,6 +86,12 @@ def binary_cross_entropy_with_logits(
     """
     yes, no = softplus(-logits), softplus(logits)
     return times(pos_weight * targets, yes) + times(1 - targets, no)
+
+
+def _yes_less_no(x: Array, w: Array) -> Array:
+    """w log(1 + e⁻ˣ) - log(1 + eˣ), without the difference and at ±∞ too."""
+    below = x < 0
+    return (w - 1) * softplus(jnp.where(below, x, -x)) - jnp.where(below, w, 1.0) * x
 
 
 @compiled()
@@ -119,7 +125,7 @@ def binary_focal_loss(
     """
     yes, no = (focal(odds, jnp.asarray(gamma)) for odds in (-logits, logits))
     if alpha is not None:
-        yes, no = alpha * yes, (1 - alpha) * no
+        yes, no = times(alpha, yes), times(1 - alpha, no)
     return times(targets, yes) + times(1 - targets, no)
 
 

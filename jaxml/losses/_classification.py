@@ -12,8 +12,11 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core import simplex
 from jaxml._core.compiled import compiled
+from jaxml._core.derivatives import with_derivatives
 from jaxml._core.numerics import (
     difference,
+    excess,
+    excess_series,
     keep,
     log_softmax,
     logsumexp,
@@ -78,9 +81,10 @@ def _(primals: tuple, tangents: tuple) -> tuple:
     dz, _, d_epsilon, _ = tangents
 
     def slope(z: Array, epsilon: Array) -> Array:
-        odds, others = _against(labels, z, where)
-        total = (others + softplus(-odds))[..., None]
-        own = (epsilon - sigmoid(odds))[..., None]
+        z = keep(z, where, -jnp.inf)
+        own, others = _own_and_others(labels, z)
+        total = logsumexp(jnp.stack([own, others], -1))[..., None]
+        own = (epsilon - sigmoid(others - own))[..., None]
         p = jnp.exp(difference(z, total))
         p_less_onehot = jnp.where(is_label(labels, z), own, p)
         return keep(p_less_onehot - epsilon / _count(z, where), where)
@@ -222,9 +226,26 @@ def generalized_cross_entropy(
         Array([0.5], dtype=float32)
     """
     surprise = softplus(_log_odds_against(labels, logits, None))  # -log p
-    power = jnp.where(q == 0, 1.0, q)
-    loss = jnp.where(q == 0, surprise, -jnp.expm1(-power * surprise) / power)
-    return _settled(loss, labels, logits, None)
+    return _settled(_bounded(surprise, jnp.asarray(q)), labels, logits, None)
+
+
+def _bounded_growth(s: Array, q: Array) -> Array:
+    """-(1 - (1 + y) e⁻ʸ) / q² with y = q s, which is -s²/2 at q = 0."""
+    y = times(q, s)
+    near = y < 0.5
+    small, some = jnp.where(near, y, 0.0), jnp.where(near, s, 0.0)
+    by_series = some * some * jnp.exp(-small) * excess_series(small)
+    large = jnp.where(near, 1.0, jnp.minimum(y, 40.0))  # at 40 the bracket is 1
+    direct = jnp.exp(-large) * excess(large) / jnp.where(near, 1.0, q) ** 2
+    return -jnp.where(near, by_series, direct)
+
+
+@with_derivatives(lambda s, q: jnp.exp(-times(q, s)), _bounded_growth)
+def _bounded(s: Array, q: Array) -> Array:
+    """(1 - e^(-q s)) / q, which is s at q = 0."""
+    y = times(q, s)
+    nothing = y == 0
+    return jnp.where(nothing, s, -jnp.expm1(-y) / jnp.where(nothing, 1.0, q))
 
 
 @compiled()
@@ -311,11 +332,10 @@ def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> 
 
 def _log_odds_against(labels: Array, logits: Array, where: Array | None) -> Array:
     """u = log((1 - p) / p) of the label's probability p: -log p is softplus(u)."""
-    return _against(labels, logits, where)[0]
+    own, others = _own_and_others(labels, keep(logits, where, -jnp.inf))
+    return others - own
 
 
-def _against(labels: Array, z: Array, where: Array | None) -> tuple[Array, Array]:
-    """The log-odds against the label, and log Σ eᶻ over the others."""
-    others = ~is_label(labels, z)
-    total = logsumexp(z, where=others if where is None else others & where)
-    return total - at(labels, keep(z, where, -jnp.inf)), total
+def _own_and_others(labels: Array, z: Array) -> tuple[Array, Array]:
+    """z of the label, and log Σ eᶻ over the others."""
+    return at(labels, z), logsumexp(z, where=~is_label(labels, z))

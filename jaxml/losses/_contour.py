@@ -6,13 +6,14 @@ Event, axes and masks are those of the losses by regions; one value per image an
 import functools
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from jaxml._core.checks import check_pixel_axes, check_range
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, safe_divide
+from jaxml._core.numerics import keep, safe_divide, times
 from jaxml._core.types import Scalar
 
 
@@ -77,7 +78,7 @@ def _skeleton(x: Array, axes: tuple[int, ...], iterations: int) -> Array:
 
     def ridge(x: Array) -> Array:
         """What an opening, an erosion and then a dilation, takes away."""
-        return jnp.maximum(x - _pooled(lax.max, eroded(x), axes), 0)
+        return jax.nn.relu(x - _pooled(lax.max, eroded(x), axes))
 
     def thinner(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         x, found = carry
@@ -129,4 +130,4 @@ def boundary_loss(
     kept = None if where is None else where[..., None]
     p, phi = keep(probabilities, kept), keep(distances, kept)
     counted = jnp.sum(keep(jnp.ones_like(p), kept), axis)
-    return safe_divide(jnp.sum(p * phi, axis), counted)
+    return safe_divide(jnp.sum(times(p, phi), axis), counted)

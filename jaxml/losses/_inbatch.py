@@ -17,7 +17,14 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core.checks import refuse
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, log_softmax, logsumexp, sigmoid, softplus
+from jaxml._core.numerics import (
+    keep,
+    log_softmax,
+    logsumexp,
+    sigmoid,
+    softplus,
+    times,
+)
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
 from jaxml.losses._anchors import (
@@ -287,8 +294,8 @@ def circle_loss(
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
         fixed = lax.stop_gradient(s)
-        of_negative = jnp.maximum(fixed + margin, 0) * (s - margin)
-        of_positive = jnp.maximum(1 + margin - fixed, 0) * (1 - margin - s)
+        of_negative = times(jax.nn.relu(fixed + margin), s - margin)
+        of_positive = times(jax.nn.relu(1 + margin - fixed), 1 - margin - s)
         near = logsumexp(gamma * of_positive, 0, positive)
         return softplus(logsumexp(gamma * of_negative, 0, negative) + near)
 

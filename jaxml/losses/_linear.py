@@ -5,6 +5,7 @@ the backward pass; no more than a tile of them exists at any time. The rows, the
 and two numbers a row are all that is kept in between.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from jaxml._core.checks import refuse
+from jaxml._core.checks import check_range
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import promoted, widened
 from jaxml._core.numerics import sech_squared, softplus, tanh, times
+from jaxml._core.products import precision_of
 from jaxml._core.types import Scalar
 from jaxml.losses._labels import known, loud
 
@@ -40,7 +42,7 @@ def linear_cross_entropy(
         loss = (1 - ε) s[label] + ε/C Σⱼ sⱼ + ζ lse²    with s = lse - z
         z = c tanh((x W + b) / c),    lse = log Σⱼ exp zⱼ
 
-    Tiles are made in float32 whatever the dtype of x and W.
+    Tiles are made in float32, or in float64 where x or W is.
 
     Args:
         x: The rows that enter the last layer.
@@ -60,8 +62,8 @@ def linear_cross_entropy(
         >>> linear_cross_entropy(jnp.ones((2, 3)), jnp.zeros((3, 4)), jnp.array([1, 9]))
         Array([1.3862944,       nan], dtype=float32)
     """
-    if block is not None and block < 1:
-        refuse(ValueError, "linear_cross_entropy", "block", "be positive", block)
+    name = "linear_cross_entropy"
+    check_range(name, "block", block, "be at least 1", lambda b: b >= 1)
     rows = x.reshape(-1, x.shape[-1])
     own = known(labels.reshape(-1), w.shape[1])
     wide = widened(x.dtype, w.dtype)
@@ -70,7 +72,7 @@ def linear_cross_entropy(
     surprise, lse, mean = _surprise(block or TILE, rows, w, bias, own, cap)
     smoothing, z_loss = jnp.asarray(smoothing, wide), jnp.asarray(z_loss, wide)
     evenly = times(smoothing, lse - mean)
-    loss = times(1 - smoothing, surprise) + evenly + z_loss * lse**2
+    loss = times(1 - smoothing, surprise) + evenly + times(z_loss, lse**2)
     loss = loud(loss, own, w.shape[-1])
     return loss.reshape(labels.shape).astype(promoted(x.dtype, w.dtype))
 
@@ -105,7 +107,9 @@ def _logits(
     """z, with its derivatives for what enters the cap and for the cap."""
     shared = promoted(x.dtype, w.dtype)
     x, w = x.astype(shared), w.astype(shared)
-    z = jnp.matmul(x, w, preferred_element_type=bias.dtype) + bias[None]
+    precision = precision_of(shared)
+    z = jnp.matmul(x, w, precision=precision, preferred_element_type=bias.dtype)
+    z = z + bias[None]
     if softcap is None:
         return z, jnp.ones_like(z), jnp.zeros_like(z)
     within = z / softcap
@@ -163,6 +167,8 @@ def _backward(block: int, kept: tuple, cotangents: tuple) -> tuple:
     # what a row hands to its label's logit: p - 1, with its digits where p is near 1
     for_own = for_surprise * jnp.expm1(-surprise) + for_lse * jnp.exp(-surprise)
     of_rows = jnp.stack([lse, for_surprise + for_lse, for_own, for_mean / classes], 1)
+    precision = precision_of(promoted(x.dtype, w.dtype))
+    matmul = functools.partial(jnp.matmul, precision=precision)
 
     def fold_classes(j: Array, carry: tuple) -> tuple:
         dx, dw, db, dc = carry
@@ -178,11 +184,11 @@ def _backward(block: int, kept: tuple, cotangents: tuple) -> tuple:
             dz = jnp.where(mine, for_own, for_all * jnp.exp(z - lse)) + for_each
             dz = jnp.where(rows.new[:, None] & columns.new[None], dz, 0.0)
             dc, dz = dc + jnp.sum(dz * for_cap), dz * slope
-            dx_tile = rows.of(dx) + dz @ w_tile.T.astype(dz.dtype)
+            dx_tile = rows.of(dx) + matmul(dz, w_tile.T.astype(dz.dtype))
             dx = lax.dynamic_update_slice_in_dim(dx, dx_tile, rows.start, 0)
             return (
                 dx,
-                dw_tile + x_tile.T.astype(dz.dtype) @ dz,
+                dw_tile + matmul(x_tile.T.astype(dz.dtype), dz),
                 db_tile + jnp.sum(dz, 0),
                 dc,
             )

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxml._core.compiled import compiled, elementwise
-from jaxml._core.numerics import sigmoid, softplus
+from jaxml._core.numerics import sigmoid, softplus, times
 from jaxml._core.types import Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
 from jaxml.losses._labels import at, is_label, loud
@@ -24,7 +24,7 @@ def _short(x: Array, t: Array, margin: float) -> Array:
 
 @elementwise(
     lambda x, t: -t * _short(x, t, 1.0),
-    lambda x, t: -x * _short(x, t, 1.0),
+    lambda x, t: times(_short(x, t, 1.0), -x),
 )
 def hinge_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
@@ -50,7 +50,7 @@ def hinge_loss(
 
 @elementwise(
     lambda x, t: -2 * t * jax.nn.relu(1 - t * x),
-    lambda x, t: -2 * x * jax.nn.relu(1 - t * x),
+    lambda x, t: times(jax.nn.relu(1 - t * x), -2 * x),
 )
 def squared_hinge_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
@@ -76,7 +76,7 @@ def squared_hinge_loss(
 
 @elementwise(
     lambda x, t: -t * sigmoid(-t * x),
-    lambda x, t: -x * sigmoid(-t * x),
+    lambda x, t: times(sigmoid(-t * x), -x),
 )
 def logistic_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
@@ -104,7 +104,7 @@ def logistic_loss(
 
 @elementwise(
     lambda x, t: -t * _short(x, t, 0.0),
-    lambda x, t: -x * _short(x, t, 0.0),
+    lambda x, t: times(_short(x, t, 0.0), -x),
 )
 def perceptron_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]

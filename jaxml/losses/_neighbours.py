@@ -1,10 +1,10 @@
 """All pairs of a batch by their distance: one value for each anchor.
 
-d is the Euclidean distance, with derivative 0 where it is 0. Row i is an anchor; its
-positives are the other rows with its label, its negatives those with another. With
-`references` and `reference_labels` the candidates are a memory bank's rows instead.
-`where` says which pairs may take part, `block` how many anchors are worked on at a
-time. An anchor with nothing to compare gives 0.
+d is the Euclidean distance, with derivative 0 where it is 0, as at a kink. Row i is an
+anchor; its positives are the other rows with its label, its negatives those with
+another. With `references` and `reference_labels` the candidates are a memory bank's
+rows instead. `where` says which pairs may take part, `block` how many anchors are
+worked on at a time. An anchor with nothing to compare gives 0.
 """
 
 import jax
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import keep, logsumexp, softplus, sqrt
+from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
 from jaxml.losses._anchors import (
@@ -40,11 +41,9 @@ def batch_contrastive_loss(
     where: Bool[Array, "n _"] | None = None,
     block: int | None = None,
 ) -> Float[Array, "n"]:
-    """Positives drawn together, negatives pushed beyond a margin: every pair once.
+    """Positives drawn together, negatives pushed away: every pair, from both its ends.
 
         loss = mean over x of d² for a positive x, max(0, m - d)² for a negative
-
-    Its derivative at the kink is 0.
 
     Args:
         embeddings: Anchors.
@@ -62,7 +61,7 @@ def batch_contrastive_loss(
     """
 
     def formula(squares: Array, positive: Array, negative: Array) -> Array:
-        short = jnp.maximum(margin - sqrt(squares), 0)
+        short = jax.nn.relu(margin - sqrt(squares))
         pairs = jnp.where(positive, squares, jnp.square(short))
         return mean_over(pairs, positive | negative)
 
@@ -88,7 +87,7 @@ def margin_loss(
 
         loss = mean over x of max(0, m + d - β) for a positive x, max(0, m + β - d) else
 
-    β may be learned: it is a number like any other. The derivative at a kink is 0.
+    β may be learned: it is a number like any other.
 
     Args:
         embeddings: Anchors.
@@ -110,7 +109,7 @@ def margin_loss(
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         beyond = jnp.where(positive, d - beta, beta - d)
-        return mean_over(jnp.maximum(margin + beyond, 0), positive | negative)
+        return mean_over(jax.nn.relu(margin + beyond), positive | negative)
 
     return per_anchor("margin_loss", batch, block, euclidean, formula)
 
@@ -130,7 +129,8 @@ def lifted_structure_loss(
 
         loss = mean over p of ½ max(0, dₚ + log(Σ e^(m - d(a,n)) + Σ e^(m - d(p,n))))²
 
-    The first sum is over the anchor's negatives, the second over the positive's.
+    The first sum is over the anchor's negatives, the second over the positive's. Of a
+    memory bank those rows take part that `where` keeps for any anchor.
 
     Args:
         embeddings: Anchors.
@@ -147,21 +147,27 @@ def lifted_structure_loss(
         Array([1.0864515, 1.0864515, 0.       ], dtype=float32)
     """
 
+    name = "lifted_structure_loss"
     batch = Batch(embeddings, labels, references, reference_labels, where)
+    check_pairs(name, embeddings, batch.candidates, where, block)
+    bank = Batch(counted(batch.candidates, where, 0), batch.candidate_labels)
+    of_bank = None if references is None or where is None else jnp.any(where, 0)
 
     def pull(d: Array, positive: Array, negative: Array) -> Array:
         return logsumexp(margin - d, 0, negative)
 
-    bank = Batch(batch.candidates, batch.candidate_labels)
+    def pull_of_bank(d: Array, positive: Array, negative: Array) -> Array:
+        return pull(d, positive, keep(negative, of_bank, False))
+
     others = batch if references is None else bank
-    of_positive = per_anchor("lifted_structure_loss", others, block, euclidean, pull)
+    of_positive = per_anchor(name, others, block, euclidean, pull_of_bank)
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         own = jnp.full_like(d, pull(d, positive, negative))
         rivals = logsumexp(jnp.stack([own, of_positive]), 0)
-        return mean_over(jnp.square(jnp.maximum(d + rivals, 0)) / 2, positive)
+        return mean_over(jnp.square(jax.nn.relu(d + rivals)) / 2, positive)
 
-    return per_anchor("lifted_structure_loss", batch, block, euclidean, formula)
+    return per_anchor(name, batch, block, euclidean, formula)
 
 
 @compiled(static=("block",))
@@ -227,7 +233,7 @@ def _log_sums(x: Array, y: Array, of_x: Array, of_y: Array, asked: Array) -> Arr
     over what y's row keeps.
     """
     (shares, top), (shares_y, top_y) = _shares(x, of_x), _shares(y, of_y)
-    total = shares @ shares_y.T
+    total = matmul(shares, shares_y.T)
     some = jnp.any(of_y, 1)[None]
     lost = total < jnp.finfo(total.dtype).eps ** 2
 

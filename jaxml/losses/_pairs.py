@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from jaxml._core.checks import check_range
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import logsumexp, norm, softplus
+from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
 from jaxml.losses._regression import cosine_distance
@@ -265,7 +266,7 @@ def n_pair_loss(
 
     def others(rows: tuple[Array, Array]) -> Array:
         anchors, own = rows
-        return logsumexp(anchors @ keys, where=own[:, None] != every[None])
+        return logsumexp(matmul(anchors, keys), where=own[:, None] != every[None])
 
     rivals = over_rows(others, (anchors, every), 4 * count, block)
     return softplus(rivals - jnp.sum(anchors * positives, -1))

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import keep, logsumexp, norm, safe_divide, softplus, unit
+from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
 from jaxml.losses._labels import known, loud
@@ -208,7 +209,7 @@ def proxy_anchor_loss(
 
     def pull_and_push(tile: tuple[Array, Array, Array]) -> Array:
         proxies, classes, share = tile
-        cosines, same = proxies @ rows, own[None] == classes[:, None]
+        cosines, same = matmul(proxies, rows), own[None] == classes[:, None]
         pull = logsumexp(-alpha * (cosines - margin), where=same)
         push = logsumexp(alpha * (cosines + margin), where=~same & kept[None])
         return share * softplus(pull) + softplus(push) / count
@@ -296,7 +297,7 @@ def _cross_entropy(
 
 def _cosines(proxies: Array) -> Callable[[Array], Array]:
     columns = proxies.T
-    return lambda rows: rows @ columns
+    return lambda rows: matmul(rows, columns)
 
 
 def _rivals(

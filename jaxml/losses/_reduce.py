@@ -5,7 +5,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, safe_divide
+from jaxml._core.numerics import keep, safe_divide, times
 
 
 @compiled()
@@ -20,7 +20,8 @@ def mean(
         mean = Σ w v / Σ w        over the kept
 
     It is 0 with gradient 0 when nothing is kept or all weights are 0. What is left out
-    changes nothing, not even by being NaN.
+    changes nothing, not even by being NaN, and what has the weight 0 not even by being
+    infinite.
 
     Args:
         values: Losses, one per example.
@@ -33,4 +34,4 @@ def mean(
         Array(1.5, dtype=float32)
     """
     weights = keep(jnp.ones_like(values) if weights is None else weights, where)
-    return safe_divide(jnp.sum(weights * keep(values, where)), jnp.sum(weights))
+    return safe_divide(jnp.sum(times(weights, keep(values, where))), jnp.sum(weights))

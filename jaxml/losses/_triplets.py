@@ -1,12 +1,13 @@
 """The triplets of a batch: one value for each anchor.
 
-d is the Euclidean distance, with derivative 0 where it is 0. Row i is an anchor; its
-positives are the other rows with its label, its negatives those with another. With
-`references` and `reference_labels` the candidates are a memory bank's rows instead.
-`where` says which pairs may take part, `block` how many anchors are worked on at a
-time. An anchor with nothing to compare gives 0.
+d is the Euclidean distance, with derivative 0 where it is 0, as at a kink. Row i is an
+anchor; its positives are the other rows with its label, its negatives those with
+another. With `references` and `reference_labels` the candidates are a memory bank's
+rows instead. `where` says which pairs may take part, `block` how many anchors are
+worked on at a time. An anchor with nothing to compare gives 0.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
@@ -58,7 +59,7 @@ def batch_hard_triplet_loss(
         farthest = jnp.max(keep(d, positive, 0.0))
         nearest = jnp.min(keep(d, negative, jnp.inf))
         both = jnp.any(positive) & jnp.any(negative)
-        return keep(jnp.maximum(farthest - keep(nearest, both) + margin, 0), both)
+        return keep(jax.nn.relu(farthest - keep(nearest, both) + margin), both)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
     return per_anchor("batch_hard_triplet_loss", batch, block, euclidean, formula)

@@ -13,7 +13,8 @@ from jaxtyping import Float
 
 from jaxml._core.checks import check_range, refuse
 from jaxml._core.compiled import compiled
-from jaxml._core.numerics import logsumexp, safe_divide, softplus, sqrt
+from jaxml._core.numerics import logsumexp, safe_divide, softplus, sqrt, times
+from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows, scan_rows
 from jaxml._core.types import Scalar
 
@@ -58,7 +59,7 @@ def _fold(block: int | None, a: Array, b: Array) -> tuple[Array, Array]:
     def fold(carry: tuple, rows: tuple) -> tuple:
         top, total = carry
         row, own = rows
-        s = jnp.where(own[:, None] == index[None], -jnp.inf, row @ transposed)
+        s = jnp.where(own[:, None] == index[None], -jnp.inf, matmul(row, transposed))
         higher = jnp.maximum(top, jnp.max(s, 0))
         shift = _finite(higher)
         total = total * jnp.exp(top - shift) + jnp.sum(jnp.exp(s - shift[None]), 0)
@@ -82,10 +83,10 @@ def _backward(block: int | None, kept: tuple, cotangents: tuple) -> tuple:
 
     def fold(db: Array, rows: tuple) -> tuple:
         row, own, along, for_along = rows
-        s = jnp.where(own[:, None] == index[None], -jnp.inf, row @ transposed)
+        s = jnp.where(own[:, None] == index[None], -jnp.inf, matmul(row, transposed))
         share = for_along[:, None] * jnp.exp(s - _finite(along)[:, None])
         share += for_across[None] * jnp.exp(s - _finite(across)[None])
-        return db + row.T @ share, share @ b
+        return db + matmul(row.T, share), matmul(share, b)
 
     rows = a, index, along, for_along
     db, da = scan_rows(fold, jnp.zeros_like(transposed), rows, len(b), block)
@@ -133,7 +134,7 @@ def siglip_loss(
 
     def tile(rows: tuple) -> Array:
         row, own = rows
-        logits = scale * (row @ transposed) + bias
+        logits = scale * matmul(row, transposed) + bias
         match = own[:, None] == index[None]
         return jnp.sum(softplus(jnp.where(match, -logits, logits)), 1)
 
@@ -179,11 +180,15 @@ def vicreg_loss(
     spread = _narrowness(a) + _narrowness(b)
     redundancy = _redundancy(a) + _redundancy(b)
     alike = jnp.mean(jnp.square(a - b))
-    return invariance * alike + variance * spread + covariance * redundancy
+    return (
+        times(invariance, alike)
+        + times(variance, spread)
+        + times(covariance, redundancy)
+    )
 
 
 def _narrowness(x: Array) -> Array:
-    return jnp.mean(jnp.maximum(1 - jnp.sqrt(jnp.var(x, 0, ddof=1) + 1e-4), 0))
+    return jnp.mean(jax.nn.relu(1 - jnp.sqrt(jnp.var(x, 0, ddof=1) + 1e-4)))
 
 
 def _redundancy(x: Array) -> Array:
@@ -242,7 +247,7 @@ def _products(a: Array, b: Array, cost: Callable[[Array, Array], Array]) -> Arra
 
     def tile(features: tuple) -> Array:
         feature, own = features
-        return jnp.sum(cost(feature @ b, own[:, None] == index[None]), 1)
+        return jnp.sum(cost(matmul(feature, b), own[:, None] == index[None]), 1)
 
     return over_rows(tile, (a.T, index), 2 * a.shape[1])
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from jaxml._core import distances
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import safe_divide, unit
+from jaxml._core.products import matmul
 from jaxml._core.types import Scalar
 
 
@@ -139,7 +140,7 @@ def cosine_similarity(
         >>> cosine_similarity(jnp.array([[2.0, 0.0]]), jnp.array([[9.0, 0.0], [0, 5]]))
         Array([[1., 0.]], dtype=float32)
     """
-    return unit(x) @ unit(y).T
+    return matmul(unit(x), unit(y).T)
 
 
 @compiled()
@@ -160,4 +161,4 @@ def dot_product(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, 
         >>> dot_product(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 5.0]]))
         Array([[2., 0.]], dtype=float32)
     """
-    return x @ y.T
+    return matmul(x, y.T)

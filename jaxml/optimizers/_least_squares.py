@@ -17,6 +17,7 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxml._core import trees
 from jaxml._core.checks import refuse
+from jaxml._core.products import matmul
 from jaxml._core.types import Scalar, Tree
 from jaxml.optimizers._base import (
     Transformation,
@@ -270,7 +271,7 @@ def _dense(
         return Solution(p, jnp.all(kept > n * eps), jnp.int32(1), jnp.int32(n))
 
     def product(v: Array) -> Array:
-        return jnp.matmul(v, columns, precision="highest")
+        return matmul(v, columns)
 
     return Linear(model, product, jnp.max(squares), solve)
 

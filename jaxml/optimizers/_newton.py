@@ -17,6 +17,7 @@ from jax.scipy.linalg import cho_solve
 
 from jaxml._core import trees
 from jaxml._core.checks import refuse
+from jaxml._core.products import matmul
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Transformation,
@@ -90,7 +91,7 @@ def newton(
             return p, jnp.min(kept) > slope.size * eps
 
         p, shift, iterations = shifted(solved, jnp.sqrt(eps) * trees.norm(hessian))
-        curvature = trees.dot(p, jnp.matmul(hessian, p, precision="highest"))
+        curvature = trees.dot(p, matmul(hessian, p))
         rate = rate_at("newton", learning_rate, state.count).astype(slope.dtype)
         s, searched = searched_along(model, x, g, unravel(p), curvature, rate)
         return s, NewtonState(

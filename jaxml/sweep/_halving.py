@@ -29,7 +29,7 @@ class Halving(NamedTuple):
 
     metric: str
     eta: float = 2.0
-    rungs: int = 3
+    rungs: int = 2
     largest: bool = True
 
     def stops(self, steps: np.ndarray) -> list[int]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 
 from jaxml import losses
 from jaxml.sweep import Point, Task
@@ -58,7 +59,7 @@ def he(key: Array, inputs: int, outputs: int) -> Array:
     return scale * jax.random.normal(key, (outputs, inputs), jnp.float32)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def product(x: Array, weights: Array) -> Array:
     """x Wᵀ; its gradient has a transposed copy at hand where it would read across.
 
@@ -68,16 +69,17 @@ def product(x: Array, weights: Array) -> Array:
     return x @ weights.T
 
 
-def _forward(x: Array, weights: Array) -> tuple[Array, tuple]:
-    return x @ weights.T, (x, weights)
+def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, weights), (dx, dw) = primals, tangents
+    parts = []
+    if not isinstance(dx, SymbolicZero):
+        parts.append(dx @ weights.T)
+    if not isinstance(dw, SymbolicZero):
+        parts.append(jax.lax.optimization_barrier(dw @ x.T).T)
+    return product(x, weights), sum(parts)
 
 
-def _backward(kept: tuple, g: Array) -> tuple[Array, Array]:
-    x, weights = kept
-    return g @ weights, jax.lax.optimization_barrier(g.T) @ x
-
-
-product.defvjp(_forward, _backward)
+product.defjvp(_change, symbolic_zeros=True)
 
 
 def _task(

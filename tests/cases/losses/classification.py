@@ -85,6 +85,7 @@ CASES = [
             Extreme((np.full(3, 1e30),), 1e30),
             Extreme((np.full(3, NAN),), 0.0, {"where": np.zeros(3, bool)}),
             Extreme((np.ones(3),), 0.0, {"weights": np.zeros(3)}),
+            Extreme((np.array([1.0, INF]),), 1.0, {"weights": np.array([1.0, 0.0])}),
         ),
     ),
     Case(
@@ -222,6 +223,9 @@ CASES = [
                 Extreme((np.ones((1, 2)), np.ones((2, 3)), np.array([-100])), [NAN]),
                 Extreme(
                     (np.ones((1, 1)), np.array([[1e30, 0.0]]), np.array([1])), [1e30]
+                ),
+                Extreme(
+                    (np.ones((1, 1)), np.array([[1e200, 0.0]]), np.array([1])), [1e200]
                 ),
             ),
         )

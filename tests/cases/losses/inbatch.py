@@ -227,6 +227,7 @@ MARGIN = {"margin": (0.2, 0.0, 2.0)}
 TEMPERATURE = {"temperature": (0.5, 2.0)}
 EQUAL = Extreme((np.ones((3, 2)), np.ones((3, 2))), None)
 ZERO = Extreme((np.zeros((3, 2)), np.zeros((3, 2))), None)
+FAR = np.array([[1e90, -1e90], [0.0, 1e90], [1e90, 0.0]])
 ONE = Extreme((np.ones((1, 2)), np.ones((1, 2))), [0.0])
 
 
@@ -288,6 +289,11 @@ CASES = [
         losses.circle_loss,
         circle,
         {"margin": (0.25, 0.5), "gamma": (1.0, 20.0)},
+        Extreme(
+            (np.array([[1e200], [1e200], [-1e200]]), np.array([1, 1, 2])),
+            [np.log(2), np.log(2), 0.0],
+            finite=(),
+        ),
         rtol=1e-11,
         dtypes=(),  # its derivative is not that of its value: test_metric.py has it
     ),
@@ -305,7 +311,7 @@ CASES = [
         two,
         vicreg,
         {"invariance": (1.0, 0.0), "variance": (1.0, 0.0), "covariance": (25.0, 0.0)},
-        extremes=(EQUAL, ZERO),
+        extremes=(EQUAL, ZERO, Extreme((FAR, FAR), 0.0, {"covariance": 0.0})),
         ulps=64,
     ),
     Case(

@@ -97,6 +97,7 @@ CASES = [
             for gamma in (0.0, 0.5, 1.0, 2.0)
             for x, value in [(1e30, 0.0), (-1e30, 1e30), (INF, 0.0), (200.0, 0.0)]
         ),
+        Extreme(two(-INF, 1.0), 0.0, {"alpha": 0.0}, finite=(0,)),
         numbers={"gamma": (0.0, 0.5, 1.0, 5.0), "alpha": (0.0, 0.25, 1.0)},
         ulps=64,
     ),
@@ -106,6 +107,7 @@ CASES = [
         elements(lambda x, t: max(0.0, 1 - t * x)),
         Extreme(two(1e30, -1.0), 1e30),
         Extreme(two(1.0, 1.0), 0.0),
+        Extreme(two(INF, 1.0), 0.0),
         cancels=True,
     ),
     row(
@@ -114,6 +116,7 @@ CASES = [
         elements(lambda x, t: max(0.0, 1 - t * x) ** 2),
         Extreme(two(1e15, -1.0), 1e30),
         Extreme(two(1.0, 1.0), 0.0),
+        Extreme(two(INF, 1.0), 0.0),
         cancels=True,
     ),
     row(
@@ -130,6 +133,7 @@ CASES = [
         elements(lambda x, t: max(0.0, -t * x)),
         Extreme(two(1e30, -1.0), 1e30),
         Extreme(two(0.0, 1.0), 0.0),
+        Extreme(two(INF, 1.0), 0.0),
     ),
     row(
         losses.multiclass_hinge_loss,

@@ -384,6 +384,7 @@ CASES = [
         extremes=(
             Extreme((ALL, np.full_like(ALL, 1e30)), 1e30),
             Extreme((NONE, ALL), 0.0),
+            Extreme((NONE, np.full_like(ALL, np.inf)), 0.0),
             Extreme(DIRTY, 0.0, NOWHERE),
         ),
     ),
