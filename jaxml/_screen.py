@@ -14,10 +14,16 @@ from jaxml import sweep
 
 
 class Bar:
-    """Models done, their rate, the best so far and the time left."""
+    """Models done, their rate, the best so far and the time left.
 
-    def __init__(self, models: int, console: Console) -> None:
-        self.start = time.monotonic()
+    Args:
+        models: How many there are.
+        console: Where it is drawn.
+        begun: When compiling began, by the monotonic clock.
+    """
+
+    def __init__(self, models: int, console: Console, begun: float) -> None:
+        self.start = begun
         self.first: tuple[float, float] | None = None
         self.last = self.start, 0.0
         self.progress = Progress(
@@ -28,7 +34,7 @@ class Bar:
             TimeRemainingColumn(),
             console=console,
         )
-        self.task = self.progress.add_task("compiling", total=models, note="")
+        self.task = self.progress.add_task("training ", total=models, note="")
 
     def __enter__(self) -> "Bar":
         self.progress.start()
@@ -46,9 +52,7 @@ class Bar:
         note = f"{self.rate():,.0f}/s"
         if np.isfinite(best):
             note += f"  best {best:.1%}"
-        self.progress.update(
-            self.task, completed=done, description="training ", note=note
-        )
+        self.progress.update(self.task, completed=done, note=note)
 
     def rate(self) -> float:
         """Models per second since the first chunk, which waits for the compiler."""

@@ -7,6 +7,7 @@ import pathlib
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ def _sweep(
         return 0
     if not options.plan:
         folder.mkdir(parents=True, exist_ok=True)
-    parts = []
+    parts, begun = [], time.monotonic()
     for name, losses in options.tasks.items():
         for size in options.batch_size:
             plan = _plan(options, TASKS[name], losses, size)
@@ -93,7 +94,7 @@ def _sweep(
     models = sum(len(part.plan.keys) for part in parts)
     records: list[sweep.Record] = []
     compiled()
-    with Bar(models, console) as bar:
+    with Bar(models, console, begun) as bar:
         for part in parts:
             before = sum(len(record.status) for record in records)
             record = sweep.run(

@@ -155,6 +155,7 @@ def test_memory_is_bounded_or_refused(monkeypatch, quick_compilation) -> None:
     assert wide.shape[-1] > 16
     narrow = planned(wide.bytes // 2)
     assert narrow.bytes <= wide.bytes // 2
+    monkeypatch.setattr("jaxml.sweep._layout.CACHE", 1)
     with pytest.raises(ValueError, match=r"memory must be at least .* bytes, got 10"):
         planned(10)
 

@@ -96,7 +96,7 @@ def digits_segmentation(*, channels: int = 8) -> Task:
         sizes |= {"u": (CLASSES, widths[1]), "v": (CLASSES, widths[-1])}
         keys = jax.random.split(key, len(sizes))
         params = {
-            name: he(own, inputs, outputs).T
+            name: he(own, inputs, outputs)
             for own, (name, (outputs, inputs)) in zip(keys, sizes.items())
         }
         return params | {"b": jnp.zeros((CLASSES, 1, 1, 1), jnp.float32)}
