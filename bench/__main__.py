@@ -24,6 +24,7 @@ CHAPTERS = (
     "optimizers",
     "second_order",
     "sweep",
+    "scale",
 )
 RIVALS = "torch", "pytorch_metric_learning", "monai", "optimistix"
 

@@ -93,7 +93,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "--halving",
         type=above_one,
         metavar="ETA",
-        help="stop all but the best 1/ETA of the models, three times, and so train the "
+        help="stop all but the best 1/ETA of the models, twice, and so train the "
         "best ones alone to the end: 2, or more for less time and a ruder choice",
     )
 

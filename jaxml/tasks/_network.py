@@ -71,12 +71,12 @@ def product(x: Array, weights: Array) -> Array:
 
 def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x, weights), (dx, dw) = primals, tangents
-    parts = []
+    change = jnp.zeros((), x.dtype)
     if not isinstance(dx, SymbolicZero):
-        parts.append(dx @ weights.T)
+        change += dx @ weights.T
     if not isinstance(dw, SymbolicZero):
-        parts.append(jax.lax.optimization_barrier(dw @ x.T).T)
-    return product(x, weights), sum(parts)
+        change += jax.lax.optimization_barrier(dw @ x.T).T
+    return product(x, weights), change
 
 
 product.defjvp(_change, symbolic_zeros=True)
