@@ -154,6 +154,7 @@ def test_the_bar_shows_the_best_of_the_task_at_hand() -> None:
     assert "after 0.0 s of compiling" not in bar.summary()
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_as_many_devices_as_it_is_told(capsys) -> None:
     iris = ["sweep", "iris", "--optimizer", "sgd", "--learning-rate", "0.1"]
     iris += ["--seeds", "1", "--activation", "relu", "--plan", "--devices"]

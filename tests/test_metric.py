@@ -242,6 +242,7 @@ def test_distances_of_near_rows_keep_three_digits() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_products_are_as_precise_as_their_factors(dtype: Any) -> None:
     """By default a GPU rounds those of float32 to 10 bits, in the derivatives too."""

@@ -290,6 +290,7 @@ def overlaps(texts) -> bool:
     return any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
+@pytest.mark.slow
 def test_labels_of_17_optimizers_do_not_overlap() -> None:
     run = several()
     one = sweep.split(run)["iris"]

@@ -138,6 +138,7 @@ def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:
     assert len(joined) == plan.programs.init.out_tree.num_leaves
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_or_refused(monkeypatch, quick_compilation) -> None:
     monkeypatch.setattr("jaxml.sweep._layout.CACHE", 2**16)
 

@@ -115,6 +115,7 @@ def least_squares() -> Any:
     return descent(optimizers.levenberg_marquardt(), f, 200, residual_fn=residuals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEAST)
 def test_published_minima_are_reached(name) -> None:
     problem = PROBLEMS[name]
@@ -126,6 +127,7 @@ def test_published_minima_are_reached(name) -> None:
     assert (np.diff(state.value) <= 1e-12 * state.value[0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "most"), [(optimizers.newton, 8), (optimizers.newton_cg, 20)]
 )

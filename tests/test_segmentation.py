@@ -75,6 +75,7 @@ def test_lovasz_of_no_region_costs_the_largest_error() -> None:
     np.testing.assert_array_equal(gradient, z == z.max())
 
 
+@pytest.mark.slow
 def test_lovasz_has_second_derivatives_behind_a_softmax_in_a_scan() -> None:
     z = jnp.asarray(np.random.default_rng(4).normal(size=(30, 3)))
     y, along = jnp.arange(30) % 3, jnp.ones((30, 3)).at[:, 0].set(-1.0)

@@ -66,6 +66,7 @@ def same_bits(one, other, rows=slice(None)):
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_a_model_is_what_a_plain_loop_makes_of_it(record) -> None:
     one = task()
     for i in (0, 50, 161):
@@ -94,6 +95,7 @@ def test_alone_or_in_the_grid_the_bits_are_the_same(record) -> None:
         assert same_bits(run(alone), record, slice(i, i + 1))
 
 
+@pytest.mark.slow
 def test_order_chunks_and_devices_change_no_bit(record) -> None:
     order = np.random.default_rng(1).permutation(len(record.status))
     shuffled = {name: column[order] for name, column in record.points.items()}
@@ -103,6 +105,7 @@ def test_order_chunks_and_devices_change_no_bit(record) -> None:
     assert same_bits(run(record.points, evaluations=1), record)
 
 
+@pytest.mark.slow
 def test_a_diverged_model_touches_no_neighbour() -> None:
     table = points(learning_rate=[0.01, 1e30])
     record = run(table, keep_params=True)
@@ -176,6 +179,7 @@ def test_batch_and_stochastic_descent(batch_size) -> None:
     assert end.mean() < start.mean() / 2
 
 
+@pytest.mark.slow
 def test_outputs_are_kept_of_every_model_and_all_was_planned(compilations) -> None:
     one = task()._replace(outputs=lambda params, _: {"w": params["w"]})
     one = one._replace(valid=jax.tree.map(lambda a: a[:30], one.train))
@@ -193,6 +197,7 @@ def test_outputs_are_kept_of_every_model_and_all_was_planned(compilations) -> No
     )
 
 
+@pytest.mark.slow
 def test_a_plan_counts_what_evaluations_hold(quick_compilation) -> None:
     def metrics(params, data, point):
         rows = jnp.sin(params["w"][0] * jnp.ones((1000, 1000), jnp.float32).cumsum(0))
@@ -229,6 +234,7 @@ def test_scattered_digits_have_every_class_and_ink_where_a_label_is() -> None:
         assert x[..., 0][y > 0].mean() > 0.4 + x[..., 0][y == 0].mean()
 
 
+@pytest.mark.slow
 def test_watch_counts_every_model_once(record) -> None:
     seen = []
     run(record.points, watch=lambda done, _: seen.append(done))
