@@ -294,7 +294,7 @@ def test_a_space_that_is_none_is_refused_in_a_sentence() -> None:
             "random: optimizer must be several values, as [0.1, 0.2], or an interval, "
             "as log(low, high), got 'adam'.",
         ),
-        (lambda: sweep.log(0.0, 1.0), "log: low must be above 0, got 0.0."),
+        (lambda: sweep.log(0.0, 1.0), "log: low must be positive, got 0.0."),
         (
             lambda: sweep.product(sweep.grid(rate=[1], seed=[0]), sweep.grid(seed=[1])),
             "product: spaces must have no column in common, got 'seed'.",

@@ -54,46 +54,33 @@ def check_range(
     rule: str,
     holds: typing.Callable[..., bool],
 ) -> None:
-    """Raises a ValueError if `value` is still a Python number and `holds` denies it.
+    """Raises unless `value` is one number, for which `holds` if it is still Python's.
 
     A traced number is not looked at; a function, which is a schedule, and None pass.
     """
     if isinstance(value, int | float):
         if not holds(value):
             refuse(ValueError, function, name, rule, value)
-    elif not (callable(value) or value is None or _is_traceable(value)):
+    elif callable(value) or value is None:
+        return
+    elif not _is_traceable(value) or getattr(value, "shape", ()) != ():
         refuse(TypeError, function, name, "be a number", value)
 
 
-def check_number(
-    function: str,
-    name: str,
-    value: object,
-    rule: str,
-    holds: typing.Callable[..., bool],
-) -> None:
-    """`check_range`, which refuses an array of several numbers too."""
-    if getattr(value, "shape", ()) != ():
-        refuse(TypeError, function, name, "be a number", value)
-    check_range(function, name, value, rule, holds)
+def _all(rule: str, holds: typing.Callable[..., bool]) -> typing.Callable[..., None]:
+    """`check_range` with one rule, for numbers given by name."""
+
+    def check(function: str, **numbers: object) -> None:
+        for name, value in numbers.items():
+            check_range(function, name, value, rule, holds)
+
+    return check
 
 
-def check_non_negative(function: str, **numbers: object) -> None:
-    """Raises unless a Python number is >= 0."""
-    for name, value in numbers.items():
-        check_number(function, name, value, "be non-negative", lambda v: v >= 0)
-
-
-def check_positive(function: str, **numbers: object) -> None:
-    """Raises unless a Python number is > 0."""
-    for name, value in numbers.items():
-        check_number(function, name, value, "be positive", lambda v: v > 0)
-
-
-def check_unit(function: str, **numbers: object) -> None:
-    """Raises unless a Python number is in [0, 1)."""
-    for name, value in numbers.items():
-        check_number(function, name, value, "be in [0, 1)", lambda v: 0 <= v < 1)
+check_non_negative = _all("be non-negative", lambda v: v >= 0)
+check_positive = _all("be positive", lambda v: v > 0)
+check_unit = _all("be in [0, 1)", lambda v: 0 <= v < 1)
+check_count = _all("be at least 1", lambda v: v >= 1)
 
 
 def check_pixel_axes(

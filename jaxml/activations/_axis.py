@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxml._core import numerics, simplex
-from jaxml._core.checks import check_range, describe, refuse
+from jaxml._core.checks import check_count, describe, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import widened
 from jaxml._core.exponentials import exp
@@ -214,7 +214,7 @@ def maxout(
         >>> maxout(jnp.array([1.0, 2.0, -3.0, -4.0]), pieces=2)
         Array([ 2., -3.], dtype=float32)
     """
-    check_range("maxout", "pieces", pieces, "be at least 1", lambda n: n >= 1)
+    check_count("maxout", pieces=pieces)
     if x.shape[-1] % pieces:
         refuse(TypeError, "maxout", "x", f"have a multiple of {pieces} channels", x)
     return jnp.max(x.reshape(*x.shape[:-1], -1, pieces), -1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.checks import check_range, describe, refuse
+from jaxml._core.checks import check_count, describe, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.derivatives import with_derivatives
 
@@ -74,7 +74,7 @@ def prelu_init(channels: int | None = None) -> Array:
         return jnp.full((), 0.25, jnp.float32)
     if isinstance(channels, bool) or not isinstance(channels, int):
         refuse(TypeError, "prelu_init", "channels", "be a whole number", channels)
-    check_range("prelu_init", "channels", channels, "be at least 1", lambda n: n >= 1)
+    check_count("prelu_init", channels=channels)
     return jnp.full((channels,), 0.25, jnp.float32)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_range, refuse
+from jaxml._core.checks import check_count, refuse
 from jaxml._core.distances import euclidean as _euclidean
 from jaxml._core.distances import squared_euclidean as _squared_euclidean
 from jaxml._core.numerics import keep, safe_divide
@@ -99,7 +99,7 @@ def check_pairs(
     if where is not None and where.shape != pairs:
         rule = f"be of shape [{pairs[0]},{pairs[1]}], all pairs"
         refuse(TypeError, function, "where", rule, where)
-    check_range(function, "block", block, "be at least 1", lambda b: b >= 1)
+    check_count(function, block=block)
 
 
 def counted(rows: Array, where: Array | None, axis: int) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from jaxml._core.checks import check_pixel_axes, check_range
+from jaxml._core.checks import check_non_negative, check_pixel_axes
 from jaxml._core.compiled import compiled
 from jaxml._core.numerics import keep, safe_divide, times
 from jaxml._core.types import Scalar
@@ -53,9 +53,7 @@ def cldice_loss(
         Array([0.], dtype=float32)
     """
     check_pixel_axes("cldice_loss", axis, probabilities)
-    check_range(
-        "cldice_loss", "iterations", iterations, "not be negative", lambda n: n >= 0
-    )
+    check_non_negative("cldice_loss", iterations=iterations)
     axes = (axis,) if isinstance(axis, int) else axis
     kept = None if where is None else where[..., None]
     p, t = keep(probabilities, kept), keep(targets, kept)

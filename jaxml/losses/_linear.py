@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from jaxml._core.checks import check_range
+from jaxml._core.checks import check_count
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import promoted, widened
 from jaxml._core.logistic import sech_squared, softplus, tanh
@@ -64,7 +64,7 @@ def linear_cross_entropy(
         Array([1.3862944,       nan], dtype=float32)
     """
     name = "linear_cross_entropy"
-    check_range(name, "block", block, "be at least 1", lambda b: b >= 1)
+    check_count(name, block=block)
     rows = x.reshape(-1, x.shape[-1])
     own = known(labels.reshape(-1), w.shape[1])
     wide = widened(x.dtype, w.dtype)

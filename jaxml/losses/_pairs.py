@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxml._core.checks import check_range
+from jaxml._core.checks import check_count
 from jaxml._core.compiled import compiled
 from jaxml._core.logistic import softplus
 from jaxml._core.numerics import logsumexp, norm
@@ -261,7 +261,7 @@ def n_pair_loss(
         >>> n_pair_loss(jnp.zeros((2, 3)), jnp.ones((2, 3)))
         Array([0.6931472, 0.6931472], dtype=float32)
     """
-    check_range("n_pair_loss", "block", block, "be at least 1", lambda b: b >= 1)
+    check_count("n_pair_loss", block=block)
     count, keys = len(anchors), positives.T
     every = jnp.arange(count)
 

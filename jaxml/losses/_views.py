@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.checks import check_range, refuse
+from jaxml._core.checks import check_count, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.logistic import softplus
 from jaxml._core.numerics import finite, logsumexp, safe_divide, sqrt, times
@@ -46,7 +46,7 @@ def clip_loss(
         >>> clip_loss(jnp.eye(3), jnp.eye(3), temperature=0.1)
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
-    check_range("clip_loss", "block", block, "be at least 1", lambda rows: rows >= 1)
+    check_count("clip_loss", block=block)
     scaled = a / temperature
     own = jnp.sum(scaled * b, 1)
     along, across = _rivals(block, scaled, b)
@@ -126,7 +126,7 @@ def siglip_loss(
         >>> siglip_loss(jnp.eye(3), jnp.eye(3), scale=10.0, bias=-5.0)
         Array([0.02014605, 0.02014605, 0.02014605], dtype=float32)
     """
-    check_range("siglip_loss", "block", block, "be at least 1", lambda rows: rows >= 1)
+    check_count("siglip_loss", block=block)
     transposed, index = b.T, jnp.arange(len(a))
 
     def tile(rows: tuple) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int, Key
 
-from jaxml._core.checks import check_range, refuse
+from jaxml._core.checks import check_count, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.types import Scalar
 from jaxml.mining._masks import negatives, positives
@@ -163,7 +163,7 @@ def distance_weighted(
         ... )
         Array([[ True,  True, False]], dtype=bool)
     """
-    check_range("distance_weighted", "count", count, "be at least 1", lambda n: n >= 1)
+    check_count("distance_weighted", count=count)
     positive, negative = _masks(
         "distance_weighted", distances, labels, reference_labels
     )

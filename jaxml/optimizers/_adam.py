@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_non_negative, check_number, check_unit
+from jaxml._core.checks import check_non_negative, check_range, check_unit
 from jaxml._core.numerics import abs_squared, over_root, sqrt
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
@@ -306,7 +306,7 @@ def radam(
     """
     check_non_negative("radam", learning_rate=learning_rate, eps=eps)
     check_unit("radam", b1=b1, b2=b2)
-    check_number("radam", "threshold", threshold, "be at least 4", lambda v: v >= 4)
+    check_range("radam", "threshold", threshold, "be at least 4", lambda v: v >= 4)
 
     def numbers(rate: Array, t: Array) -> tuple:
         b1_shares, b2_shares, factor, eps_now = corrected(1.0, t, b1, b2, eps)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_non_negative, check_number, check_unit
+from jaxml._core.checks import check_non_negative, check_range, check_unit
 from jaxml._core.types import Scalar, Schedule, Tree
 from jaxml.optimizers._base import (
     Mask,
@@ -203,7 +203,7 @@ def lion(
     """
     check_non_negative("lion", learning_rate=learning_rate, weight_decay=weight_decay)
     check_unit("lion", b1=b1)
-    check_number("lion", "b2", b2, "be in (0, 1)", lambda v: 0 < v < 1)
+    check_range("lion", "b2", b2, "be in (0, 1)", lambda v: 0 < v < 1)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate, weight_decay, shares(b2), shares(b1 / jnp.asarray(b2, float))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxml._core.checks import check_range, refuse
+from jaxml._core.checks import check_positive, refuse
 
 Points = Mapping[str, np.ndarray]
 
@@ -55,8 +55,7 @@ def log(low: float, high: float, count: int | None = None) -> Any:
         >>> log(0.01, 1.0, 3)
         array([0.01, 0.1 , 1.  ])
     """
-    for name, end in (("low", low), ("high", high)):
-        check_range("log", name, end, "be above 0", lambda end: end > 0)
+    check_positive("log", low=low, high=high)
     return _spread(Interval(low, high, logarithmic=True), count)
 
 
