@@ -64,8 +64,11 @@ class Case:
             return np.asarray(self.truth(*arrays, **self.options, **numbers))
 
     def variations(self) -> list[dict[str, float]]:
-        """The numbers at their defaults, then each one at each of its values."""
-        return [{}] + [{n: v} for n, values in self.numbers.items() for v in values]
+        """No number given, then all of them, each at each of its values in turn."""
+        given = {name: values[0] for name, values in self.numbers.items()}
+        return [{}] + [
+            given | {n: v} for n, values in self.numbers.items() for v in values
+        ]
 
 
 def _is_float(array: Any) -> bool:
