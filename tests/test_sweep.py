@@ -270,8 +270,19 @@ def test_wrong_points_are_refused_in_a_sentence() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             run(table)
-    with pytest.raises(ValueError, match="steps must be positive, got 0"):
-        run(points(), steps=0)
+    for wrong, message in [
+        ({"steps": 0}, "plan: steps must be at least 1, got 0."),
+        (
+            {"halving": sweep.Halving("valid_loss", eta=1.0)},
+            "Halving: eta must be above 1, got 1.0.",
+        ),
+        (
+            {"halving": sweep.Halving("valid_loss", rungs=0)},
+            "Halving: rungs must be at least 1, got 0.",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            run(points(), **wrong)
 
 
 def test_a_space_that_is_none_is_refused_in_a_sentence() -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxml._core.checks import check_count, check_range
 from jaxml.sweep._train import State
 
 
@@ -14,8 +15,8 @@ class Halving(NamedTuple):
     Args:
         metric: A column of the curves, on which models are judged.
         eta: η > 1.
-        rungs: How often models are stopped, at steps that fall by η as one looks back
-            from the end.
+        rungs: How often models are stopped, at least once, at steps that fall by η as
+            one looks back from the end.
         largest: Whether a larger metric is better.
 
     Reference:
@@ -31,6 +32,11 @@ class Halving(NamedTuple):
     eta: float = 2.0
     rungs: int = 2
     largest: bool = True
+
+    def check(self) -> None:
+        """Raises a ValueError for a number out of its range."""
+        check_range("Halving", "eta", self.eta, "be above 1", lambda eta: eta > 1)
+        check_count("Halving", rungs=self.rungs)
 
     def stops(self, steps: np.ndarray) -> list[int]:
         """The evaluations after which models are stopped, of those at these steps."""

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxml._core.checks import check_count, refuse
 from jaxml._core.types import Tree
 from jaxml.sweep import _layout
 from jaxml.sweep._halving import Halving
@@ -137,9 +138,15 @@ def plan(
         >>> len(plan(one, points, optimizers={"sgd": sgd}, steps=3).keys)
         2
     """
-    _check_sizes(
-        steps=steps, evaluations=evaluations, batch_size=batch_size, memory=memory
+    check_count(
+        "plan",
+        steps=steps,
+        evaluations=evaluations,
+        batch_size=batch_size,
+        memory=memory,
     )
+    if halving:
+        halving.check()
     choices, selections = choices or {}, selections or {}
     codes = _encode(points, {"optimizer": optimizers, **choices, **selections})
     design = Design(task, optimizers, choices, selections, batch_size, shared_batches)
@@ -170,9 +177,8 @@ def plan(
         if memory is None or laid.bytes <= memory:
             return laid
         if lanes == _layout.LANES:
-            raise ValueError(
-                f"plan: memory must be at least {laid.bytes:,} bytes, got {memory:,}."
-            )
+            rule = f"be at least {laid.bytes} bytes"
+            refuse(ValueError, "plan", "memory", rule, memory)
         fitting = int(lanes * memory / laid.bytes) // _layout.LANES * _layout.LANES
         lanes = max(_layout.LANES, fitting)
 
@@ -243,8 +249,8 @@ def _check_halving(laid: Plan) -> None:
     metrics = jax.tree.unflatten(tree, range(tree.num_leaves))
     curves = ["train_loss", *(f"valid_{name}" for name in metrics)]
     if laid.halving and laid.halving.metric not in curves:
-        rule = f"plan: halving.metric must name one of {', '.join(curves)}"
-        raise ValueError(f"{rule}, got {laid.halving.metric!r}.")
+        rule = f"name one of {', '.join(curves)}"
+        refuse(ValueError, "plan", "halving.metric", rule, laid.halving.metric)
 
 
 def _encode(
@@ -253,9 +259,8 @@ def _encode(
     """Names as numbers: the place of each among the functions of its column."""
     for column in [*functions, "seed"]:
         if column not in points:
-            raise ValueError(
-                f"plan: points must have a column {column!r}, got {[*points]}."
-            )
+            rule, found = f"have a column {column!r}", tuple(points)
+            refuse(ValueError, "plan", "points", rule, found)
     if len({len(column) for column in points.values()}) != 1 or not len(points["seed"]):
         lengths = {name: len(column) for name, column in points.items()}
         raise ValueError(f"plan: points must be equally long columns, got {lengths}.")
@@ -264,19 +269,13 @@ def _encode(
         names = list(known)
         for name in set(points[column].tolist()) - set(names):
             near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
-            rule = f"plan: points[{column!r}] must name one of {', '.join(near)}"
-            raise ValueError(f"{rule}, got {name!r}.")
+            rule = f"name one of {', '.join(near)}"
+            refuse(ValueError, "plan", f"points[{column!r}]", rule, name)
         places = {name: place for place, name in enumerate(names)}
         codes[column] = np.array([places[n] for n in points[column]], np.int32)
     for column, values in points.items():
         values = np.asarray(values)
         if column not in codes and not np.can_cast(values.dtype, float):
-            rule = f"plan: points[{column!r}] must be numbers, or a column of choices"
-            raise ValueError(f"{rule} or selections, got {values.tolist()[0]!r}.")
+            rule, found = "be numbers, or a column of choices or selections", values[0]
+            refuse(ValueError, "plan", f"points[{column!r}]", rule, found.item())
     return codes
-
-
-def _check_sizes(**sizes: int | None) -> None:
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ValueError(f"plan: {name} must be positive, got {size}.")
