@@ -75,7 +75,7 @@ def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     if not isinstance(dx, SymbolicZero):
         change += dx @ weights.T
     if not isinstance(dw, SymbolicZero):
-        change += jax.lax.optimization_barrier(dw @ x.T).T
+        change += jax.lax.optimization_barrier(jax.lax.dot_general(dw, x, (((1,), (1,)), ((), ())))).T
     return product(x, weights), change
 
 
