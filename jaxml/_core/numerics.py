@@ -111,6 +111,21 @@ def finite(x: Array) -> Array:
     return jnp.where(jnp.isinf(x), 0.0, x)
 
 
+def add_exponentials(
+    top: Array, total: Array, x: Array, axis: int
+) -> tuple[Array, Array]:
+    """Σ e^x as total · e^top, after more terms; of none it is 0 · e^(-∞)."""
+    higher = jnp.maximum(top, jnp.max(x, axis))
+    shift = finite(higher)
+    terms = jnp.sum(jnp.exp(x - jnp.expand_dims(shift, axis)), axis)
+    return higher, total * jnp.exp(top - shift) + terms
+
+
+def log_of_sum(top: Array, total: Array) -> Array:
+    """top + log total, and -∞ of no terms."""
+    return top + jnp.log(jnp.where(total > 0, total, 1.0))
+
+
 def _below_max(x: Array, axis: int) -> tuple[Array, Array]:
     """max x - x, and log Σ e^(x - max x) with log1p of all terms but the largest."""
     top = jnp.max(x, axis, keepdims=True)

@@ -18,7 +18,7 @@ from jaxml._core.checks import check_count
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import promoted, widened
 from jaxml._core.logistic import sech_squared, softplus, tanh
-from jaxml._core.numerics import finite, times
+from jaxml._core.numerics import add_exponentials, log_of_sum, times
 from jaxml._core.products import precision_of
 from jaxml._core.types import Scalar
 from jaxml.losses._labels import known, loud
@@ -135,17 +135,14 @@ def _fold(
             z, *_ = _logits(x_tile, columns.of(w, 1), columns.of(bias), softcap)
             mine, new = columns.index[None] == y, columns.new[None]
             rest = jnp.where(new & ~mine, z, -jnp.inf)
-            higher = jnp.maximum(top, jnp.max(rest, 1))
-            shift = finite(higher)
-            terms = jnp.sum(jnp.exp(rest - shift[:, None]), 1)
-            others = others * jnp.exp(top - shift) + terms
+            top, others = add_exponentials(top, others, rest, 1)
             own = own + jnp.sum(jnp.where(new & mine, z, 0.0), 1)
-            return higher, others, own, total + jnp.sum(jnp.where(new, z, 0.0), 1)
+            return top, others, own, total + jnp.sum(jnp.where(new, z, 0.0), 1)
 
         zeros = jnp.zeros(len(x_tile), bias.dtype)
         start = zeros - jnp.inf, zeros, zeros, zeros
         top, others, own, total = lax.fori_loop(0, tiles, fold, start)
-        rivals = top + jnp.log(jnp.where(others > 0, others, 1.0))  # -∞ if none
+        rivals = log_of_sum(top, others)
         of_rows = softplus(rivals - own), jnp.logaddexp(rivals, own), total / classes
         return lax.dynamic_update_slice_in_dim(found, jnp.stack(of_rows), rows.start, 1)
 

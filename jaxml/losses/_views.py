@@ -14,7 +14,15 @@ from jaxtyping import Float
 from jaxml._core.checks import check_count, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.logistic import softplus
-from jaxml._core.numerics import finite, logsumexp, safe_divide, sqrt, times
+from jaxml._core.numerics import (
+    add_exponentials,
+    finite,
+    log_of_sum,
+    logsumexp,
+    safe_divide,
+    sqrt,
+    times,
+)
 from jaxml._core.products import matmul
 from jaxml._core.tiles import over_rows, scan_rows
 from jaxml._core.types import Scalar
@@ -57,18 +65,14 @@ def _fold(block: int | None, a: Array, b: Array) -> tuple[Array, Array]:
     """log Σ e^(aᵢ·bⱼ) over j ≠ i, for each row i and for each column i."""
     transposed, index = b.T, jnp.arange(len(a))
 
-    def fold(carry: tuple, rows: tuple) -> tuple:
-        top, total = carry
+    def fold(carry: tuple[Array, Array], rows: tuple) -> tuple:
         row, own = rows
         s = jnp.where(own[:, None] == index[None], -jnp.inf, matmul(row, transposed))
-        higher = jnp.maximum(top, jnp.max(s, 0))
-        shift = finite(higher)
-        total = total * jnp.exp(top - shift) + jnp.sum(jnp.exp(s - shift[None]), 0)
-        return (higher, total), logsumexp(s, 1)
+        return add_exponentials(*carry, s, 0), logsumexp(s, 1)
 
     nothing = jnp.full(len(b), -jnp.inf, a.dtype), jnp.zeros(len(b), a.dtype)
-    (top, total), along = scan_rows(fold, nothing, (a, index), len(b), block)
-    return along, top + jnp.log(jnp.where(total > 0, total, 1))
+    across, along = scan_rows(fold, nothing, (a, index), len(b), block)
+    return along, log_of_sum(*across)
 
 
 def _forward(block: int | None, a: Array, b: Array) -> tuple:

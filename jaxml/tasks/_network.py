@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxml import losses
@@ -75,7 +75,8 @@ def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     if not isinstance(dx, SymbolicZero):
         change += dx @ weights.T
     if not isinstance(dw, SymbolicZero):
-        change += jax.lax.optimization_barrier(jax.lax.dot_general(dw, x, (((1,), (1,)), ((), ())))).T
+        across = lax.dot_general(dw, x, (((1,), (1,)), ((), ())))  # as x lies: no x.T
+        change += lax.optimization_barrier(across).T
     return product(x, weights), change
 
 
