@@ -11,6 +11,7 @@ from bench.measure import RESULTS, shown
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- figures: python -m bench.readme -->\n", "<!-- end of figures -->"
+ONE_BY_ONE = ("accuracy.exhaustive",)  # minutes for each function
 STAMP = ("time", "device", "jax", "optax", "bench")
 
 Rows = list[dict[str, Any]]
@@ -100,9 +101,8 @@ def filled(text: str) -> str:
 
 def _of_device(device: str, lines: Rows) -> str:
     last = {
-        bench: [row for row in rows if row["time"] == rows[-1]["time"]]
+        bench: _last(bench, list(group))
         for bench, group in itertools.groupby(lines, key=lambda line: line["bench"])
-        for rows in [list(group)]
     }
     overview = _overview(last)
     parts = [f"On {device}:\n", *([_table(overview)] if overview else [])]
@@ -110,6 +110,13 @@ def _of_device(device: str, lines: Rows) -> str:
         own = {b: rows for b, rows in last.items() if b.split(".")[0] == chapter}
         parts += [_chapter(chapter, own)] if own else []
     return "\n".join(parts)
+
+
+def _last(bench: str, rows: Rows) -> Rows:
+    """The rows of the last run, or of each function's."""
+    if bench in ONE_BY_ONE:
+        return [*{row["name"]: row for row in rows}.values()]
+    return [row for row in rows if row["time"] == rows[-1]["time"]]
 
 
 def _overview(last: dict[str, Rows]) -> Rows:
