@@ -214,6 +214,15 @@ def test_the_derivative_of_clip_may_be_differentiated() -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_clip_has_its_value_though_a_first_block_has_no_rival() -> None:
+    a, b = rows(3), rows(3, 1)
+    s = np.asarray(a @ b.T) / 0.07
+    both = np.log(np.exp(s).sum(1)) + np.log(np.exp(s).sum(0))
+    expected = both / 2 - np.diagonal(s)
+    got = losses.clip_loss(a, b, block=1)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
 @pytest.mark.usefixtures("quick_compilation")
 def test_derivatives_at_a_kink_are_0() -> None:
     x, labels = jnp.array([[0.0], [0.5], [0.75]]), jnp.array([7, 7, 8])

@@ -1,5 +1,7 @@
 """The sweep: right, independent of its neighbours, and honest about what failed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 from scipy import stats
 
-from jaxml import cli, optimizers, sweep, tasks
+from jaxml import cli, losses, optimizers, sweep, tasks
 
 OPTIMIZERS = {
     "sgd": lambda point: optimizers.sgd(point["learning_rate"]),
@@ -211,6 +213,23 @@ def test_a_plan_counts_what_evaluations_hold(quick_compilation) -> None:
     halving = sweep.Halving("accuracy")
     with pytest.raises(ValueError, match=r"halving.metric must name one of train_loss"):
         sweep.plan(one, table, halving=halving, **given)
+
+
+def test_the_gradient_of_a_task_is_that_of_its_network() -> None:
+    one = tasks.digits(hidden=8)
+    point = {"activation": jnp.tanh, "loss": losses.cross_entropy}
+    params = one.init(jax.random.key(0), point)
+    batch = jax.tree.map(lambda a: a[:16], one.train)
+
+    def plain(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        hidden = jnp.tanh(x @ params["w1"].T + params["b1"])
+        scores = hidden @ params["w2"].T + params["b2"]
+        return losses.mean(losses.cross_entropy(scores, y))
+
+    got = jax.grad(one.loss)(params, batch, point)
+    expected = jax.grad(plain)(params, *batch)
+    for name, slope in expected.items():
+        np.testing.assert_allclose(got[name], slope, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", cli.TASKS)
