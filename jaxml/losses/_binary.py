@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from jaxml._core.compiled import compiled, elementwise
 from jaxml._core.derivatives import with_derivatives
+from jaxml._core.exponentials import exp, log1p
 from jaxml._core.logistic import sigmoid, softplus
 from jaxml._core.numerics import times
 from jaxml._core.types import Scalar
@@ -54,8 +55,14 @@ def binary_cross_entropy(
     return times(pos_weight * targets, yes) + times(1 - targets, no)
 
 
+def _slope(x: Array, t: Array, w: Array) -> Array:
+    """(1 - t) σ(x) - w t σ(-x)"""
+    yes, no, decay = w * t, 1 - t, exp(-jnp.abs(x))
+    return jnp.where(x > 0, no - yes * decay, no * decay - yes) / (1 + decay)
+
+
 @elementwise(
-    lambda x, t, w: times(1 - t, sigmoid(x)) - times(w * t, sigmoid(-x)),
+    _slope,
     lambda x, t, w: _yes_less_no(x, w),
     lambda x, t, w: times(t, softplus(-x)),
 )
@@ -85,8 +92,9 @@ def binary_cross_entropy_with_logits(
         >>> binary_cross_entropy_with_logits(jnp.array([0.0, jnp.inf]), jnp.ones(2))
         Array([0.6931472, 0.       ], dtype=float32)
     """
-    yes, no = softplus(-logits), softplus(logits)
-    return times(pos_weight * targets, yes) + times(1 - targets, no)
+    yes, no = pos_weight * targets, 1 - targets
+    missed = times(jnp.where(logits > 0, no, yes), jnp.abs(logits))
+    return missed + (yes + no) * log1p(exp(-jnp.abs(logits)))
 
 
 def _yes_less_no(x: Array, w: Array) -> Array:

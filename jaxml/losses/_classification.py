@@ -7,7 +7,8 @@ row of which nothing is kept costs 0.
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Bool, Float, Int
 
 from jaxml._core import simplex
@@ -18,6 +19,7 @@ from jaxml._core.numerics import (
     difference,
     excess,
     excess_series,
+    finite,
     keep,
     log_softmax,
     logsumexp,
@@ -66,12 +68,16 @@ def cross_entropy(
 def _cross_entropy(
     z: Array, labels: Array, epsilon: Array, where: Array | None
 ) -> Array:
-    surprise = softplus(_log_odds_against(labels, z, where))
-    return surprise + epsilon * _lead(labels, z, epsilon, where)
+    _, own, others = _under_max(labels, keep(z, where, -jnp.inf))
+    lead = lax.cond(
+        epsilon != 0,
+        lambda: _lead(labels, z, where),
+        lambda: jnp.zeros(labels.shape, z.dtype),
+    )
+    return jnp.log1p(others + jnp.expm1(own)) - own + epsilon * lead
 
 
-@_cross_entropy.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple:
+def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     """∂z is p - (1 - ε) onehot - ε/C, in fewer passes than that of the formula.
 
     p - 1 is minus the probability of the others, with all its digits.
@@ -81,23 +87,49 @@ def _(primals: tuple, tangents: tuple) -> tuple:
 
     def slope(z: Array, epsilon: Array) -> Array:
         z = keep(z, where, -jnp.inf)
-        own, others = _own_and_others(labels, z)
-        total = logsumexp(jnp.stack([own, others], -1))[..., None]
-        own = (epsilon - sigmoid(others - own))[..., None]
-        p = jnp.exp(difference(z, total))
-        p_less_onehot = jnp.where(is_label(labels, z), own, p)
+        top, own, others = _under_max(labels, z)
+        total = others + jnp.exp(own)
+        again = lax.optimization_barrier(top)  # or what was summed would be held
+        p = _powers(z, again) / total[..., None]
+        of_label = (epsilon - others / total)[..., None]
+        p_less_onehot = jnp.where(is_label(labels, z), of_label, p)
         return keep(p_less_onehot - epsilon / _count(z, where), where)
 
-    change = jnp.sum(jax.checkpoint(slope, prevent_cse=False)(z, epsilon) * dz, -1)
-    change += _lead(labels, z, epsilon, where) * d_epsilon
+    change = jnp.zeros(labels.shape, z.dtype)
+    if not isinstance(dz, SymbolicZero):
+        slope = jax.checkpoint(slope, prevent_cse=False)
+        change += jnp.sum(slope(z, epsilon) * dz, -1)
+    if not isinstance(d_epsilon, SymbolicZero):
+        lead = _lead(labels, z, where)
+        change += keep(lead, (epsilon != 0) | jnp.isfinite(lead)) * d_epsilon
     return _cross_entropy(*primals), change
 
 
-def _lead(labels: Array, z: Array, epsilon: Array, where: Array | None) -> Array:
-    """How far the label's logit is above the mean; 0 if that is ∞ and ε is 0."""
+_cross_entropy.defjvp(_change, symbolic_zeros=True)
+
+
+def _under_max(labels: Array, z: Array) -> tuple[Array, Array, Array]:
+    """max z, z - max z of the label, and Σ e^(z - max z) over the others."""
+    top = lax.stop_gradient(jnp.max(z, -1))
+    powers = jnp.where(is_label(labels, z), 0.0, _powers(z, top))
+    own = at(labels, z)
+    of_infinity = jnp.where(own == top, 0.0, -jnp.inf)
+    own = jnp.where(top == jnp.inf, of_infinity, own - finite(top))
+    return top, own, jnp.sum(powers, -1)
+
+
+def _powers(z: Array, top: Array) -> Array:
+    """e^(z - top), with the largest number for ∞."""
+    largest = float(jnp.finfo(z.dtype).max)
+    return jnp.exp(
+        jnp.minimum(z, largest) - jnp.clip(top, -largest, largest)[..., None]
+    )
+
+
+def _lead(labels: Array, z: Array, where: Array | None) -> Array:
+    """How far the label's logit is above the mean."""
     mean = jnp.sum(keep(z, where), -1, keepdims=True) / _count(z, where)
-    lead = difference(at(labels, keep(z, where)), mean[..., 0])
-    return keep(lead, (epsilon != 0) | jnp.isfinite(lead))
+    return difference(at(labels, keep(z, where)), mean[..., 0])
 
 
 @compiled()

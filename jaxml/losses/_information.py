@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
+from jaxml._core.derivatives import with_derivatives
 from jaxml._core.logistic import softplus
 from jaxml._core.numerics import difference, excess, keep, times
 from jaxml.losses._labels import at, loud
@@ -75,9 +76,7 @@ def kl_divergence(
         Array(0.6931472, dtype=float32)
     """
     log_q, log_p = keep(log_q, where, -jnp.inf), keep(log_p, where, -jnp.inf)
-    return jnp.sum(
-        _loss_of(jnp.exp(log_p), jnp.exp(log_q), difference(log_q, log_p)), -1
-    )
+    return jnp.sum(_relative(log_q, log_p), -1)
 
 
 @compiled()
@@ -110,11 +109,7 @@ def js_divergence(
         Array(0.6931472, dtype=float32)
     """
     log_q, log_p = keep(log_q, where, -jnp.inf), keep(log_p, where, -jnp.inf)
-    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), difference(log_q, log_p)
-    mean = (p + q) / 2
-    from_p = _loss_of(p, mean, _log_mean_ratio(gap))
-    from_q = _loss_of(q, mean, _log_mean_ratio(-gap))
-    return jnp.sum(from_p + from_q, -1) / 2
+    return jnp.sum(_from_mean(log_q, log_p), -1)
 
 
 @compiled()
@@ -141,6 +136,41 @@ def nll_loss(
         Array([1.3862944], dtype=float32)
     """
     return loud(-at(labels, log_p), labels, log_p.shape[-1])
+
+
+@with_derivatives(
+    lambda log_q, log_p: _gap_of_powers(log_q, log_p),
+    lambda log_q, log_p: times(jnp.exp(log_p), difference(log_p, log_q)),
+)
+def _relative(log_q: Array, log_p: Array) -> Array:
+    """p log(p/q) - p + q >= 0"""
+    return _loss_of(jnp.exp(log_p), jnp.exp(log_q), difference(log_q, log_p))
+
+
+def _gap_of_powers(log_q: Array, log_p: Array) -> Array:
+    """q - p, by what is between the logarithms where that is small."""
+    p, u = jnp.exp(log_p), difference(log_q, log_p)
+    near = jnp.abs(u) < 1
+    return jnp.where(near, p * jnp.expm1(jnp.where(near, u, 0.0)), jnp.exp(log_q) - p)
+
+
+@with_derivatives(
+    lambda log_q, log_p: _share_of_mean(log_q, log_p),
+    lambda log_q, log_p: _share_of_mean(log_p, log_q),
+)
+def _from_mean(log_q: Array, log_p: Array) -> Array:
+    """½ [p log(p/m) + q log(q/m)], of which each has its own difference from m."""
+    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), difference(log_q, log_p)
+    mean = (p + q) / 2
+    from_p = _loss_of(p, mean, _log_mean_ratio(gap))
+    from_q = _loss_of(q, mean, _log_mean_ratio(-gap))
+    return (from_p + from_q) / 2
+
+
+def _share_of_mean(log_q: Array, log_p: Array) -> Array:
+    """½ q log(q/m)"""
+    ratio = _log_mean_ratio(difference(log_p, log_q))
+    return times(jnp.exp(log_q), -ratio / 2)
 
 
 def _loss_of(p: Array, q: Array, u: Array) -> Array:

@@ -3,11 +3,14 @@
 r = x - y is the residual. Derivatives at a kink are 0.
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from jaxml._core.compiled import compiled, elementwise
+from jaxml._core.exponentials import expm1, log1p
 from jaxml._core.logistic import tanh
 from jaxml._core.numerics import norm, safe_divide
 from jaxml._core.types import Scalar
@@ -93,7 +96,7 @@ def huber_loss(
         Array([0.125, 2.5  ], dtype=float32)
     """
     size = jnp.abs(predicted - true)
-    inside = _clipped(size, delta)
+    inside = jnp.minimum(size, delta)
     return inside * (size - inside / 2)
 
 
@@ -145,7 +148,7 @@ def log_cosh_loss(
 
         loss = log cosh r
 
-    By log1p of 2 sinh²(r/2) near 0, where cosh has no digits left.
+    By log(1 + 2 sinh²(r/2)) near 0, and |r| + log(1 + e^(-2|r|)) - log 2 beyond 1.
 
     Args:
         predicted: x.
@@ -160,10 +163,9 @@ def log_cosh_loss(
         Array([99.306854], dtype=float32)
     """
     size = jnp.abs(predicted - true)
-    inner = jnp.where(size < 1, size, 0.0)
-    near = jnp.log1p(2 * jnp.sinh(inner / 2) ** 2)
-    far = size + jnp.log1p(jnp.exp(-2 * size)) - jnp.log(2.0).astype(size.dtype)
-    return jnp.where(size < 1, near, far)
+    near, fall = size < 1, expm1(-size)
+    power = jnp.where(near, fall * fall / (2 * (1 + fall)), (1 + fall) ** 2)
+    return log1p(power) + jnp.where(near, 0.0, size - math.log(2))
 
 
 @elementwise(
