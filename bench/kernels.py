@@ -26,16 +26,11 @@ def fit(f: Function, low: float, high: float, degree: int) -> list[Any]:
     return list(mp.lu_solve(vandermonde, mp.matrix([f(x) for x in nodes])))
 
 
-def report(
-    name: str, f: Function, low: Any, high: Any, degree: int, offset: int = 0
-) -> None:
-    """Prints the fit of f; the error is relative to f + offset."""
+def report(name: str, f: Function, low: Any, high: Any, degree: int) -> None:
+    """Prints the fit of f."""
     coefficients = fit(f, low, high, degree)
     points = [low + (high - low) * mp.mpf(2 * i + 1) / 800 for i in range(400)]
-    worst = max(
-        abs((mp.polyval(coefficients[::-1], x) - f(x)) / (f(x) + offset))
-        for x in points
-    )
+    worst = max(abs((mp.polyval(coefficients[::-1], x) - f(x)) / f(x)) for x in points)
     print(f"{name}  # relative error {mp.nstr(worst, 2)}")
     print("    " + ", ".join(repr(float(np.float32(c))) for c in coefficients))
 
@@ -65,18 +60,34 @@ def gelu_bracket(t: Any) -> Any:
     return tail(t) - t / mp.sqrt(2 * mp.pi)
 
 
-def smooth_factor(name: str, f: Callable[..., Any], guess: float, degree: int) -> None:
-    """The a with f(a, a) = 1/2, and w with f(t, a) = (1 + w)/2.
+def quotient(name: str, f: Function, above: int, below: int) -> None:
+    """f(t) for t in [0, 14] as a quotient of polynomials of these degrees.
 
-    It is a polynomial of c = (t - a)/(t + a), for t in [0, 14].
+    It interpolates at Chebyshev's nodes of c = (t - a)/(t + a), which maps [0, ∞] onto
+    [-1, 1], with a = 3; its denominator is 1 at 0.
     """
-    a = mp.mpf(float(np.float32(float(mp.findroot(lambda a: f(a, a) - 0.5, guess)))))
-    print(f"{name}'s a = {float(a)!r}")
+    count, last = above + below + 1, mp.mpf(14 - 3) / (14 + 3)
+    angles = [(2 * i + 1) * mp.pi / (2 * count) for i in range(count)]
+    middles = [(last - 1) / 2 + (last + 1) / 2 * mp.cos(angle) for angle in angles]
+    nodes = [3 * (1 + c) / (1 - c) for c in middles]
+    equations = mp.matrix(
+        [
+            [t**j for j in range(above + 1)]
+            + [-f(t) * t**j for j in range(1, below + 1)]
+            for t in nodes
+        ]
+    )
+    solved = list(mp.lu_solve(equations, mp.matrix([f(t) for t in nodes])))
+    parts = solved[: above + 1], [mp.mpf(1), *solved[above + 1 :]]
+    points = [14 * (mp.mpf(2 * i + 1) / 800) ** 2 for i in range(400)]
+    worst = max(abs(_at(t, *parts) - f(t)) for t in points)
+    print(f"{name}  # error {mp.nstr(worst, 2)}")
+    for part in parts:
+        print("    " + ", ".join(repr(float(np.float32(c))) for c in part))
 
-    def w(c: Any) -> Any:
-        return 2 * f(a * (1 + c) / (1 - c), a) - 1
 
-    report(name, w, -1, (14 - a) / (14 + a), degree, offset=1)
+def _at(t: Any, above: list[Any], below: list[Any]) -> Any:
+    return mp.polyval(above[::-1], t) / mp.polyval(below[::-1], t)
 
 
 # The self-gated: f(x) = x σ(y(x)), y odd, has f'(-t) = (1 + e - t y') e / (1 + e)² with
@@ -130,10 +141,10 @@ def main() -> None:
     report("tanh", tanh, 0, 1, 7)
     report("tanh_shrink", lambda z: -tanh(z), 0, mp.mpf("2.26"), 10)
 
-    smooth_factor("normal tail", lambda t, a: (t + a) * tail(t), 0.9, 15)
+    quotient("normal tail", lambda t: (2 * (1 + t) * tail(t) - 1) / t, 4, 5)
     root = mp.findroot(gelu_bracket, 0.75)
     pair("gelu's root", root)
-    smooth_factor("gelu", lambda t, a: gelu_bracket(t) / (root - t), 2.0, 10)
+    quotient("gelu", lambda t: 2 * gelu_bracket(t) / (root - t) - 1, 4, 4)
     about_root("swish", swish_slope, 1.28, 0.75, 9)
     about_root("quick_gelu", lambda t: swish_slope(QUICK * t), 0.75, 0.44, 9)
     about_root("gelu_tanh", gelu_tanh_slope, 0.75, 1.2, 13)

@@ -13,7 +13,6 @@ differentiated as it stands.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import bitcast_convert_type, stop_gradient
@@ -108,6 +107,11 @@ def power(hi: Array, lo: ArrayLike = 0.0) -> Power:
     return Power(small, k.astype(jnp.int32))
 
 
+def value(e: Power) -> Array:
+    """The power itself, 0 below the range of normal numbers."""
+    return (1 + e.q) * _power_of_two(e.k, e.q)
+
+
 def times_power(f: Array, e: Power, w: ArrayLike = 0.0) -> Array:
     """f (1 + w) e, with one rounding for the product."""
     return ldexp(f + f * (e.q + w * (1 + e.q)), e.k)
@@ -115,14 +119,13 @@ def times_power(f: Array, e: Power, w: ArrayLike = 0.0) -> Array:
 
 def exp(hi: Array, lo: ArrayLike = 0.0) -> Array:
     """e^(hi + lo)"""
-    e = power(hi, lo)
-    return ldexp(1 + e.q, e.k)
+    return value(power(hi, lo))
 
 
 def expm1(x: Array) -> Array:
     """eˣ - 1"""
     e = power(jnp.maximum(x, -40.0))
-    return ldexp(e.q + (1 - ldexp(jnp.ones_like(x), -e.k)), e.k)
+    return ldexp(e.q + (1 - _power_of_two(-e.k, x)), e.k)
 
 
 def log1p(x: Array) -> Array:
@@ -130,16 +133,6 @@ def log1p(x: Array) -> Array:
     if not is_single(x):
         return jnp.log1p(x)
     return x + x * x * polynomial(x, LOG1P)
-
-
-def reciprocal(x: Array) -> Array:
-    """1 / x for a moderate x > 0, which may be used more than once.
-
-    XLA on CPU ends a loop at a division with two uses, and writes it to memory, which
-    takes longer than all the arithmetic here. So quotients are formed last, or so.
-    """
-    rough = jnp.square(jax.lax.rsqrt(x))
-    return rough + rough * (1 - x * rough)
 
 
 def ldexp(f: Array, k: Array) -> Array:
@@ -155,13 +148,3 @@ def _power_of_two(k: Array, like: Array) -> Array:
     )
     biased = jnp.maximum(k + bias, 0).astype(integer)
     return bitcast_convert_type(biased << bits, like.dtype)
-
-
-def rest_of_sum(total: Array, constant: float, x: Array) -> Array:
-    """constant + x - total, exactly, for x >= 0 and total = constant + x as rounded.
-
-    By way of the leading bits of the total: XLA would fold the constants of
-    (total - constant) - x.
-    """
-    hi, lo = split(total)
-    return ((constant - hi) + x) - lo

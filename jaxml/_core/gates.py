@@ -16,13 +16,13 @@ from jaxml._core.exponentials import (
     Power,
     edge,
     is_single,
-    ldexp,
     log1p,
     polynomial,
     power,
     product,
     split,
     times_power,
+    value,
 )
 from jaxml._core.logistic import sech_squared, sigmoid, sigmoid_slope, tanh
 from jaxml._core.logistic import softplus as log1p_exp
@@ -261,4 +261,4 @@ def _decay(*y: Array) -> tuple[Power, Array]:
     """e^-|y|, to multiply with and as it is, for y in one part or two."""
     above = y[0] > 0
     decay = power(*(jnp.where(above, -part, part) for part in y))
-    return decay, ldexp(1 + decay.q, decay.k)
+    return decay, value(decay)

@@ -10,11 +10,11 @@ from jaxml._core.derivatives import with_derivatives
 from jaxml._core.exponentials import (
     exp,
     is_single,
-    ldexp,
     log1p,
     polynomial,
     power,
     times_power,
+    value,
 )
 
 TANH = (  # (tanh x - x) / x³ in x², from `python -m bench.kernels`
@@ -37,7 +37,7 @@ def sigmoid_slope(x: Array) -> Array:
 def _bell(x: Array, f: float) -> Array:
     """f σ(x) σ(-x)"""
     decay = power(-jnp.abs(x))
-    e = ldexp(1 + decay.q, decay.k)
+    e = value(decay)
     return times_power(f * jnp.ones_like(x), decay) / (1 + e * (2 + e))
 
 

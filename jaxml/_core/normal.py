@@ -1,8 +1,8 @@
 """The normal distribution, with every digit in its tails, and what gelu needs of it.
 
 Below 0, with t = -x, everything is e^(-t²/2) times something smooth, and t² is formed
-without rounding. The smooth factors are polynomials in c = (t - a) / (t + a), with an a
-for each, which maps [0, ∞] onto [-1, 1]; `python -m bench.kernels` finds them.
+without rounding. The smooth factors are near one simple formula each, from which they
+differ by a quotient of polynomials; `python -m bench.kernels` finds them.
 """
 
 import jax.numpy as jnp
@@ -18,27 +18,29 @@ from jaxml._core.exponentials import (
     is_single,
     polynomial,
     power,
-    reciprocal,
-    rest_of_sum,
     times_power,
 )
 
-TAIL_CENTRE = 0.9117223024368286
-TAIL = (  # w, where (t + a) e^(t²/2) Φ(-t) = (1 + w)/2
-    *(6.634778060288227e-09, 0.009548778645694256, -0.14172732830047607),
-    *(-0.08653183281421661, -0.022969935089349747, 0.00929017923772335),
-    *(0.016844986006617546, 0.012364725582301617, 0.005406712647527456),
-    *(0.0019244581926614046, 0.00046870289952494204, -0.0032028304412961006),
-    *(-0.00488306162878871, -0.001127408817410469, 0.001660353853367269),
-    *(0.0008120626443997025,),
+TAIL = (  # w / t, where 2 (1 + t) e^(t²/2) Φ(-t) = 1 + w
+    (
+        *(0.20211544632911682, 0.04274050146341324, -0.021523885428905487),
+        *(-0.01257665827870369, -0.002230493351817131),
+    ),
+    (
+        *(1.0, 1.6853009462356567, 1.2193989753723145),
+        *(0.48099178075790405, 0.10576914995908737, 0.011036179959774017),
+    ),
 )
 SLOPE_ROOT = 0.7517915368080139, -1.211444988769017e-08  # gelu'(-t) = 0
-SLOPE_CENTRE = 2.1380293369293213
-SLOPE = (  # w, where e^(t²/2) gelu'(-t) / (root - t) = (1 + w)/2
-    *(3.2888456402702104e-09, -0.270459920167923, 0.06921742111444473),
-    *(0.005321074742823839, -0.005751046817749739, -0.0013043212238699198),
-    *(0.0005607656203210354, 0.0003703465627040714, 1.3717211004404817e-05),
-    *(-6.379905244102702e-05, -2.149274223484099e-05),
+SLOPE = (  # w, where 2 e^(t²/2) gelu'(-t) / (root - t) = 1 + w
+    (
+        *(0.33015596866607666, 0.10852944105863571, -0.03720919042825699),
+        *(-0.02881161868572235, -0.005289207678288221),
+    ),
+    (
+        *(1.0, 1.3988409042358398, 0.7932389974594116),
+        *(0.2201891541481018, 0.02616984397172928),
+    ),
 )
 
 
@@ -76,11 +78,8 @@ def gelu(x: Array) -> Array:
 def _times_tail(f: Array, x: Array) -> Array:
     """f Φ(-|x|)"""
     t = jnp.abs(_within(x))
-    total = TAIL_CENTRE + t
-    inverse = reciprocal(total)
-    w = polynomial((t - TAIL_CENTRE) * inverse, TAIL)
-    rest = rest_of_sum(total, TAIL_CENTRE, t)
-    return times_power(f, _decay(t), w - rest * inverse) / (2 * total)
+    w = t * _quotient(t, TAIL)
+    return times_power(f / (2 + 2 * t), _decay(t), w)
 
 
 def _gelu_second_derivative(x: Array) -> Array:
@@ -95,9 +94,8 @@ def gelu_slope(x: Array) -> Array:
         return normal_cdf(x) + _within(x) * normal_pdf(x)
     t = jnp.abs(_within(x))
     root, rest = SLOPE_ROOT
-    w = polynomial((t - SLOPE_CENTRE) * reciprocal(t + SLOPE_CENTRE), SLOPE)
     from_root = (root - t) / 2 + rest / 2
-    below = times_power(from_root, _decay(t), w)
+    below = times_power(from_root, _decay(t), _quotient(t, SLOPE))
     return jnp.where(x > 0, 1 - below, below)
 
 
@@ -105,6 +103,11 @@ def _decay(t: Array) -> Power:
     """e^(-t²/2)"""
     hi, lo = half_square(t)
     return power(-hi, -lo)
+
+
+def _quotient(t: Array, polynomials: tuple[tuple[float, ...], ...]) -> Array:
+    above, below = polynomials
+    return polynomial(t, above) / polynomial(t, below)
 
 
 def _within(x: Array) -> Array:
