@@ -1,6 +1,5 @@
 """Integer labels, which never wrap: one that is no class is loud, and alone."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -10,15 +9,19 @@ from jaxml._core.numerics import keep
 
 def known(labels: Array, classes: int) -> Array:
     """The labels as int32, -1 for what is not a class."""
-    wide = labels.astype(promoted(labels.dtype, jnp.int32))
+    wide = _wide(labels)
     inside = (wide >= 0) & (wide < classes)
     return jnp.where(inside, wide, -1).astype(jnp.int32)
 
 
 def is_label(labels: Array, scores: Array) -> Array:
     """[*batch classes]: True at the label; nowhere if it is not a class."""
-    classes = scores.shape[-1]
-    return jax.nn.one_hot(known(labels, classes), classes, dtype=bool)
+    wide = _wide(labels)
+    return wide[..., None] == jnp.arange(scores.shape[-1], dtype=wide.dtype)
+
+
+def _wide(labels: Array) -> Array:
+    return labels.astype(promoted(labels.dtype, jnp.int32))
 
 
 def at(labels: Array, scores: Array) -> Array:
