@@ -1,7 +1,7 @@
 """Integer labels, which never wrap: one that is no class is loud, and alone."""
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxml._core.dtypes import promoted
 from jaxml._core.numerics import keep
@@ -16,8 +16,8 @@ def known(labels: Array, classes: int) -> Array:
 
 def is_label(labels: Array, scores: Array) -> Array:
     """[*batch classes]: True at the label; nowhere if it is not a class."""
-    wide = _wide(labels)
-    return wide[..., None] == jnp.arange(scores.shape[-1], dtype=wide.dtype)
+    wide = _wide(labels)[..., None]
+    return wide == lax.broadcasted_iota(wide.dtype, scores.shape, scores.ndim - 1)
 
 
 def _wide(labels: Array) -> Array:
