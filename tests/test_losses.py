@@ -295,3 +295,9 @@ def test_options_out_of_range_are_refused() -> None:
         losses.dice_loss(jnp.ones((2, 2, 1)), jnp.ones((2, 2, 1)), axis=(0, 0))
     with pytest.raises(ValueError, match=r"not the last, got \(-2, -1\)\."):
         losses.dice_loss(jnp.ones((2, 2, 1)), jnp.ones((2, 2, 1)), axis=(-2, -1))
+
+
+def test_relative_entropy_is_curved_where_both_distributions_are_one() -> None:
+    log_p = np.log(np.array([0.2, 0.3, 0.5], np.float32))
+    curvature = jax.hessian(losses.kl_divergence)(log_p, log_p)
+    np.testing.assert_allclose(curvature, np.diag([0.2, 0.3, 0.5]), rtol=1e-6)

@@ -20,8 +20,8 @@ def keep(x: Array, where: Array | None, otherwise: float = 0.0) -> Array:
 
 
 def difference(x: Array, y: Array) -> Array:
-    """x - y, and 0 where they are equal, at infinity too."""
-    return jnp.where(x == y, 0.0, x - y)
+    """x - y, and 0 where they are equal at infinity."""
+    return jnp.where(jnp.isinf(x) & (x == y), 0.0, x - y)
 
 
 def safe_divide(x: Array, y: Array) -> Array:

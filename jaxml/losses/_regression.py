@@ -164,7 +164,8 @@ def log_cosh_loss(
     """
     size = jnp.abs(predicted - true)
     near, fall = size < 1, expm1(-size)
-    power = jnp.where(near, fall * fall / (2 * (1 + fall)), (1 + fall) ** 2)
+    inner = jnp.where(near, fall, 0.0)  # 1 + fall is 0 far away
+    power = jnp.where(near, inner * inner / (2 * (1 + inner)), (1 + fall) ** 2)
     return log1p(power) + jnp.where(near, 0.0, size - math.log(2))
 
 
