@@ -2,10 +2,14 @@
 
 Task R: digits, one hidden layer of 32 units, batches of 64, 200 steps of Adam. Task T:
 8 units, batches of 16. The fair peer on a processor is the Python loop over a jitted
-whole run: it compiles once, traces its numbers, and pays Python only once a model. All
-are taken in turn in one process, without the time that they compile, each with the same
-network, and its metrics on the data for training and for validation at the end (but
-torch.func's ensemble has no metrics, and a process per trial is timed once); the
+whole run: it compiles once, traces its numbers, and pays Python only once a model. It
+stands here twice, of optax's loss and optimizer as one writes it without jaxml, and of
+jaxml's, so that `of_optax` is what a sweep gains in all and `ratio` what it gains by
+training many at once.
+
+All are taken in turn in one process, without the time that they compile, each with the
+same network, and its metrics on the data for training and for validation at the end
+(but torch.func's ensemble has no metrics, and a process per trial is timed once); the
 sweep's time is that of the whole engine, its record included. What runs by hand is the
 program that the engine should not be slower than.
 """
@@ -21,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from bench import measure
@@ -65,6 +70,7 @@ def main() -> None:
         task = tasks.digits(hidden=hidden)
         ways = {
             "loop of jitted runs": loop_of_runs(task, batch),
+            "loop of jitted runs, optax": loop_of_runs(plain(task), batch, optax.adam),
             "loop of jitted steps": loop_of_steps(task, batch),
             "by hand, own batches": by_hand(task, batch),
             "sweep, own batches": swept(task, batch),
@@ -75,14 +81,19 @@ def main() -> None:
         rates = in_turn(ways)
         if name == "R":
             rates["process per trial"] = [process_per_trial()] * REPEATS
-        report(f"sweep.{name}", rates, "loop of jitted runs")
+        report(
+            f"sweep.{name}",
+            rates,
+            ratio="loop of jitted runs",
+            of_optax="loop of jitted runs, optax",
+        )
     task = tasks.digits()
     mixed = {
         "adam, relu": swept(task, 64),
         "twelve optimizers": swept(task, 64, of_optimizers=TWELVE),
         "ten activations": swept(task, 64, of_activations=TEN),
     }
-    report("sweep.mixed", in_turn(mixed), "adam, relu")
+    report("sweep.mixed", in_turn(mixed), ratio="adam, relu")
     halved(task)
 
 
@@ -97,14 +108,17 @@ def in_turn(ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
     return taken
 
 
-def report(bench: str, rates: dict[str, list[float]], base: str) -> None:
+def report(bench: str, rates: dict[str, list[float]], **bases: str) -> None:
     measure.record(
         bench,
         [
             {
                 "way": way,
                 "models_per_s": statistics.median(own),
-                "ratio": statistics.median(a / b for a, b in zip(own, rates[base])),
+                **{
+                    name: statistics.median(a / b for a, b in zip(own, rates[base]))
+                    for name, base in bases.items()
+                },
             }
             for way, own in rates.items()
         ],
@@ -227,8 +241,10 @@ def by_hand(task: sweep.Task, batch: int, lanes: int = 16) -> Callable[[], float
     return lambda: 8 * count / seconds(run)
 
 
-def loop_of_runs(task: sweep.Task, batch: int, models: int = 60) -> Callable[[], float]:
-    train = jax.jit(whole_run(task, batch))
+def loop_of_runs(
+    task: sweep.Task, batch: int, adam: Any = optimizers.adam, models: int = 60
+) -> Callable[[], float]:
+    train = jax.jit(whole_run(task, batch, adam))
 
     def run() -> None:
         for seed in range(models):
@@ -253,9 +269,31 @@ def loop_of_steps(task: sweep.Task, batch: int, models: int = 5) -> Callable[[],
     return lambda: models / seconds(run)
 
 
-def whole_run(task: sweep.Task, batch: int) -> Callable[..., Any]:
+def plain(task: sweep.Task) -> sweep.Task:
+    """The task as one writes it without jaxml, from the same first parameters."""
+
+    def logits(params: Any, x: jax.Array) -> jax.Array:
+        h = jax.nn.relu(x @ params["w1"].T + params["b1"].T)
+        return h @ params["w2"].T + params["b2"]
+
+    def loss(params: Any, batch: Any, _: Any) -> jax.Array:
+        x, y = batch
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+        return jnp.mean(cross_entropy(logits(params, x), y))
+
+    def metrics(params: Any, data: Any, _: Any) -> dict[str, jax.Array]:
+        x, y = data
+        accuracy = jnp.mean(jnp.argmax(logits(params, x), -1) == y)
+        return {"loss": loss(params, data, None), "accuracy": accuracy}
+
+    return task._replace(loss=loss, metrics=metrics)
+
+
+def whole_run(
+    task: sweep.Task, batch: int, adam: Any = optimizers.adam
+) -> Callable[..., Any]:
     """One model from its first parameters to its metrics, to be compiled."""
-    start, step = parts_of_run(task, batch)
+    start, step = parts_of_run(task, batch, adam)
 
     def train(rate: jax.Array, seed: jax.Array) -> Any:
         def body(carry: Any, number: jax.Array) -> Any:
@@ -272,10 +310,12 @@ def examined(task: sweep.Task, params: Any) -> Any:
     return [task.metrics(params, data, CHOSEN) for data in (task.train, task.valid)]
 
 
-def parts_of_run(task: sweep.Task, batch: int) -> tuple[Callable, Callable]:
+def parts_of_run(
+    task: sweep.Task, batch: int, adam: Any = optimizers.adam
+) -> tuple[Callable, Callable]:
     def start(rate: jax.Array, seed: jax.Array) -> Any:
         params = task.init(jax.random.fold_in(jax.random.key(seed), 0), CHOSEN)
-        return params, optimizers.adam(rate).init(params)
+        return params, adam(rate).init(params)
 
     def step(rate: jax.Array, seed: jax.Array, carry: Any, number: jax.Array) -> Any:
         params, state = carry
@@ -284,7 +324,7 @@ def parts_of_run(task: sweep.Task, batch: int) -> tuple[Callable, Callable]:
         rows = jax.random.randint(key, (batch,), 0, len(task.train[1]))
         drawn = jax.tree.map(lambda array: array[rows], task.train)
         grads = jax.grad(task.loss)(params, drawn, CHOSEN)
-        updates, state = optimizers.adam(rate).update(grads, state)
+        updates, state = adam(rate).update(grads, state)
         return jax.tree.map(jnp.add, params, updates), state
 
     return start, step

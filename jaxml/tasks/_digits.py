@@ -13,9 +13,9 @@ def digits(*, hidden: int = 32) -> Task:
 
         logits = W₂ f(W₁ x + b₁) + b₂
 
-    Its point has two functions: `activation`, f, and `loss`, (logits, labels) -> one
-    loss for each example. It reports `loss` and `accuracy`. 1,437 images are for
-    training, the other 360 for validation: one split for all runs.
+    Its point has two functions: `activation`, f of one number, and `loss`,
+    (logits, labels) -> one loss for each example. It reports `loss` and `accuracy`.
+    1,437 images are for training, the other 360 for validation: one split for all runs.
 
     Args:
         hidden: The number of hidden units.

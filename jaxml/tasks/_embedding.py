@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from jaxml import activations, losses, mining
 from jaxml.sweep import Point, Task
 from jaxml.tasks._digits import PIXELS
-from jaxml.tasks._network import he, product
+from jaxml.tasks._network import as_columns, as_rows, he
 
 SEEN, EXAMINED, NEIGHBOURS = 7, 256, 5
 
@@ -35,10 +35,11 @@ def digits_embedding(*, hidden: int = 32, features: int = 16) -> Task:
 
         row = l2_normalize(W₂ f(W₁ x + b₁))
 
-    Its point has two functions: `activation`, f, and `loss`, (rows, labels) -> one loss
-    for each row. It reports `loss`; `recall_at_1`, how often the nearest other row has
-    the same digit; and `knn_accuracy`, how often the vote of the five nearest is right.
-    Digits 0 to 6 are for training, and 7 to 9, unseen, for validation.
+    Its point has two functions: `activation`, f of one number, and `loss`,
+    (rows, labels) -> one loss for each row. It reports `loss`; `recall_at_1`, how often
+    the nearest other row has the same digit; and `knn_accuracy`, how often the vote of
+    the five nearest is right. Digits 0 to 6 are for training, and 7 to 9, unseen, for
+    validation.
 
     Args:
         hidden: The number of hidden units.
@@ -63,13 +64,13 @@ def digits_embedding(*, hidden: int = 32, features: int = 16) -> Task:
         first, second = jax.random.split(key)
         return {
             "w1": he(first, PIXELS, hidden),
-            "b1": jnp.zeros((1, hidden), jnp.float32),
+            "b1": jnp.zeros((hidden, 1), jnp.float32),
             "w2": he(second, hidden, features),
         }
 
     def rows(params: dict[str, Array], x: Array, point: Point) -> Array:
-        h = point["activation"](product(x, params["w1"]) + params["b1"])
-        return activations.l2_normalize(product(h, params["w2"]))
+        h = point["activation"](as_columns(params["w1"], x) + params["b1"])
+        return activations.l2_normalize(as_rows(params["w2"], h))
 
     def loss(params: dict[str, Array], batch: tuple, point: Point) -> Array:
         x, y = batch

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
 
 from jaxml import losses
 from jaxml.sweep import Point, Task
@@ -59,28 +58,37 @@ def he(key: Array, inputs: int, outputs: int) -> Array:
     return scale * jax.random.normal(key, (outputs, inputs), jnp.float32)
 
 
-@jax.custom_jvp
-def product(x: Array, weights: Array) -> Array:
-    """x Wᵀ; its gradient has a transposed copy at hand where it would read across.
+def as_columns(weights: Array, x: Array) -> Array:
+    """W xᵀ: a column for each example."""
+    return weights @ x.T
+
+
+@jax.custom_vjp
+def as_rows(weights: Array, h: Array) -> Array:
+    """(W h)ᵀ: a row for each example, from a column for each.
 
     XLA:CPU takes a batch of small products at a fraction of the speed when one of them
-    is read against its order, as every plain product is in one of its derivatives.
+    is read or written against its order. So what has to be transposed is small, and is
+    transposed as a step of its own, here and in the gradient.
     """
-    return x @ weights.T
+    return _forward(weights, h)[0]
 
 
-def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x, weights), (dx, dw) = primals, tangents
-    change = jnp.zeros((), x.dtype)
-    if not isinstance(dx, SymbolicZero):
-        change += dx @ weights.T
-    if not isinstance(dw, SymbolicZero):
-        across = lax.dot_general(dw, x, (((1,), (1,)), ((), ())))  # as x lies: no x.T
-        change += lax.optimization_barrier(across).T
-    return product(x, weights), change
+def _forward(weights: Array, h: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _apart(weights @ h).T, (weights, h)
 
 
-product.defjvp(_change, symbolic_zeros=True)
+def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    weights, h = saved
+    return _apart(h @ g).T, _apart(weights.T) @ _apart(g.T)
+
+
+def _apart(x: Array) -> Array:
+    """x as a step of its own: XLA would join a transposition to the product."""
+    return lax.optimization_barrier(x)
+
+
+as_rows.defvjp(_forward, _backward)
 
 
 def _task(
@@ -98,14 +106,14 @@ def _task(
         first, second = jax.random.split(key)
         return {
             "w1": he(first, rows.shape[1], hidden),
-            "b1": jnp.zeros((1, hidden), jnp.float32),
+            "b1": jnp.zeros((hidden, 1), jnp.float32),
             "w2": he(second, hidden, outputs),
             "b2": jnp.zeros((1, outputs), jnp.float32),
         }
 
     def predicted(params: Layers, x: Array, point: Point) -> Array:
-        h = point["activation"](product(x, params["w1"]) + params["b1"])
-        return product(h, params["w2"]) + params["b2"]
+        h = point["activation"](as_columns(params["w1"], x) + params["b1"])
+        return as_rows(params["w2"], h) + params["b2"]
 
     def loss(params: Layers, batch: tuple, point: Point) -> Array:
         x, y = batch

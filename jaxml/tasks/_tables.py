@@ -1,8 +1,8 @@
 """Small tables that come with scikit-learn, each with a network of one hidden layer.
 
-Columns are standardised. The point of a task has two functions: `activation`, and
-`loss`, (predicted, true) -> one loss for each example. A fifth is for validation: one
-split for all runs.
+Columns are standardised. The point of a task has two functions: `activation`, of one
+number, and `loss`, (predicted, true) -> one loss for each example. A fifth is for
+validation: one split for all runs.
 """
 
 from sklearn import datasets
