@@ -1,13 +1,9 @@
 """Distances and similarities of each row of x and each row of y, `[n m]`.
 
 Rows are taken as given. Nothing larger than the result is held: what is no matrix
-product is summed a feature at a time.
+product is summed feature by feature.
 """
 
-import functools
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
@@ -87,34 +83,15 @@ def lp(
         >>> lp(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0], [0.0, 1.0]]), p=1.0)
         Array([[7., 1.]], dtype=float32)
     """
-    largest = lax.stop_gradient(_over_features(jnp.maximum, jnp.abs, x, y))
+    largest = lax.stop_gradient(distances.over_features(jnp.maximum, jnp.abs, x, y))
 
     def power(difference: Array) -> Array:
         share = safe_divide(jnp.abs(difference), largest)
         differs = share > 0
         return jnp.where(differs, jnp.where(differs, share, 1.0) ** p, 0.0)
 
-    total = _over_features(jnp.add, power, x, y)
+    total = distances.over_features(jnp.add, power, x, y)
     return largest * jnp.where(largest > 0, total, 1.0) ** (1 / p)
-
-
-def _over_features(
-    combine: Callable[[Array, Array], Array],
-    of_difference: Callable[[Array], Array],
-    x: Array,
-    y: Array,
-) -> Array:
-    """What `combine` makes of the differences in all features, a feature at a time."""
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def term(of_x: Array, of_y: Array) -> Array:
-        return of_difference(of_x[:, None] - of_y[None])
-
-    def add(total: Array, feature: tuple[Array, Array]) -> tuple[Array, None]:
-        return combine(total, term(*feature)), None
-
-    start = jnp.zeros((len(x), len(y)), x.dtype)
-    return lax.scan(add, start, (x.T, y.T))[0]
 
 
 @compiled()
