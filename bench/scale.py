@@ -1,14 +1,21 @@
 """Sweeps at scale: several processes beside several devices, and what many models hold.
 
+    python -m bench.scale [--valley]
+
 Two processes have a core each, as a scheduler gives them, and train what one process
-with two devices trains.
+with two devices trains. The valley is timed as a command, from its start to its report;
+it takes minutes, so that it is run where it is asked for, and then alone.
 """
 
+import argparse
+import csv
 import os
+import pathlib
 import resource
 import socket
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from typing import Any
 
@@ -21,11 +28,26 @@ from jaxml import sweep, tasks
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--valley", action="store_true")
+    if parser.parse_args().valley:
+        return measure.record("scale.valley", [valley()])
     rounds = range(1 if measure.BRIEF else 3)
     taken = zip(*((in_processes(1), in_processes(2)) for _ in rounds))
     ways = "1 process, 2 devices", "2 processes, a device each"
-    bench.report("scale.processes", dict(zip(ways, map(list, taken))), ways[0])
+    bench.report("scale.processes", dict(zip(ways, map(list, taken))), ratio=ways[0])
     measure.record("scale.memory", [held_by_many()])
+
+
+def valley() -> dict[str, Any]:
+    """How long `jaxml sweep valley` takes, and how many models it trains."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, "valley")
+        command = [sys.executable, "-m", "jaxml", "sweep", "valley", "--out", str(out)]
+        taken = seconds(lambda: subprocess.run(command, check=True).returncode)
+        with open(out / "table.csv", newline="") as table:
+            models = sum(1 for _ in csv.DictReader(table))
+    return {"models": models, "s": taken}
 
 
 def in_processes(count: int) -> float:
