@@ -74,12 +74,14 @@ def test_a_paused_block_goes_on_to_the_same_bits(
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path, plan) -> None:
-    sweep._folder.Folder(tmp_path, plan, resume=False)
+    sweep._folder.Folder(tmp_path, plan, resume=False, keep_params=True)
     with pytest.raises(ValueError, match="folder must have no results unless resumed"):
         sweep.run(plan, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"run: keep_params must be as in the run"):
+        sweep.run(plan, folder=tmp_path, resume=True)
     longer = plan._replace(steps=plan.steps + 1)
     with pytest.raises(ValueError, match=r"run: steps must be as in the run that"):
-        sweep.run(longer, folder=tmp_path, resume=True)
+        sweep.run(longer, folder=tmp_path, resume=True, keep_params=True)
     other = {**plan.points, "seed": plan.points["seed"] + 1}
     with pytest.raises(ValueError, match=r"run: points must be as in the run that"):
         sweep.run(plan._replace(points=other), folder=tmp_path, resume=True)

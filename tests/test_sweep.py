@@ -291,6 +291,8 @@ def test_wrong_points_are_refused_in_a_sentence() -> None:
             r"plan: points\['loss'\] must be numbers, or a column of choices or "
             r"selections, got 'huber'\.",
         ),
+        (points(seed=[0.5, 1.5]), r"points\['seed'\] must be whole numbers in"),
+        (points(seed=[-1, 0]), r"points\['seed'\] must be whole numbers .* got -1\."),
     ]:
         with pytest.raises(ValueError, match=message):
             run(table)
@@ -333,6 +335,14 @@ def test_a_space_that_is_none_is_refused_in_a_sentence() -> None:
         (
             lambda: sweep.product(sweep.grid(rate=[1], seed=[0]), sweep.grid(seed=[1])),
             "product: spaces must have no column in common, got 'seed'.",
+        ),
+        (
+            lambda: sweep.grid(optimizer=[], seed=[0]),
+            "grid: optimizer must have at least one value, got ().",
+        ),
+        (
+            lambda: sweep.concat(sweep.grid(loss=["mse"]), sweep.grid(seed=[0])),
+            "concat: loss must be in all spaces, for it is no number, got 'mse'.",
         ),
     ]:
         with pytest.raises((TypeError, ValueError)) as refusal:

@@ -80,7 +80,14 @@ def _all(rule: str, holds: typing.Callable[..., bool]) -> typing.Callable[..., N
 check_non_negative = _all("be non-negative", lambda v: v >= 0)
 check_positive = _all("be positive", lambda v: v > 0)
 check_unit = _all("be in [0, 1)", lambda v: 0 <= v < 1)
-check_count = _all("be at least 1", lambda v: v >= 1)
+
+
+def check_count(function: str, **numbers: object) -> None:
+    """Raises unless what is given by name are whole numbers from 1."""
+    for name, value in numbers.items():
+        if isinstance(value, float | bool):
+            refuse(TypeError, function, name, "be a whole number", value)
+        check_range(function, name, value, "be at least 1", lambda v: v >= 1)
 
 
 def check_pixel_axes(

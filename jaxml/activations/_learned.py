@@ -72,8 +72,6 @@ def prelu_init(channels: int | None = None) -> Array:
     """
     if channels is None:
         return jnp.full((), 0.25, jnp.float32)
-    if isinstance(channels, bool) or not isinstance(channels, int):
-        refuse(TypeError, "prelu_init", "channels", "be a whole number", channels)
     check_count("prelu_init", channels=channels)
     return jnp.full((channels,), 0.25, jnp.float32)
 

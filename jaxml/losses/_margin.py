@@ -7,12 +7,12 @@ for its example alone. Derivatives at a kink are 0.
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float, Int
 
 from jaxml._core.compiled import compiled, elementwise
 from jaxml._core.logistic import sigmoid, softplus
-from jaxml._core.numerics import times
+from jaxml._core.numerics import finite, times
 from jaxml._core.types import Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
 from jaxml.losses._labels import at, is_label, loud
@@ -218,6 +218,8 @@ def multilabel_margin_loss(
 
     def of_row(x: Array, positive: Array) -> Array:
         rivals = jnp.sort(jnp.where(positive, -jnp.inf, x), descending=True)
+        top = lax.stop_gradient(finite(rivals[0]))  # beside which no digits cancel
+        rivals, x = rivals - top, x - top
         sums = jnp.cumsum(jnp.where(jnp.isinf(rivals), 0.0, rivals))
         ahead = jnp.searchsorted(-rivals, 1 - x, side="left")  # rivals beyond x - 1
         sum_ahead = jnp.where(ahead > 0, sums[jnp.maximum(ahead - 1, 0)], 0.0)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jaxml._core.compiled import compiled, elementwise
 from jaxml._core.exponentials import expm1, log1p
 from jaxml._core.logistic import tanh
-from jaxml._core.numerics import norm, safe_divide
+from jaxml._core.numerics import norm, safe_divide, times
 from jaxml._core.types import Scalar
 
 
@@ -218,7 +218,7 @@ def poisson_nll_loss(
         >>> poisson_nll_loss(jnp.zeros(1), jnp.array([3.0]))
         Array([1.], dtype=float32)
     """
-    return jnp.exp(log_rate) - counts * log_rate
+    return jnp.exp(log_rate) - times(counts, log_rate)
 
 
 @compiled()

@@ -27,15 +27,20 @@ class Folder:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], plan: Plan, *, resume: bool
+        self,
+        path: str | os.PathLike[str],
+        plan: Plan,
+        *,
+        resume: bool,
+        keep_params: bool,
     ) -> None:
         self.path = pathlib.Path(path)
         file = self.path / f"settings-{jax.process_index()}.json"
-        settings = _settings(plan)
+        settings = _settings(plan) | {"keep_params": keep_params}
         if file.exists():
             if not resume:
                 raise ValueError(
-                    f"run: folder must have no results unless resumed, but {path} has."
+                    f"run: folder must have no results unless resumed, got {path}."
                 )
             found = json.loads(file.read_text())
             for name, value in settings.items():

@@ -113,7 +113,8 @@ def plan(
         task: One model and its data.
         points: Equally long columns: names under `optimizer` and in those of `choices`
             and `selections`, integers under `seed`, numbers elsewhere.
-        optimizers: By name, point -> an optax transformation, told value_fn and value.
+        optimizers: By name, point -> an optax transformation, which is told value, grad
+            and value_fn.
         choices: By column and name, functions that the task calls as `point[column]`;
             models that differ in one are trained apart.
         selections: The same for functions so cheap that all are computed: schedules.
@@ -278,4 +279,9 @@ def _encode(
         if column not in codes and not np.can_cast(values.dtype, float):
             rule, found = "be numbers, or a column of choices or selections", values[0]
             refuse(ValueError, "plan", f"points[{column!r}]", rule, found.item())
+    seeds = np.asarray(points["seed"])
+    for seed in (seeds.min(), seeds.max()):
+        if seeds.dtype.kind not in "iu" or not 0 <= seed < 2**32:
+            rule = "be whole numbers in [0, 2³²)"
+            refuse(ValueError, "plan", "points['seed']", rule, seed.item())
     return codes

@@ -83,6 +83,7 @@ def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
 
     Raises:
         TypeError: If an axis is one value, or an interval, which has no number of them.
+        ValueError: If an axis has no value.
 
     Example:
         >>> grid(optimizer=["sgd", "adam"], learning_rate=[0.1, 0.01])["optimizer"]
@@ -92,7 +93,11 @@ def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
         if isinstance(values, Interval) or not _are_values(values):
             rule = "be several values, as [0.1, 0.2] or log(low, high, count)"
             refuse(TypeError, "grid", name, rule, values)
-    rows = list(itertools.product(*axes.values()))
+    lists = {name: [*values] for name, values in axes.items()}
+    for name, values in lists.items():
+        if not values:
+            refuse(ValueError, "grid", name, "have at least one value", ())
+    rows = list(itertools.product(*lists.values()))
     return {name: np.array(column) for name, column in zip(axes, zip(*rows))}
 
 
@@ -158,12 +163,20 @@ def concat(*spaces: Points) -> dict[str, np.ndarray]:
     Args:
         *spaces: Columns by name.
 
+    Raises:
+        ValueError: If a space lacks a column of names: there is no NaN among them.
+
     Example:
         >>> tuned = grid(optimizer=["adam"], b1=[0.9, 0.95])
         >>> concat(tuned, grid(optimizer=["sgd"]))["b1"]
         array([0.9 , 0.95,  nan])
     """
     names = dict.fromkeys(itertools.chain(*spaces))
+    for name in names:
+        of_name = [np.asarray(space[name]) for space in spaces if name in space]
+        if len(of_name) < len(spaces) and any(c.dtype.kind in "US" for c in of_name):
+            rule = "be in all spaces, for it is no number"
+            refuse(ValueError, "concat", name, rule, of_name[0][0].item())
     return {
         name: np.concatenate(
             [

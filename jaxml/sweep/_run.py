@@ -64,7 +64,8 @@ def run(
         raise ValueError(f"{rule}, got {devices}.")
     if jax.process_count() > 1:  # the first exchange waits for half a minute at most
         multihost_utils.sync_global_devices("jaxml.sweep.run")
-    kept = None if folder is None else Folder(folder, plan, resume=resume)
+    given = {"resume": resume, "keep_params": keep_params}
+    kept = None if folder is None else Folder(folder, plan, **given)
     training = _Run(plan, kept, keep_params, watch or (lambda done, record: None))
     with contextlib.suppress(KeyboardInterrupt):  # the status says what is unfinished
         training.whole()

@@ -162,6 +162,7 @@ CASES = [
         Extreme((np.ones((1, 3)), np.ones((1, 3))), 0.0),
         Extreme((np.ones((1, 3)), np.zeros((1, 3))), 0.0),
         Extreme((np.array([[0.0, 1e30]]), np.array([[1.0, 0.0]])), 5e29),
+        Extreme((1e7 + np.array([[0, 1, 1, 1.0]]), np.array([[1.0, 0, 0, 0]])), 1.5),
         cancels=True,
         constant=(1,),
         ulps=16,
