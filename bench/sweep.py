@@ -7,6 +7,9 @@ stands here twice, of optax's loss and optimizer as one writes it without jaxml,
 jaxml's, so that `of_optax` is what a sweep gains in all and `ratio` what it gains by
 training many at once.
 
+`models_per_s` is a median of several turns, and a ratio the median of each turn's
+ratio, so that it is not quite the ratio of the medians.
+
 All are taken in turn in one process, without the time that they compile, each with the
 same network, and its metrics on the data for training and for validation at the end
 (but torch.func's ensemble has no metrics, and a process per trial is timed once); the

@@ -50,7 +50,8 @@ def elementwise(
     """`compiled`, for an elementwise formula beside its partial derivatives.
 
     The derivatives take the formula's arguments in the order of its signature. What is
-    kept for the backward pass are the arguments in their own dtype, and nothing else.
+    kept for the backward pass are the arguments in their own dtype, or a byte where a
+    derivative is 0 or 1.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,7 +1,9 @@
-"""Activations: activation(x, *, parameters), the shape of x, the dtype of x.
+"""Activations: activation(x, *, parameters), the dtype of x.
 
-Numbers may be traced. Derivatives keep x alone and may be taken to any order, forward
-and reverse; what they are at a kink, the docstring says.
+All keep the shape of x, but for those that halve or shorten an axis, as their
+docstrings say. Numbers may be traced. Elementwise ones keep x alone for their
+derivatives, or a byte where these are 0 or 1; all may be differentiated to any order,
+forward and reverse. What a derivative is at a kink, the docstring says.
 """
 
 from jaxml.activations._saturating import (
