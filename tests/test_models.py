@@ -94,3 +94,12 @@ def test_a_model_of_another_library_learns_and_loads_again(library) -> None:
     named = {"activation": choices["activation"][best.settings["activation"]]}
     again = task.metrics(best.params, data, named)
     np.testing.assert_allclose(again["accuracy"], best.final["valid_accuracy"])
+
+
+def test_a_task_without_a_loss_is_refused_in_a_sentence() -> None:
+    data = jnp.asarray(X), jnp.asarray(Y)
+    task = sweep.supervised(linen(), data, data)
+    point = {"activation": jnp.tanh}
+    params = linen().init(jax.random.key(0), point)
+    with pytest.raises(TypeError, match="supervised: loss must be given, or be a"):
+        task.loss(params, data, point)

@@ -214,10 +214,10 @@ def test_the_state_has_the_dtype_asked_for(make) -> None:
     _, after = optimizer.update(params, state, params)
     for moments in (state[1:], after[1:]):
         assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(moments))
-    with pytest.raises(
-        TypeError, match="state_dtype must be a float dtype, got 'int32'"
-    ):
-        make(0.1, state_dtype="int32")
+    for wrong in ("int32", "flat"):
+        rule = f"state_dtype must be a float dtype, got '{wrong}'"
+        with pytest.raises(TypeError, match=rule):
+            make(0.1, state_dtype=wrong)
 
 
 # Numbers

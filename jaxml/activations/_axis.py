@@ -27,8 +27,8 @@ def softmax(
 
         softmax(x)ᵢ = e^xᵢ / Σⱼ e^xⱼ
 
-    with j over what is kept. It does not change when a number is added to all scores.
-    Where nothing is kept, everything is 0, and so are the derivatives.
+    with j over what `where` keeps. It does not change when a number is added to all
+    scores. Where nothing is kept, everything is 0, and so are the derivatives.
 
     Args:
         x: Scores, in units of log-odds.
@@ -86,7 +86,7 @@ def log_softmax(
 
         log_softmax(x)ᵢ = xᵢ - log Σⱼ e^xⱼ
 
-    with j over what is kept.
+    with j over what `where` keeps.
 
     Args:
         x: Scores, in units of log-odds.
@@ -121,8 +121,8 @@ def sparsemax(
 
         sparsemax(x)ᵢ = max(0, xᵢ - τ)    with τ such that the sum is 1
 
-    What is 0 has derivative 0, at the kink xᵢ = τ too. Where nothing is kept,
-    everything is 0.
+    over what `where` keeps. What is 0 has derivative 0, at the kink xᵢ = τ too. Where
+    nothing is kept, everything is 0.
 
     Args:
         x: Scores.

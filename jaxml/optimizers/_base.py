@@ -62,8 +62,9 @@ def transformation(
         state_dtype: The dtype of the slots; float32 or wider by default.
         decayed: Which parameters decay.
     """
-    if state_dtype is not None and not jnp.issubdtype(state_dtype, jnp.floating):
-        refuse(TypeError, name, "state_dtype", "be a float dtype", str(state_dtype))
+    if state_dtype is not None and not _is_float(state_dtype):
+        found = str(getattr(state_dtype, "__name__", state_dtype))
+        refuse(TypeError, name, "state_dtype", "be a float dtype", found)
     kept = [slot for slot in slots if slot is not None]
     # One trace serves all arrays of a shape, and nothing but traced numbers enters it.
     leaf_step = jax.jit(lambda scalars, *row: _run(step, scalars, row, len(kept)))
@@ -179,3 +180,10 @@ def _where_decayed(name: str, params: Tree, decayed: Mask) -> Tree:
     mask = decayed(params) if callable(decayed) else decayed
     none = jax.tree.map(jnp.zeros_like, params)
     return jax.tree.map(lambda keep, p, zero: p if keep else zero, mask, params, none)
+
+
+def _is_float(dtype: Any) -> bool:
+    try:
+        return jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:  # no dtype at all
+        return False

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxml._core.checks import refuse
 from jaxml._core.types import Tree
 from jaxml.sweep._task import Point, Task
 
@@ -50,7 +51,10 @@ def supervised(
     """
 
     def mean_loss(predicted: Any, y: Any, point: Point) -> Array:
-        return jnp.mean((loss or point["loss"])(predicted, y))
+        of_each = loss or point.get("loss")
+        if of_each is None:
+            refuse(TypeError, "supervised", "loss", "be given, or be a choice", loss)
+        return jnp.mean(of_each(predicted, y))
 
     def of_batch(params: Tree, batch: tuple, point: Point) -> Array:
         x, y = batch

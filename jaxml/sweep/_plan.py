@@ -113,8 +113,7 @@ def plan(
         task: One model and its data.
         points: Equally long columns: names under `optimizer` and in those of `choices`
             and `selections`, integers under `seed`, numbers elsewhere.
-        optimizers: By name, point -> an optax transformation, which is told value, grad
-            and value_fn.
+        optimizers: By name, point -> what optax takes, told value, grad, value_fn.
         choices: By column and name, functions that the task calls as `point[column]`;
             models that differ in one are trained apart.
         selections: The same for functions so cheap that all are computed: schedules.
