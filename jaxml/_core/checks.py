@@ -90,6 +90,12 @@ def check_count(function: str, **numbers: object) -> None:
         check_range(function, name, value, "be at least 1", lambda v: v >= 1)
 
 
+def check_axis(function: str, x: jax.Array, axis: int) -> None:
+    """Raises a ValueError unless x has this axis."""
+    if axis not in range(-x.ndim, x.ndim):
+        refuse(ValueError, function, "axis", f"name an axis of {describe(x)}", axis)
+
+
 def check_pixel_axes(
     function: str, axis: int | tuple[int, ...], array: jax.Array, *, last: bool = False
 ) -> None:

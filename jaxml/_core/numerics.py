@@ -75,8 +75,8 @@ def logsumexp(x: Array, axis: int = -1, where: Array | None = None) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _log_softmax(x: Array, axis: int) -> Array:
-    below, log_total = _below_max(x, axis)
-    return -(below + log_total)
+    _, below = below_max(x, axis)
+    return below - _log_total(below, axis)
 
 
 @_log_softmax.defjvp
@@ -126,13 +126,17 @@ def log_of_sum(top: Array, total: Array) -> Array:
     return top + jnp.log(jnp.where(total > 0, total, 1.0))
 
 
-def _below_max(x: Array, axis: int) -> tuple[Array, Array]:
-    """max x - x, and log Σ e^(x - max x) with log1p of all terms but the largest."""
+def below_max(x: Array, axis: int) -> tuple[Array, Array]:
+    """max x, and x - max x, which is 0 at an infinite maximum too."""
     top = jnp.max(x, axis, keepdims=True)
-    below = jnp.where(x == top, 0.0, top - x)  # at infinity too: ∞ - ∞ is 0 here
-    others = jnp.sum(jnp.where(below == 0, 0.0, jnp.exp(-below)), axis, keepdims=True)
-    ties = jnp.sum(below == 0, axis, keepdims=True, dtype=x.dtype)
-    return below, jnp.log1p(others + jnp.maximum(ties - 1, 0))
+    return top, jnp.where(x == top, 0.0, x - top)
+
+
+def _log_total(below: Array, axis: int) -> Array:
+    """log Σ e^(x - max x), with log1p of all terms but the largest."""
+    others = jnp.sum(jnp.where(below == 0, 0.0, jnp.exp(below)), axis, keepdims=True)
+    ties = jnp.sum(below == 0, axis, keepdims=True, dtype=below.dtype)
+    return jnp.log1p(others + jnp.maximum(ties - 1, 0))
 
 
 def norm(x: Array, axis: int = -1) -> Array:

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxml._core.numerics import below_max
+
 
 @jax.custom_jvp
 def nearest(x: Array) -> Array:
     """max(0, x - τ) along the last axis, with τ such that the sum is 1."""
-    top = jnp.max(x, -1, keepdims=True)
-    z = jnp.where(x == top, 0.0, x - top)
+    _, z = below_max(x, -1)
     sorted_z = -jnp.sort(-z, -1)
     count = jnp.cumsum(jnp.ones_like(x), -1)
     thresholds = (jnp.cumsum(sorted_z, -1) - 1) / count  # if so many were positive

@@ -8,11 +8,11 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxml._core import numerics, simplex
-from jaxml._core.checks import check_count, describe, refuse
+from jaxml._core.checks import check_axis, check_count, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import widened
 from jaxml._core.exponentials import exp
-from jaxml._core.numerics import keep, unit
+from jaxml._core.numerics import below_max, keep, unit
 from jaxml._core.types import Scalar
 
 
@@ -50,14 +50,13 @@ def softmax(
         ... )
         Array([0.5, 0.5, 0. ], dtype=float32)
     """
-    _check_axis("softmax", x, axis)
+    check_axis("softmax", x, axis)
     return keep(_softmax(keep(x, where, -jnp.inf), axis), where)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _softmax(x: Array, axis: int) -> Array:
-    top = jnp.max(x, axis, keepdims=True)
-    below = jnp.where(x == top, 0.0, x - top)  # at infinity too: ∞ - ∞ is 0 here
+    top, below = below_max(x, axis)
     e = exp(below, _rounding(below, x, top))
     return e / jnp.sum(e, axis, keepdims=True)
 
@@ -104,9 +103,9 @@ def log_softmax(
 
     Example:
         >>> log_softmax(jnp.array([0.0, 1000.0]))
-        Array([-1000.,    -0.], dtype=float32)
+        Array([-1000.,     0.], dtype=float32)
     """
-    _check_axis("log_softmax", x, axis)
+    check_axis("log_softmax", x, axis)
     return numerics.log_softmax(x, axis, where)
 
 
@@ -142,7 +141,7 @@ def sparsemax(
         >>> sparsemax(jnp.array([1.0, 0.5, -1.0]))
         Array([0.75, 0.25, 0.  ], dtype=float32)
     """
-    _check_axis("sparsemax", x, axis)
+    check_axis("sparsemax", x, axis)
     last = jnp.moveaxis(keep(x, where, -jnp.inf), axis, -1)
     return keep(jnp.moveaxis(simplex.nearest(last), -1, axis), where)
 
@@ -178,7 +177,7 @@ def l2_normalize(
         Array([[0.6, 0.8],
                [0. , 0. ]], dtype=float32)
     """
-    _check_axis("l2_normalize", x, axis)
+    check_axis("l2_normalize", x, axis)
     wide = x.astype(widened(x.dtype))
     least = 1e-8 if x.dtype == jnp.float16 else 0.0
     shortest = jnp.sqrt(jnp.maximum(jnp.asarray(eps, wide.dtype), least))
@@ -218,8 +217,3 @@ def maxout(
     if x.shape[-1] % pieces:
         refuse(TypeError, "maxout", "x", f"have a multiple of {pieces} channels", x)
     return jnp.max(x.reshape(*x.shape[:-1], -1, pieces), -1)
-
-
-def _check_axis(function: str, x: Array, axis: int) -> None:
-    if axis not in range(-x.ndim, x.ndim):
-        refuse(ValueError, function, "axis", f"name an axis of {describe(x)}", axis)

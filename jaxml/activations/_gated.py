@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxml._core import gates, logistic, normal
-from jaxml._core.checks import describe, refuse
+from jaxml._core.checks import check_axis, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.derivatives import with_derivatives
 
@@ -143,8 +143,7 @@ def _gated(
     slope: Callable[[Array], Array],
 ) -> Array:
     """a · gate(b), of which a and b alone are kept for the backward pass."""
-    if axis not in range(-x.ndim, x.ndim):
-        refuse(ValueError, name, "axis", f"name an axis of {describe(x)}", axis)
+    check_axis(name, x, axis)
     if x.shape[axis] % 2:
         refuse(TypeError, name, "x", f"have an even length along axis {axis}", x)
 

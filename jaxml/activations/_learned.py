@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.checks import check_count, describe, refuse
+from jaxml._core.checks import check_axis, check_count, describe, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.derivatives import with_derivatives
 
@@ -137,8 +137,7 @@ def _along(function: str, name: str, parameter: Array, x: Array, axis: int) -> A
     """The parameter, one a channel, in the shape of x."""
     if parameter.ndim == 0:
         return jnp.broadcast_to(parameter, x.shape)
-    if axis not in range(-x.ndim, x.ndim):
-        refuse(ValueError, function, "axis", f"name an axis of {describe(x)}", axis)
+    check_axis(function, x, axis)
     if parameter.shape[0] != x.shape[axis]:
         rule = f"have one entry for each channel of x = {describe(x)} along axis {axis}"
         refuse(TypeError, function, name, rule, parameter)
