@@ -42,7 +42,7 @@ def sqrt(x: Array) -> Array:
 
 @jax.custom_jvp
 def over_root(x: Array, y: Array, eps: Array) -> Array:
-    """x / (√y + ε) for y >= 0, with derivative 0 for y = 0, and 1 for x if ε = 0 too.
+    """x / (√y + ε) for y >= 0; at y = 0, ∂/∂y is 0, and ∂/∂x is 1/ε, or 1 if ε = 0.
 
     In few operations, for a compiler reads them once for each leaf of a large tree: a
     selection would take it as long as all the rest.

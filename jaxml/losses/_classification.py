@@ -363,10 +363,5 @@ def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> 
 
 def _log_odds_against(labels: Array, logits: Array, where: Array | None) -> Array:
     """u = log((1 - p) / p) of the label's probability p: -log p is softplus(u)."""
-    own, others = _own_and_others(labels, keep(logits, where, -jnp.inf))
-    return others - own
-
-
-def _own_and_others(labels: Array, z: Array) -> tuple[Array, Array]:
-    """z of the label, and log Σ eᶻ over the others."""
-    return at(labels, z), logsumexp(z, where=~is_label(labels, z))
+    z = keep(logits, where, -jnp.inf)
+    return logsumexp(z, where=~is_label(labels, z)) - at(labels, z)

@@ -101,9 +101,9 @@ def huber_loss(
 
 
 @elementwise(
-    lambda x, y, beta: _sign_beyond(x - y, beta),
-    lambda x, y, beta: _sign_beyond(y - x, beta),
-    lambda x, y, beta: -(_sign_beyond(x - y, beta) ** 2) / 2,
+    lambda x, y, beta: _clipped_ratio(x - y, beta),
+    lambda x, y, beta: _clipped_ratio(y - x, beta),
+    lambda x, y, beta: -(_clipped_ratio(x - y, beta) ** 2) / 2,
 )
 def smooth_l1_loss(
     predicted: Float[Array, "*shape"],
@@ -130,11 +130,11 @@ def smooth_l1_loss(
         Array([0.25, 4.  ], dtype=float32)
     """
     size = jnp.abs(predicted - true)
-    share = _sign_beyond(size, beta)
+    share = _clipped_ratio(size, beta)
     return share * (size - share * beta / 2)
 
 
-def _sign_beyond(r: Array, beta: Scalar) -> Array:
+def _clipped_ratio(r: Array, beta: Scalar) -> Array:
     """r / β inside ±β, the sign of r beyond."""
     beyond = jnp.abs(r) >= beta
     return jnp.where(beyond, jnp.sign(r), r / jnp.where(beyond, 1.0, beta))

@@ -278,7 +278,7 @@ def radam(
 ) -> Transformation:
     """Adam that trusts v only as far as it has seen enough gradients: its own warm-up.
 
-        u = -η r m̂ / (√v̂ + ε)  where ρ > 5,  else  u = -η m̂
+        u = -η r m̂ / (√v̂ + ε)  where ρ > τ,  else  u = -η m̂
         r² = (ρ - 4)(ρ - 2) ρ∞ / ((ρ∞ - 4)(ρ∞ - 2) ρ)
         ρ = ρ∞ - 2t β₂ᵗ / (1 - β₂ᵗ)        ρ∞ = 2 / (1 - β₂) - 1
 
@@ -289,7 +289,8 @@ def radam(
         b1: β₁ in [0, 1), the decay of the mean.
         b2: β₂ in [0, 1), the decay of the mean square.
         eps: ε >= 0, outside the root, in the units of g.
-        threshold: The least ρ, at least 4; 5 in the authors' code, 4 in the paper.
+        threshold: τ, of which what is below 4 counts as 4: 5 in the authors' code, 4 in
+            the paper.
         state_dtype: The dtype of m and v; float32 or wider by default.
 
     Raises:

@@ -46,7 +46,7 @@ class Programs(NamedTuple):
     init: Any  # block -> state
     advance: Any  # state, block, data, first, last -> state, mean loss
     on_train: Any  # state, block, data -> metrics
-    on_valid: Any  # the same, of as many examples as there are for validation
+    on_valid: Any  # the same, of the data for validation
     outputs: Any  # state, block -> outputs; None of a task without
 
 

@@ -44,12 +44,10 @@ def regressor(x: np.ndarray, y: np.ndarray, train: int, *, hidden: int) -> Task:
         missed = jnp.mean((predicted[:, 0] - y) ** 2)
         return {"r2": 1 - missed / jnp.var(y)}
 
-    def with_last_axis(loss: Callable[..., Array]) -> Callable[..., Array]:
+    def of_column(loss: Callable[..., Array]) -> Callable[..., Array]:
         return lambda predicted, y: loss(predicted[:, 0], y)
 
-    return _task(
-        x, jnp.asarray(y, jnp.float32), train, hidden, 1, metrics, with_last_axis
-    )
+    return _task(x, jnp.asarray(y, jnp.float32), train, hidden, 1, metrics, of_column)
 
 
 def he(key: Array, inputs: int, outputs: int) -> Array:
