@@ -63,20 +63,25 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     command = commands.add_parser(
         "sweep",
         help="train a grid of small models, many at a time",
-        description="Trains every combination and ranks the settings over their seeds.",
+        description="Trains every combination and ranks the settings over their seeds. "
+        "What is not said here, the task decides.",
     )
     known = [*TASKS, *SUITES]
-    command.add_argument("task", type=one_of(known), help=f"data: {', '.join(known)}")
+    data = f"{', '.join(TASKS)}, or several of them: {', '.join(SUITES)}"
+    command.add_argument("task", type=one_of(known), help=data)
 
     what = command.add_argument_group("what is compared").add_argument
     what(
         "--optimizer",
         type=optimizers,
-        help="names with numbers of theirs, or all: sgd,adam:b1=0.9,0.95,b2=0.99",
+        help=f"all, or some of {', '.join(OPTIMIZERS)}, "
+        "with numbers of theirs, as sgd,adam:b1=0.9,0.95,b2=0.99",
     )
-    what("--schedule", type=some_of(SCHEDULES), help="of the rate: names, or all")
-    what("--activation", type=some_of(ACTIVATIONS), help="names, or all")
-    what("--loss", help="names of the task's losses, or all")
+    for option, functions in (("--schedule", SCHEDULES), ("--activation", ACTIVATIONS)):
+        names = f"all, or some of {', '.join(functions)}"
+        what(option, type=some_of(functions), help=names)
+    of_tasks = dict.fromkeys(name for task in TASKS.values() for name in task.losses)
+    what("--loss", help=f"all that the task has, or some of {', '.join(of_tasks)}")
     what("--learning-rate", type=rates, help="numbers, or log:LOW:HIGH:COUNT")
     what("--seeds", type=count, help="models of each setting")
     what("--batch-size", type=batch_sizes, help="examples a step, full, or several")
