@@ -34,11 +34,11 @@ class Claim(NamedTuple):
 LOOP, PML = {"way": "loop of jitted runs"}, "pytorch-metric-learning"
 OVERVIEW = [
     Claim(
-        "ulp, the worst value of an activation",
+        "ulp, the worst value of an activation, sampled inputs",
         *("accuracy", {}, "value", "jax.nn", "jax.nn value"),
     ),
     Claim(
-        "ulp, the worst derivative of an activation",
+        "ulp, the worst derivative of an activation, sampled inputs",
         *("accuracy", {}, "derivative", "jax.nn", "jax.nn derivative"),
     ),
     Claim(
