@@ -1,6 +1,7 @@
 """Losses: what the table of cases cannot say, above all where peers fail."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -301,3 +302,34 @@ def test_relative_entropy_is_curved_where_both_distributions_are_one() -> None:
     log_p = np.log(np.array([0.2, 0.3, 0.5], np.float32))
     curvature = jax.hessian(losses.kl_divergence)(log_p, log_p)
     np.testing.assert_allclose(curvature, np.diag([0.2, 0.3, 0.5]), rtol=1e-6)
+
+
+def of_softmax(z: np.ndarray) -> np.ndarray:
+    p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    return np.diag(p) - np.outer(p, p)
+
+
+def of_log_cosh(z: np.ndarray) -> np.ndarray:
+    e = np.exp(-2 * np.abs(z))
+    return np.diag(4 * e / (1 + e) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "curvature"),
+    [
+        (lambda z: losses.cross_entropy(z, 1), of_softmax),
+        (lambda z: losses.cross_entropy(z, 1, smoothing=0.1), of_softmax),
+        (lambda z: losses.log_cosh_loss(z, jnp.zeros_like(z)).sum(), of_log_cosh),
+    ],
+    ids=["cross_entropy", "smoothed", "log_cosh"],
+)
+def test_a_second_derivative_goes_through_a_scan(loss: Any, curvature: Any) -> None:
+    """There JAX forgets a rule, and differentiates what it finds in its place."""
+
+    def scanned(z: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda sum, _: (sum + loss(z), None), 0.0, length=3)[0]
+
+    z = np.array([-1.0, 0.5, 800.0])
+    np.testing.assert_allclose(
+        jax.hessian(scanned)(jnp.asarray(z)), 3 * curvature(z), rtol=1e-9, atol=1e-15
+    )
