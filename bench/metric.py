@@ -111,32 +111,39 @@ def large(shrink: int) -> list[dict[str, Any]]:
 
 
 def products(n: int) -> dict[str, Any]:
-    """How far a loss that holds no matrix of similarities may undercut one that does.
+    """What of `info_nce` no loss can go without, and what rows of unlike weights cost.
 
-    Its gradient takes four products of n² d: the similarities, once more, and one for
-    each side. Here they run alone, a tile at a time, beside the dense `info_nce`.
+    Its gradient takes three products of n² d: the similarities, and one for each side.
+    `products` runs these alone, a tile at a time. `weighted` is the loss in a weighted
+    mean, for which the tiles are made again; `dense` and `ours` in a mean.
     """
     x, _ = rows(n, n)
+    weights = jnp.arange(n) / n
 
-    def four(x: jax.Array) -> Any:
+    def three(x: jax.Array) -> Any:
         tiles, keys = x.reshape(-1, min(n, 256), FEATURES), x + 0.1
         columns = jax.lax.optimization_barrier(keys.T)
 
-        def similar(tile: jax.Array) -> jax.Array:
-            return jax.lax.optimization_barrier(tile @ columns)
-
-        def once_more(total: jax.Array, tile: jax.Array) -> tuple[Any, Any]:
-            s = similar(tile)
+        def fold(total: jax.Array, tile: jax.Array) -> tuple[Any, Any]:
+            s = jax.lax.optimization_barrier(tile @ columns)
             return total + tile.T @ s, s @ keys
 
-        ends = jax.lax.map(lambda tile: similar(tile)[:, 0], tiles)
-        return ends, jax.lax.scan(once_more, jnp.zeros_like(columns), tiles)
+        return jax.lax.scan(fold, jnp.zeros_like(columns), tiles)
 
-    alone, whole = jax.jit(four), program(dense_info_nce)
-    runs = {"products": lambda: alone(x), "dense": lambda: whole(x)}
-    seconds = measure.paired(runs, repeats=5, warmup=1)
-    ratio = seconds["products"] / seconds["dense"]
-    return {"n": n, **{f"{k}_s": v for k, v in seconds.items()}, "ratio": ratio}
+    def of_keys(x: jax.Array) -> jax.Array:
+        return losses.info_nce(x, x + 0.1)
+
+    programs = {
+        "products": jax.jit(three),
+        "ours": program(of_keys),
+        "weighted": program(lambda x: weights * of_keys(x)),
+        "dense": program(dense_info_nce),
+    }
+    runs = {name: lambda f=f: f(x) for name, f in programs.items()}
+    seconds = measure.paired(runs, repeats=7, warmup=1)
+    dense = seconds.pop("dense")
+    shares = {f"{name}_of_dense": taken / dense for name, taken in seconds.items()}
+    return {"n": n, "dense_s": dense} | shares
 
 
 def beside_pml(n: int) -> list[dict[str, Any]]:

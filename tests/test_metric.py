@@ -194,23 +194,46 @@ def test_a_pair_that_is_found_keeps_the_digits_of_its_loss() -> None:
         np.testing.assert_allclose(got, 2 * np.exp(-60.0), rtol=1e-5)
 
 
+def dense_info_nce(q: jax.Array, k: jax.Array, t: Any) -> jax.Array:
+    s = q @ k.T / t
+    return jax.nn.logsumexp(s, 1) - jnp.diagonal(s)
+
+
+def dense_clip(a: jax.Array, b: jax.Array, t: Any) -> jax.Array:
+    return (dense_info_nce(a, b, t) + dense_info_nce(b, a, t)) / 2
+
+
 @pytest.mark.usefixtures("quick_compilation")
-def test_the_derivative_of_clip_may_be_differentiated() -> None:
-    a, b, v = rows(5), rows(5, 1), rows(5, 2)
+@pytest.mark.parametrize(
+    ("total", "alike"),
+    [
+        (jnp.mean, False),
+        (lambda loss: jnp.sum(loss * jnp.arange(5.0)), False),
+        (lambda loss: jnp.sum(jnp.square(loss)), True),
+    ],
+    ids=["mean", "weighted", "squared"],
+)
+@pytest.mark.parametrize("loss", [losses.info_nce, losses.clip_loss])
+def test_a_tiled_derivative_may_be_differentiated(
+    loss: Callable[..., jax.Array], total: Callable, alike: bool
+) -> None:
+    """Rows that are alike have equal cotangents, of which the changes are not."""
+    a, b = (jnp.eye(5), 2 * jnp.eye(5)) if alike else (rows(5, 0, 5), rows(5, 1, 5))
+    point, along = (
+        (a, b, jnp.array(0.5)),
+        (rows(5, 2, 5), rows(5, 3, 5), jnp.array(0.7)),
+    )
 
-    def total(loss: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
-        return jnp.sum(loss(x, b) * jnp.arange(5.0))
+    def slopes(loss: Callable[..., jax.Array]) -> Any:
+        gradient = jax.grad(lambda *x: total(loss(*x)), (0, 1, 2))
+        onward = jax.grad(
+            lambda *x: sum(jnp.vdot(*pair) for pair in zip(gradient(*x), along))
+        )
+        return *jax.jvp(gradient, point, along), onward(*point)
 
-    def dense(x: jax.Array, y: jax.Array) -> jax.Array:
-        s = x @ y.T / 0.07
-        both = jax.nn.logsumexp(s, 1) + jax.nn.logsumexp(s, 0)
-        return both / 2 - jnp.diagonal(s)
-
-    def second(loss: Callable[..., jax.Array]) -> Any:
-        return jax.jvp(jax.grad(functools.partial(total, loss)), (a,), (v,))
-
-    tiled = functools.partial(losses.clip_loss, block=2)
-    for got, expected in zip(second(tiled), second(dense)):
+    dense = dense_info_nce if loss is losses.info_nce else dense_clip
+    tiled = slopes(lambda a, b, t: loss(a, b, temperature=t, block=2))
+    for got, expected in zip(jax.tree.leaves(tiled), jax.tree.leaves(slopes(dense))):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 

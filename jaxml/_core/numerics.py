@@ -8,7 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxml._core.derivatives import with_derivatives
@@ -89,21 +89,23 @@ def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _logsumexp(x: Array, axis: int) -> Array:
-    top = finite(jnp.max(x, axis, keepdims=True))
-    total = jnp.sum(jnp.exp(x - top), axis)
-    nothing = total == 0
-    log_total = jnp.log(jnp.where(nothing, 1.0, total))
-    return jnp.where(nothing, -jnp.inf, jnp.squeeze(top, axis) + log_total)
+    return jnp.squeeze(log_of_sum(*exponentials(x, axis)[:2]), axis)
 
 
 @_logsumexp.defjvp
 def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
     (x,), (dx,) = primals, tangents
-    total = _logsumexp(x, axis)
-    whole = jnp.expand_dims(total, axis)
-    share = jnp.exp(x - finite(whole))
-    share = jnp.where(whole == jnp.inf, (x == whole).astype(x.dtype), share)
-    return total, jnp.sum(share * dx, axis)
+    top, total, each = exponentials(x, axis)
+    share = safe_divide(each, total)
+    return jnp.squeeze(log_of_sum(top, total), axis), jnp.sum(share * dx, axis)
+
+
+def exponentials(x: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Σ e^x as total · e^top, with the terms of the total; top takes no derivative."""
+    top = lax.stop_gradient(jnp.max(x, axis, keepdims=True))
+    each = jnp.exp(x - finite(top))
+    each = jnp.where(top == jnp.inf, (x == top).astype(x.dtype), each)
+    return top, jnp.sum(each, axis, keepdims=True), each
 
 
 def finite(x: Array) -> Array:

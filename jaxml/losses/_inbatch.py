@@ -29,6 +29,7 @@ from jaxml.losses._anchors import (
     mean_over,
     per_anchor,
 )
+from jaxml.losses._own_key import surprise
 
 
 @compiled(static=("row_loss", "block"))
@@ -89,12 +90,15 @@ def info_nce(
 
         lossᵢ = -log(e^sᵢᵢ / Σⱼ e^sᵢⱼ)    with s = q·k / τ
 
-    Keys beyond the queries' number are negatives of every query.
+    Keys beyond the queries' number are negatives of every query. The gradient is made
+    with the value: of a mean each similarity is made once, of unlike weights twice.
 
     Args:
         queries: q.
         keys: k, of which row i is the positive of query i.
         temperature: τ > 0, in the units of the similarity.
+        where: The pairs that take part; a query without its own key gives 0.
+        block: How many queries are worked on at a time.
 
     Raises:
         TypeError: There are fewer keys than queries.
@@ -111,20 +115,7 @@ def info_nce(
     if len(keys) < len(queries):
         refuse(TypeError, "info_nce", "keys", "be at least as many as queries", keys)
     queries, keys = counted(queries, where, 1), counted(keys, where, 0)
-    similarities = dot(keys)
-
-    def tile(rows: tuple) -> Array:
-        query, key, index, kept = rows
-        own = index[:, None] == jnp.arange(len(keys))[None]
-        rivals = ~own if kept is None else ~own & kept
-        other = logsumexp(similarities(query) / temperature, 1, rivals)
-        mine = jnp.sum(query * key, 1) / temperature
-        has_own = None if kept is None else jnp.any(own & kept, 1)
-        return keep(softplus(other - keep(mine, has_own)), has_own)
-
-    index = jnp.arange(len(queries))
-    rows = queries, keys[: len(queries)], index, where
-    return over_rows(tile, rows, len(keys), block)
+    return surprise(queries, keys, temperature, where, block)
 
 
 @compiled(static=("block",))

@@ -14,9 +14,8 @@ from jaxml._core.checks import check_count
 from jaxml._core.compiled import compiled
 from jaxml._core.logistic import softplus
 from jaxml._core.numerics import logsumexp, norm
-from jaxml._core.products import matmul
-from jaxml._core.tiles import over_rows
 from jaxml._core.types import Scalar
+from jaxml.losses._own_key import surprise
 from jaxml.losses._regression import cosine_distance
 
 
@@ -262,15 +261,7 @@ def n_pair_loss(
         Array([0.6931472, 0.6931472], dtype=float32)
     """
     check_count("n_pair_loss", block=block)
-    count, keys = len(anchors), positives.T
-    every = jnp.arange(count)
-
-    def others(rows: tuple[Array, Array]) -> Array:
-        anchors, own = rows
-        return logsumexp(matmul(anchors, keys), where=own[:, None] != every[None])
-
-    rivals = over_rows(others, (anchors, every), 4 * count, block)
-    return softplus(rivals - jnp.sum(anchors * positives, -1))
+    return surprise(anchors, positives, block=block)
 
 
 @compiled()

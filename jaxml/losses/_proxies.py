@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 from jaxml._core.compiled import compiled
 from jaxml._core.logistic import softplus
 from jaxml._core.numerics import keep, logsumexp, norm, safe_divide, unit
-from jaxml._core.products import matmul
-from jaxml._core.tiles import over_rows
+from jaxml._core.products import logsumexp_of_products, matmul
+from jaxml._core.tiles import over_rows, transposed
 from jaxml._core.types import Scalar
 from jaxml.losses._labels import known, loud
 
@@ -161,7 +161,7 @@ def proxy_nca_loss(
     """
     rows, proxies = unit(embeddings), unit(proxies)
     own = 2 * jnp.sum(rows * _at(labels, proxies), -1)
-    rivals = _rivals(rows, labels, _cosines(proxies), 2.0, len(proxies))
+    rivals = _rivals(rows, labels, _log_sum(proxies, 2.0), len(proxies))
     loss = jnp.where(len(proxies) > 1, rivals - own, 0.0)
     return loud(loss, labels, len(proxies))
 
@@ -257,12 +257,13 @@ def soft_triple_loss(
     own = jnp.sum(rows[..., None, :] * _at(labels, centres), -1)
     own = scale * (_softly_nearest(own, gamma) - margin)
     classes, k, d = centres.shape
-    cosines = _cosines(centres.reshape(-1, d))
+    columns = centres.reshape(-1, d).T
 
-    def similarities(rows: Array) -> Array:
-        return _softly_nearest(cosines(rows).reshape(-1, classes, k), gamma)
+    def log_sum(rows: Array, others: Array) -> Array:
+        cosines = matmul(rows, columns).reshape(-1, classes, k)
+        return logsumexp(scale * _softly_nearest(cosines, gamma), where=others)
 
-    rivals = _rivals(rows, labels, similarities, scale, classes, k * classes)
+    rivals = _rivals(rows, labels, log_sum, classes, k * classes)
     return loud(softplus(rivals - own), labels, classes)
 
 
@@ -292,30 +293,30 @@ def _cross_entropy(
     own: Array, rows: Array, proxies: Array, labels: Array, scale: Scalar
 ) -> Array:
     """log(1 + Σⱼ e^(s cosⱼ - s own)) over j ≠ label"""
-    rivals = _rivals(rows, labels, _cosines(proxies), scale, len(proxies))
+    rivals = _rivals(rows, labels, _log_sum(proxies, scale), len(proxies))
     return loud(softplus(rivals - scale * own), labels, len(proxies))
 
 
-def _cosines(proxies: Array) -> Callable[[Array], Array]:
-    columns = proxies.T
-    return lambda rows: matmul(rows, columns)
+def _log_sum(proxies: Array, scale: Scalar) -> Callable[[Array, Array], Array]:
+    """log Σⱼ e^(s cosⱼ) of rows, over those classes j that count."""
+    columns = transposed(proxies)
+    return lambda rows, where: logsumexp_of_products(scale * rows, columns, where)
 
 
 def _rivals(
     rows: Array,
     labels: Array,
-    similarities: Callable[[Array], Array],
-    scale: Scalar,
+    log_sum: Callable[[Array, Array], Array],
     classes: int,
     columns: int | None = None,
 ) -> Array:
-    """log Σⱼ e^(s similarityⱼ) over j ≠ label, -∞ for a single class."""
+    """`log_sum` of the rows and of all j ≠ label, -∞ for a single class."""
     every = jnp.arange(classes, dtype=jnp.int32)
 
     def of_block(tile: tuple[Array, Array]) -> Array:
         rows, own = tile
         others = own[:, None] != every[None]
-        return logsumexp(scale * similarities(rows), where=others)
+        return log_sum(rows, others)
 
     tiles = rows.reshape(-1, rows.shape[-1]), known(labels.reshape(-1), classes)
     return over_rows(of_block, tiles, 4 * (columns or classes)).reshape(labels.shape)

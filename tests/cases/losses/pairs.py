@@ -155,6 +155,7 @@ CASES = [
             lambda rng: tuple(rng.normal(size=(2, 5, 4))),
             n_pair,
             options={"block": block},
+            forward=False,
             ulps=32,
             label=f"block={block}",
             extremes=(
