@@ -154,7 +154,7 @@ def beside_pml(n: int) -> list[dict[str, Any]]:
         ours, theirs = program(_ours(name, y)), _of_pml(name, np.asarray(x), y)
         runs: dict[str, Callable] = {"ours": lambda f=ours, x=x: f(x)}
         runs |= {"pml": theirs} if theirs else {}
-        seconds = measure.paired(runs, repeats=9 if name not in CUBIC else 3)
+        seconds = measure.paired(runs, repeats=25 if name not in CUBIC else 3)
         found.append({"loss": name, "n": len(x)} | _compared(seconds))
     return found
 
@@ -176,7 +176,7 @@ def proxies(n: int, classes: int) -> list[dict[str, Any]]:
         runs: dict[str, Callable] = {"ours": lambda f=ours, x=x, w=learned: f(x, w)}
         runs |= {"pml": theirs} if theirs else {}
         row = {"loss": name, "n": n, "classes": shape[0]}
-        found.append(row | _compared(measure.paired(runs, repeats=9)))
+        found.append(row | _compared(measure.paired(runs, repeats=25)))
     return found
 
 
