@@ -277,7 +277,7 @@ def plain(task: sweep.Task) -> sweep.Task:
 
     def logits(params: Any, x: jax.Array) -> jax.Array:
         h = jax.nn.relu(x @ params["w1"].T + params["b1"].T)
-        return h @ params["w2"].T + params["b2"]
+        return h @ params["w2"].T + params["b2"].T
 
     def loss(params: Any, batch: Any, _: Any) -> jax.Array:
         x, y = batch

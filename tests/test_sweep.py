@@ -224,7 +224,7 @@ def test_the_derivatives_of_a_task_are_those_of_its_network() -> None:
 
     def plain(params: Any) -> jax.Array:
         hidden = jnp.tanh(x @ params["w1"].T + params["b1"].T)
-        scores = hidden @ params["w2"].T + params["b2"]
+        scores = hidden @ params["w2"].T + params["b2"].T
         return losses.mean(losses.cross_entropy(scores, y))
 
     def first_and_second(loss: Any) -> Any:

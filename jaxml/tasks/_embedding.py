@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from jaxml import activations, losses, mining
 from jaxml.sweep import Point, Task
 from jaxml.tasks._digits import PIXELS
-from jaxml.tasks._network import as_columns, as_rows, he
+from jaxml.tasks._network import as_columns, as_rows, he, product
 
 SEEN, EXAMINED, NEIGHBOURS = 7, 256, 5
 
@@ -70,7 +70,7 @@ def digits_embedding(*, hidden: int = 32, features: int = 16) -> Task:
 
     def rows(params: dict[str, Array], x: Array, point: Point) -> Array:
         h = point["activation"](as_columns(params["w1"], x) + params["b1"])
-        return activations.l2_normalize(as_rows(params["w2"], h))
+        return activations.l2_normalize(as_rows(product(params["w2"], h)))
 
     def loss(params: dict[str, Array], batch: tuple, point: Point) -> Array:
         x, y = batch

@@ -62,31 +62,36 @@ def as_columns(weights: Array, x: Array) -> Array:
 
 
 @jax.custom_vjp
-def as_rows(weights: Array, h: Array) -> Array:
-    """(W h)ᵀ: a row for each example, from a column for each.
+def product(weights: Array, h: Array) -> Array:
+    """W h, of columns.
 
     XLA:CPU takes a batch of small products at a fraction of the speed when one of them
-    is read or written against its order. So what has to be transposed is small, and is
-    transposed as a step of its own, here and in the gradient.
+    is read against its order. So what has to be transposed is small, and is transposed
+    as a step of its own, here and in `as_rows`.
     """
-    return _forward(weights, h)[0]
+    return weights @ h
 
 
 def _forward(weights: Array, h: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _apart(weights @ h).T, (weights, h)
+    return weights @ h, (weights, h)
 
 
 def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     weights, h = saved
-    return _apart(h @ g).T, _apart(weights.T) @ _apart(g.T)
+    return g @ h.T, _apart(weights.T) @ g
+
+
+product.defvjp(_forward, _backward)
+
+
+def as_rows(columns: Array) -> Array:
+    """A row for each example, from a column for each."""
+    return _apart(columns).T
 
 
 def _apart(x: Array) -> Array:
     """x as a step of its own: XLA would join a transposition to the product."""
     return lax.optimization_barrier(x)
-
-
-as_rows.defvjp(_forward, _backward)
 
 
 def _task(
@@ -106,12 +111,12 @@ def _task(
             "w1": he(first, rows.shape[1], hidden),
             "b1": jnp.zeros((hidden, 1), jnp.float32),
             "w2": he(second, hidden, outputs),
-            "b2": jnp.zeros((1, outputs), jnp.float32),
+            "b2": jnp.zeros((outputs, 1), jnp.float32),
         }
 
     def predicted(params: Layers, x: Array, point: Point) -> Array:
         h = point["activation"](as_columns(params["w1"], x) + params["b1"])
-        return as_rows(params["w2"], h) + params["b2"]
+        return as_rows(product(params["w2"], h) + params["b2"])
 
     def loss(params: Layers, batch: tuple, point: Point) -> Array:
         x, y = batch
