@@ -89,8 +89,7 @@ def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
         z = keep(z, where, -jnp.inf)
         top, own, others = _under_max(labels, z)
         total = others + jnp.exp(own)
-        again = lax.optimization_barrier(top)  # or what was summed would be held
-        p = _powers(z, again) / total[..., None]
+        p = _rivals(labels, z, top) / total[..., None]
         of_label = (epsilon - others / total)[..., None]
         p_less_onehot = jnp.where(is_label(labels, z), of_label, p)
         return keep(p_less_onehot - epsilon / _count(z, where), where)
@@ -111,19 +110,17 @@ _cross_entropy.defjvp(_change, symbolic_zeros=True)
 def _under_max(labels: Array, z: Array) -> tuple[Array, Array, Array]:
     """max z, z - max z of the label, and Σ e^(z - max z) over the others."""
     top = lax.stop_gradient(jnp.max(z, -1))
-    powers = jnp.where(is_label(labels, z), 0.0, _powers(z, top))
     own = at(labels, z)
     of_infinity = jnp.where(own == top, 0.0, -jnp.inf)
     own = jnp.where(top == jnp.inf, of_infinity, own - finite(top))
-    return top, own, jnp.sum(powers, -1)
+    return top, own, jnp.sum(_rivals(labels, z, top), -1)
 
 
-def _powers(z: Array, top: Array) -> Array:
-    """e^(z - top), with the largest number for ∞."""
+def _rivals(labels: Array, z: Array, top: Array) -> Array:
+    """e^(z - top) of all classes but the label, with the largest number for ∞."""
     largest = float(jnp.finfo(z.dtype).max)
-    return jnp.exp(
-        jnp.minimum(z, largest) - jnp.clip(top, -largest, largest)[..., None]
-    )
+    below = jnp.minimum(z, largest) - jnp.clip(top, -largest, largest)[..., None]
+    return jnp.where(is_label(labels, z), 0.0, jnp.exp(below))
 
 
 def _lead(labels: Array, z: Array, where: Array | None) -> Array:
