@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 LANES = 16  # whole vectors: the bits of a member do not depend on its place
-GROUPS = 4  # of a block at least, so that a call of a program is worth its while
+GROUPS = 8  # of a block at least, so that a call of a program is worth its while
 CACHE = 3 * 2**18  # bytes that a core keeps near; the members of a group fit in
 
 Codes = Mapping[str, np.ndarray]

@@ -131,39 +131,56 @@ def _train(
     memory: Tree,
     lived: Array,
 ) -> tuple[Tree, Tree, Array, Array]:
-    """A group after its steps, and the sum of its losses over them."""
+    """A group after its steps, and the sum of its losses over them.
+
+    From step to step every array of a member is handed on as a row: XLA:CPU makes
+    vectors of the last axis alone, and a short one is taken number by number.
+    """
+    before = params, memory
 
     def step(number: Array, carry: tuple) -> tuple:
         draw = partial(_batch, data, step=number, size=design.batch_size)
         shared = draw(group.seeds[0]) if design.shared_batches else None
 
         def move(
-            point: Point, seed: Array, x: Tree, memory: Tree, lived: Array, total: Array
+            point: Point, seed: Array, rows: Tree, lived: Array, total: Array
         ) -> tuple:
             batch = shared if design.shared_batches else draw(seed)
+            x, memory = jax.tree.map(lambda r, x: r.reshape(x.shape[1:]), rows, before)
 
             def value_fn(x: Tree) -> Array:
                 return design.task.loss(x, batch, point)
 
             loss, g = jax.value_and_grad(value_fn)(x)
+            g = jax.tree.map(lambda g: _in_a_row(g).reshape(g.shape), g)
             own = optax.with_extra_args_support(optimizer(point))
             given = {"value": loss, "grad": g, "value_fn": value_fn}
             updates, memory = own.update(g, memory, x, **given)
             alive = (lived == number) & jnp.isfinite(loss)
-            x = jax.tree.map(
-                lambda x, u: jnp.where(alive, x + u.astype(x.dtype), x), x, updates
-            )
+
+            def moved(x: Array, u: Array) -> Array:
+                x, u = x.ravel(), u.astype(x.dtype).ravel()
+                return jnp.where(alive, x + u, x)
+
             return (
-                x,
-                memory,
+                (jax.tree.map(moved, x, updates), jax.tree.map(jnp.ravel, memory)),
                 lived + alive.astype(lived.dtype),
                 total + loss.astype(total.dtype),
             )
 
         return _each_lane(move, design)(group, *carry)
 
-    start = params, memory, lived, jnp.zeros(lived.shape, jnp.float32)
-    return jax.lax.fori_loop(first, jnp.where(group.active, last, first), step, start)
+    rows = jax.tree.map(jax.vmap(jnp.ravel), before)
+    start = rows, lived, jnp.zeros(lived.shape, jnp.float32)
+    last = jnp.where(group.active, last, first)
+    rows, lived, total = jax.lax.fori_loop(first, last, step, start)
+    after = jax.tree.map(lambda row, x: row.reshape(x.shape), rows, before)
+    return *after, lived, total
+
+
+def _in_a_row(x: Array) -> Array:
+    """x as one row, as a step of its own: or XLA would take the rows' form back."""
+    return jax.lax.optimization_barrier(x.ravel())
 
 
 def _each_lane(
