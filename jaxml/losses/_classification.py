@@ -68,7 +68,8 @@ def cross_entropy(
 def _cross_entropy(
     z: Array, labels: Array, epsilon: Array, where: Array | None
 ) -> Array:
-    _, own, others = _under_max(labels, keep(z, where, -jnp.inf))
+    own, rivals = _under_max(labels, keep(z, where, -jnp.inf))
+    others = jnp.sum(rivals, -1)
     lead = lax.cond(
         epsilon != 0,
         lambda: _lead(labels, z, where),
@@ -87,11 +88,12 @@ def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
     def slope(z: Array, epsilon: Array) -> Array:
         z = keep(z, where, -jnp.inf)
-        top, own, others = _under_max(labels, z)
+        own, rivals = _under_max(labels, z)
+        others = jnp.sum(rivals, -1)
         total = others + jnp.exp(own)
-        p = _rivals(labels, z, top) / total[..., None]
         of_label = (epsilon - others / total)[..., None]
-        p_less_onehot = jnp.where(is_label(labels, z), of_label, p)
+        of_rivals = rivals / total[..., None]
+        p_less_onehot = jnp.where(is_label(labels, z), of_label, of_rivals)
         return keep(p_less_onehot - epsilon / _count(z, where), where)
 
     change = jnp.zeros(labels.shape, z.dtype)
@@ -107,20 +109,15 @@ def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 _cross_entropy.defjvp(_change, symbolic_zeros=True)
 
 
-def _under_max(labels: Array, z: Array) -> tuple[Array, Array, Array]:
-    """max z, z - max z of the label, and Σ e^(z - max z) over the others."""
+def _under_max(labels: Array, z: Array) -> tuple[Array, Array]:
+    """z - max z of the label, and e^(z - max z) of its rivals, with 0 at the label."""
     top = lax.stop_gradient(jnp.max(z, -1))
     own = at(labels, z)
     of_infinity = jnp.where(own == top, 0.0, -jnp.inf)
     own = jnp.where(top == jnp.inf, of_infinity, own - finite(top))
-    return top, own, jnp.sum(_rivals(labels, z, top), -1)
-
-
-def _rivals(labels: Array, z: Array, top: Array) -> Array:
-    """e^(z - top) of all classes but the label, with the largest number for ∞."""
     largest = float(jnp.finfo(z.dtype).max)
     below = jnp.minimum(z, largest) - jnp.clip(top, -largest, largest)[..., None]
-    return jnp.where(is_label(labels, z), 0.0, jnp.exp(below))
+    return own, jnp.where(is_label(labels, z), 0.0, jnp.exp(below))
 
 
 def _lead(labels: Array, z: Array, where: Array | None) -> Array:
