@@ -77,6 +77,11 @@ OVERVIEW = [
         *("sweep.T", {"way": "sweep, own batches"}, "models_per_s"),
         *("a loop of jitted runs", LOOP),
     ),
+    Claim(
+        "the same (task T), models of one seed sharing their batches",
+        *("sweep.T", {"way": "sweep, shared batches"}, "models_per_s"),
+        *("a loop of jitted runs", LOOP),
+    ),
 ]
 
 

@@ -227,7 +227,8 @@ def _each_group(function: Callable[..., Any], block: Block, *trees: Tree) -> Any
 
 def _branch(functions: Functions, code: Array) -> Callable[..., Any]:
     """The function with this code; its gradient keeps the input and runs it again."""
-    return jax.checkpoint(partial(_switch, functions, code), prevent_cse=False)
+    again = {n: jax.checkpoint(f, prevent_cse=False) for n, f in functions.items()}
+    return partial(_switch, again, code)
 
 
 def _switch(functions: Functions, code: Array, *arguments: Any) -> Any:
