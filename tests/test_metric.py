@@ -72,6 +72,36 @@ def test_slots_of_a_bank_that_are_not_filled_count_for_nothing(name: str) -> Non
     assert not slopes[1][empty].any()
 
 
+@EVERY
+def test_nobody_to_compare_with_costs_nothing(name: str) -> None:
+    x, labels = rows(3), jnp.array([1, 2, 1])
+    bank = {"references": x[:0], "reference_labels": labels[:0]}
+    value, slope = jax.value_and_grad(
+        lambda x: LABELLED[name](x, labels, **bank).sum()
+    )(x)
+    assert value == 0 and not slope.any()
+    assert LABELLED[name](x[:0], labels[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["info_nce", "clip_loss", "n_pair_loss"])
+def test_no_views_have_no_loss(name: str) -> None:
+    assert getattr(losses, name)(rows(0), rows(0)).shape == (0,)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("scale", [1e6, 1e8, 1e15])
+def test_the_angles_of_long_rows_have_derivatives(scale: float) -> None:
+    x, labels = scale * rows(9, features=3), jnp.array([0, 0, 1, 1, 2, 2, 0, 1, 3])
+
+    def slope(x: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: losses.angular_loss(x, labels).sum())(x)
+
+    expected = slope(x)
+    got, again = jax.jvp(slope, *2 * [(x.astype(jnp.float32),)])
+    assert np.isfinite(again).all()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * abs(expected).max())
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @EVERY

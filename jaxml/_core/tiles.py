@@ -45,7 +45,7 @@ def scan_rows(
     Any number of rows is welcome: the last block is as long as it is.
     """
     count = len(jax.tree.leaves(rows)[0])
-    size = block or max(1, TILE // width)
+    size = block or max(1, TILE // max(1, width))
     if size >= count:
         return step(start, rows)
     whole = count - count % size

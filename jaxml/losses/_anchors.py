@@ -75,6 +75,8 @@ def per_block(
         refuse(TypeError, function, "references", rule, references)
     candidates, candidate_labels = batch.candidates, batch.candidate_labels
     check_pairs(function, rows, candidates, where, block)
+    if not len(candidates):
+        return jnp.zeros(len(rows), rows.dtype)
     rows, candidates = counted(rows, where, 1), counted(candidates, where, 0)
     measured = measure(candidates)
 

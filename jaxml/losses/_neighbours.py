@@ -252,10 +252,15 @@ def _log_sums(x: Array, y: Array, of_x: Array, of_y: Array, asked: Array) -> Arr
 
 
 def _shares(x: Array, kept: Array) -> tuple[Array, Array]:
-    """e^(x - max x) over what is kept of each row, 0 elsewhere; and the maxima."""
+    """e^(x - max x) over what is kept of each row, 0 elsewhere; and the maxima.
+
+    A compiler that joins the product in x to the difference rounds once where the
+    maximum was rounded twice: of large x something above 0 is left.
+    """
     top = lax.stop_gradient(jnp.max(keep(x, kept, -jnp.inf), 1))
     top = keep(top, jnp.any(kept, 1))
-    return jnp.exp(keep(x - top[:, None], kept, -jnp.inf)), top
+    below = keep(x - top[:, None], kept, -jnp.inf)
+    return jnp.exp(below - lax.stop_gradient(jnp.maximum(below, 0))), top
 
 
 @compiled(static=("block",))
