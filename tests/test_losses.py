@@ -343,3 +343,14 @@ def test_a_second_derivative_goes_through_a_scan(loss: Any, truth: Any) -> None:
         rtol=1e-9,
         atol=1e-12,
     )
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-20, 1e30])
+def test_the_slope_of_a_cosine_is_right_for_rows_of_any_length(scale: float) -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+
+    def slope(x: Any) -> jax.Array:
+        return jax.grad(lambda x: losses.cosine_distance(x, y).sum())(jnp.asarray(x))
+
+    got = scale * slope(np.float32(scale) * x)
+    np.testing.assert_allclose(got, slope(x), rtol=1e-4, atol=1e-5)

@@ -88,6 +88,10 @@ def test_no_views_have_no_loss(name: str) -> None:
     assert getattr(losses, name)(rows(0), rows(0)).shape == (0,)
 
 
+def test_proxies_without_a_batch_cost_nothing() -> None:
+    assert losses.proxy_anchor_loss(rows(0), rows(3), jnp.zeros(0, int)) == 0
+
+
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("scale", [1e6, 1e8, 1e15])
 def test_the_angles_of_long_rows_have_derivatives(scale: float) -> None:

@@ -102,7 +102,7 @@ def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
 
 def exponentials(x: Array, axis: int) -> tuple[Array, Array, Array]:
     """Σ e^x as total · e^top, with the terms of the total; top takes no derivative."""
-    top = lax.stop_gradient(jnp.max(x, axis, keepdims=True))
+    top = lax.stop_gradient(jnp.max(x, axis, keepdims=True, initial=-jnp.inf))
     each = jnp.exp(x - finite(top))
     each = jnp.where(top == jnp.inf, (x == top).astype(x.dtype), each)
     return top, jnp.sum(each, axis, keepdims=True), each
@@ -117,7 +117,7 @@ def add_exponentials(
     top: Array, total: Array, x: Array, axis: int
 ) -> tuple[Array, Array]:
     """Σ e^x as total · e^top, after more terms; of none it is 0 · e^(-∞)."""
-    higher = jnp.maximum(top, jnp.max(x, axis))
+    higher = jnp.maximum(top, jnp.max(x, axis, initial=-jnp.inf))
     shift = finite(higher)
     terms = jnp.sum(jnp.exp(x - jnp.expand_dims(shift, axis)), axis)
     return higher, total * jnp.exp(top - shift) + terms

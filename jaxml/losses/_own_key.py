@@ -22,8 +22,6 @@ def surprise(
     block: int | None = None,
 ) -> Array:
     """log(1 + Σⱼ e^(sᵢⱼ - sᵢᵢ)) over j ≠ i, with s = q·k / τ; 0 without the own key."""
-    if not len(queries):
-        return jnp.zeros(0, queries.dtype)
     own, index = keys[: len(queries)], jnp.arange(len(queries))
     shared = transposed(keys), jnp.asarray(temperature, keys.dtype)
     return over_rows_once(

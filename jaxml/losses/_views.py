@@ -55,8 +55,6 @@ def clip_loss(
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
     check_count("clip_loss", block=block)
-    if not len(a):
-        return jnp.zeros(0, a.dtype)
     scaled = a / temperature
     own = jnp.sum(scaled * b, 1)
     along, across = _rivals(block, scaled, b)
