@@ -115,7 +115,7 @@ def _under_max(labels: Array, z: Array) -> tuple[Array, Array]:
     own = at(labels, z)
     of_infinity = jnp.where(own == top, 0.0, -jnp.inf)
     own = jnp.where(top == jnp.inf, of_infinity, own - finite(top))
-    largest = float(jnp.finfo(z.dtype).max)
+    largest = float(jnp.finfo(z.dtype).max)  # stands for ∞, for ∞ - ∞ is none
     below = jnp.minimum(z, largest) - jnp.clip(top, -largest, largest)[..., None]
     return own, jnp.where(is_label(labels, z), 0.0, jnp.exp(below))
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jaxml._core.compiled import compiled, elementwise
 from jaxml._core.exponentials import expm1, log1p
 from jaxml._core.logistic import tanh
-from jaxml._core.numerics import safe_divide, times, unit
+from jaxml._core.numerics import keep, safe_divide, times, unit
 from jaxml._core.types import Scalar
 
 
@@ -274,8 +274,9 @@ def cosine_distance(
         >>> cosine_distance(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 5.0]]))
         Array([1.], dtype=float32)
     """
-    x, y = (unit(v, jnp.finfo(v.dtype).tiny) for v in (predicted, true))
-    nothing = jnp.all(x == 0, -1) | jnp.all(y == 0, -1)
+    nothing = jnp.all(predicted == 0, -1) | jnp.all(true == 0, -1)
+    rows = (keep(v, ~nothing[..., None], 1.0) for v in (predicted, true))
+    x, y = (unit(v, jnp.finfo(v.dtype).tiny) for v in rows)
     return jnp.where(nothing, 1.0, jnp.sum((x - y) ** 2, -1) / 2)
 
 
