@@ -15,8 +15,8 @@ import pytest
 from hypothesis import strategies as st
 
 from bench import accuracy
+from bench.activation_truths import TRUTHS
 from bench.activations import scanned
-from bench.truths import TRUTHS
 from jaxml import activations
 
 

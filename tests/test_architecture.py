@@ -17,16 +17,13 @@ FLOORS = {
     **dict.fromkeys(FUNCTIONS, 1),
     "sweep": 2,
     "tasks": 3,
-    "_screen": 3,
-    "_names": 4,
-    "_arguments": 5,
     "cli": 6,
     "__main__": 7,
     "__init__": 7,
 }
 ONLY_IN = {
-    "matplotlib": {"sweep/_plots.py", "sweep/_plots_standings.py"},
-    "optax": {"optimizers/_base.py", "sweep/_train.py"},
+    "matplotlib": {"sweep/report/_plots.py", "sweep/report/_plots_standings.py"},
+    "optax": {"optimizers/_per_leaf.py", "sweep/engine/_train.py"},
     "torch": set(),
     "monai": set(),
     "pytorch_metric_learning": set(),

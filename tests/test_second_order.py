@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from descents import descend, descent
+from minimize import descend, descent
 
 from jaxml import optimizers
 

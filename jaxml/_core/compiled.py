@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxml._core.checks import check_signature, check_traceable
-from jaxml._core.derivatives import with_derivatives
 from jaxml._core.dtypes import promoted, widened
+from jaxml._core.special.partials import with_derivatives
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxml._core.blocks import transposed
+from jaxml._core.matmul import matmul
 from jaxml._core.numerics import sqrt
-from jaxml._core.products import matmul
-from jaxml._core.tiles import transposed
 
 
 def over_features(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxml._core.derivatives import with_derivatives
+from jaxml._core.special.partials import with_derivatives
 
 
 def keep(x: Array, where: Array | None, otherwise: float = 0.0) -> Array:

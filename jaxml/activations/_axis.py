@@ -11,8 +11,8 @@ from jaxml._core import numerics, simplex
 from jaxml._core.checks import check_axis, check_count, refuse
 from jaxml._core.compiled import compiled
 from jaxml._core.dtypes import widened
-from jaxml._core.exponentials import exp
 from jaxml._core.numerics import below_max, keep, unit
+from jaxml._core.special.exp import exp
 from jaxml._core.types import Scalar
 
 

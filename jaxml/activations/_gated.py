@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core import gates, logistic, normal
 from jaxml._core.checks import check_axis, refuse
 from jaxml._core.compiled import compiled
-from jaxml._core.derivatives import with_derivatives
+from jaxml._core.special import logistic
+from jaxml._core.special.partials import with_derivatives
+from jaxml.activations._kernels import normal, sigmoid_gated
 
 
 @compiled(static=("axis",), recompute=True)
@@ -96,7 +97,7 @@ def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"
         >>> swiglu(jnp.array([1.0, 2.0, 0.0, 100.0]))
         Array([  0., 200.], dtype=float32)
     """
-    return _gated("swiglu", x, axis, gates.silu, gates.silu_slope)
+    return _gated("swiglu", x, axis, sigmoid_gated.silu, sigmoid_gated.silu_slope)
 
 
 @compiled(static=("axis",), recompute=True)

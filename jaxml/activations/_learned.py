@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jaxml._core.checks import check_axis, check_count, describe, refuse
 from jaxml._core.compiled import compiled
-from jaxml._core.derivatives import with_derivatives
+from jaxml._core.special.partials import with_derivatives
 
 
 @compiled(static=("axis",), recompute=True)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core import logistic
 from jaxml._core.compiled import elementwise
-from jaxml._core.exponentials import (
+from jaxml._core.special import logistic
+from jaxml._core.special.exp import (
     exp,
     expm1,
     is_single,
@@ -320,7 +320,7 @@ def tanh_shrink(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(jnp.abs(x) < 1.5, _tanh_shrink_near(near), far)
 
 
-TANH_SHRINK = (  # (x - tanh x) / x³ in x², from `python -m bench.kernels`
+TANH_SHRINK = (  # (x - tanh x) / x³ in x², from `python -m bench.fit_kernels`
     *(0.3333333432674408, -0.1333332061767578, 0.05396583303809166),
     *(-0.02185216173529625, 0.008798357099294662, -0.0034463671036064625),
     *(0.0012429810594767332, -0.000376646697986871, 8.515471563441679e-05),

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core import logistic
 from jaxml._core.compiled import elementwise
-from jaxml._core.exponentials import is_single, polynomial
+from jaxml._core.special import logistic
+from jaxml._core.special.exp import is_single, polynomial
 
 
 @elementwise(logistic.sigmoid_slope)
@@ -104,7 +104,7 @@ def logit(p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(jnp.abs(2 * p - 1) < 0.5, _twice_artanh(w), far)
 
 
-LOGIT = (  # 2 (artanh w - w) / w³ in w², from `python -m bench.kernels`
+LOGIT = (  # 2 (artanh w - w) / w³ in w², from `python -m bench.fit_kernels`
     *(0.6666666865348816, 0.39999920129776, 0.28576570749282837),
     *(0.22101660072803497, 0.1950388103723526, 0.08183246105909348),
     *(0.3125832974910736,),

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core import gates, normal
 from jaxml._core.compiled import elementwise
-from jaxml._core.logistic import sigmoid, sigmoid_slope
-from jaxml._core.logistic import softplus as log1p_exp
 from jaxml._core.numerics import times
+from jaxml._core.special.logistic import sigmoid, sigmoid_slope
+from jaxml._core.special.logistic import softplus as log1p_exp
 from jaxml._core.types import Scalar
+from jaxml.activations._kernels import normal, sigmoid_gated
 
 
 @elementwise(normal.gelu_slope)
@@ -40,7 +40,7 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return normal.gelu(x)
 
 
-@elementwise(gates.gelu_tanh_slope)
+@elementwise(sigmoid_gated.gelu_tanh_slope)
 def gelu_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """gelu with its normal distribution replaced by a tanh, as BERT and GPT-2 have it.
 
@@ -62,10 +62,10 @@ def gelu_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> gelu_tanh(jnp.array([-jnp.inf, 0.0, 100.0]))
         Array([  0.,   0., 100.], dtype=float32)
     """
-    return gates.gelu_tanh(x)
+    return sigmoid_gated.gelu_tanh(x)
 
 
-@elementwise(gates.quick_gelu_slope)
+@elementwise(sigmoid_gated.quick_gelu_slope)
 def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """gelu with its normal distribution replaced by a sigmoid, as CLIP has it.
 
@@ -87,11 +87,11 @@ def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> quick_gelu(jnp.array([-jnp.inf, 0.0, 100.0]))
         Array([  0.,   0., 100.], dtype=float32)
     """
-    return gates.quick_gelu(x)
+    return sigmoid_gated.quick_gelu(x)
 
 
 @elementwise(
-    gates.swish_slope,
+    sigmoid_gated.swish_slope,
     lambda x, beta: times(times(sigmoid_slope(beta * x), x), x),
 )
 def swish(x: Float[Array, "*shape"], *, beta: Scalar = 1.0) -> Float[Array, "*shape"]:
@@ -117,10 +117,10 @@ def swish(x: Float[Array, "*shape"], *, beta: Scalar = 1.0) -> Float[Array, "*sh
         >>> swish(jnp.array([-1.0, 0.0, 1.0]), beta=0.0)
         Array([-0.5,  0. ,  0.5], dtype=float32)
     """
-    return gates.swish(x, jnp.asarray(beta))
+    return sigmoid_gated.swish(x, jnp.asarray(beta))
 
 
-@elementwise(gates.silu_slope)
+@elementwise(sigmoid_gated.silu_slope)
 def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """swish at β = 1: the sigmoid linear unit.
 
@@ -140,10 +140,10 @@ def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> silu(jnp.array([-jnp.inf, 0.0, 100.0]))
         Array([  0.,   0., 100.], dtype=float32)
     """
-    return gates.silu(x)
+    return sigmoid_gated.silu(x)
 
 
-@elementwise(gates.mish_slope)
+@elementwise(sigmoid_gated.mish_slope)
 def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x gated by the tanh of its softplus: swish's shape, a little steeper.
 
@@ -163,7 +163,7 @@ def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> mish(jnp.array([-jnp.inf, 0.0, 100.0]))
         Array([  0.,   0., 100.], dtype=float32)
     """
-    return gates.mish(x)
+    return sigmoid_gated.mish(x)
 
 
 def _softplus_beta_slope(x: Array, beta: Array) -> Array:
@@ -172,7 +172,7 @@ def _softplus_beta_slope(x: Array, beta: Array) -> Array:
     return -(log1p_exp(y) - times(sigmoid(y), y)) / (beta * beta)
 
 
-@elementwise(gates.softplus_slope, _softplus_beta_slope)
+@elementwise(sigmoid_gated.softplus_slope, _softplus_beta_slope)
 def softplus(
     x: Float[Array, "*shape"], *, beta: Scalar = 1.0
 ) -> Float[Array, "*shape"]:
@@ -196,7 +196,7 @@ def softplus(
         >>> softplus(jnp.array([-jnp.inf, 0.0, 100.0]))
         Array([  0.       ,   0.6931472, 100.       ], dtype=float32)
     """
-    return gates.softplus(x, jnp.asarray(beta))
+    return sigmoid_gated.softplus(x, jnp.asarray(beta))
 
 
 def _squareplus_slope(x: Array) -> Array:

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
-from jaxml._core import normal
 from jaxml._core.compiled import compiled
-from jaxml._core.derivatives import with_derivatives
+from jaxml._core.special.partials import with_derivatives
 from jaxml._core.types import Scalar
+from jaxml.activations._kernels import normal
 
 
 @compiled(recompute=True)

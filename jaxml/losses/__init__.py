@@ -5,7 +5,7 @@ Losses never reduce: `mean` is the only reduction. Numbers may be traced. What s
 under False in `where` may be anything: it changes neither a value nor a gradient.
 """
 
-from jaxml.losses._reduce import (
+from jaxml.losses._mean import (
     mean as mean,
 )
 from jaxml.losses._information import (
@@ -23,7 +23,7 @@ from jaxml.losses._classification import (
     generalized_cross_entropy as generalized_cross_entropy,
     sparsemax_loss as sparsemax_loss,
 )
-from jaxml.losses._linear import (
+from jaxml.losses._linear_head import (
     linear_cross_entropy as linear_cross_entropy,
 )
 from jaxml.losses._binary import (
@@ -54,7 +54,7 @@ from jaxml.losses._regression import (
     squared_log_error as squared_log_error,
     absolute_percentage_error as absolute_percentage_error,
 )
-from jaxml.losses._pairs import (
+from jaxml.losses.metric._pairs import (
     contrastive_loss as contrastive_loss,
     cosine_embedding_loss as cosine_embedding_loss,
     margin_ranking_loss as margin_ranking_loss,
@@ -65,7 +65,7 @@ from jaxml.losses._pairs import (
     n_pair_loss as n_pair_loss,
     embedding_penalty as embedding_penalty,
 )
-from jaxml.losses._inbatch import (
+from jaxml.losses.metric._similarity import (
     in_batch as in_batch,
     info_nce as info_nce,
     nt_xent as nt_xent,
@@ -74,25 +74,25 @@ from jaxml.losses._inbatch import (
     circle_loss as circle_loss,
     smooth_ap_loss as smooth_ap_loss,
 )
-from jaxml.losses._triplets import (
+from jaxml.losses.metric._triplets import (
     batch_hard_triplet_loss as batch_hard_triplet_loss,
     batch_semihard_triplet_loss as batch_semihard_triplet_loss,
     batch_all_triplet_loss as batch_all_triplet_loss,
 )
-from jaxml.losses._neighbours import (
+from jaxml.losses.metric._distance import (
     batch_contrastive_loss as batch_contrastive_loss,
     margin_loss as margin_loss,
     lifted_structure_loss as lifted_structure_loss,
     angular_loss as angular_loss,
     nca_loss as nca_loss,
 )
-from jaxml.losses._views import (
+from jaxml.losses.metric._redundancy import (
     clip_loss as clip_loss,
     siglip_loss as siglip_loss,
     vicreg_loss as vicreg_loss,
     barlow_twins_loss as barlow_twins_loss,
 )
-from jaxml.losses._proxies import (
+from jaxml.losses.metric._proxies import (
     normalized_softmax_loss as normalized_softmax_loss,
     cosface_loss as cosface_loss,
     arcface_loss as arcface_loss,
@@ -100,23 +100,23 @@ from jaxml.losses._proxies import (
     proxy_anchor_loss as proxy_anchor_loss,
     soft_triple_loss as soft_triple_loss,
 )
-from jaxml.losses._overlap import (
+from jaxml.losses.segmentation._regions import (
     dice_loss as dice_loss,
     generalized_dice_loss as generalized_dice_loss,
     tversky_loss as tversky_loss,
     focal_tversky_loss as focal_tversky_loss,
     jaccard_loss as jaccard_loss,
 )
-from jaxml.losses._confusion import (
+from jaxml.losses.segmentation._confusion import (
     sensitivity_specificity_loss as sensitivity_specificity_loss,
     matthews_loss as matthews_loss,
     present as present,
 )
-from jaxml.losses._lovasz import (
+from jaxml.losses.segmentation._lovasz import (
     lovasz_hinge_loss as lovasz_hinge_loss,
     lovasz_softmax_loss as lovasz_softmax_loss,
 )
-from jaxml.losses._contour import (
+from jaxml.losses.segmentation._contour import (
     cldice_loss as cldice_loss,
     boundary_loss as boundary_loss,
 )

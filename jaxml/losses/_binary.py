@@ -8,10 +8,10 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxml._core.compiled import compiled, elementwise
-from jaxml._core.derivatives import with_derivatives
-from jaxml._core.exponentials import exp, log1p
-from jaxml._core.logistic import sigmoid, softplus
 from jaxml._core.numerics import times
+from jaxml._core.special.exp import exp, log1p
+from jaxml._core.special.logistic import sigmoid, softplus
+from jaxml._core.special.partials import with_derivatives
 from jaxml._core.types import Scalar
 
 

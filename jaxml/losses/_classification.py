@@ -13,8 +13,6 @@ from jaxtyping import Bool, Float, Int
 
 from jaxml._core import simplex
 from jaxml._core.compiled import compiled
-from jaxml._core.derivatives import with_derivatives
-from jaxml._core.logistic import sigmoid, softplus
 from jaxml._core.numerics import (
     difference,
     excess,
@@ -25,6 +23,8 @@ from jaxml._core.numerics import (
     logsumexp,
     times,
 )
+from jaxml._core.special.logistic import sigmoid, softplus
+from jaxml._core.special.partials import with_derivatives
 from jaxml._core.types import Scalar
 from jaxml.losses._binary import focal
 from jaxml.losses._labels import at, is_label, loud

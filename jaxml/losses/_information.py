@@ -10,9 +10,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jaxml._core.compiled import compiled
-from jaxml._core.derivatives import with_derivatives
-from jaxml._core.logistic import softplus
 from jaxml._core.numerics import difference, excess, keep, times
+from jaxml._core.special.logistic import softplus
+from jaxml._core.special.partials import with_derivatives
 from jaxml.losses._labels import at, loud
 
 

@@ -11,8 +11,8 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 
 from jaxml._core.compiled import compiled, elementwise
-from jaxml._core.logistic import sigmoid, softplus
 from jaxml._core.numerics import finite, times
+from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
 from jaxml.losses._labels import at, is_label, loud

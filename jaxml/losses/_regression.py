@@ -10,9 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxml._core.compiled import compiled, elementwise
-from jaxml._core.exponentials import expm1, log1p
-from jaxml._core.logistic import tanh
 from jaxml._core.numerics import keep, safe_divide, times, unit
+from jaxml._core.special.exp import expm1, log1p
+from jaxml._core.special.logistic import tanh
 from jaxml._core.types import Scalar
 
 

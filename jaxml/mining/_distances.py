@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from jaxml._core import distances
 from jaxml._core.compiled import compiled
+from jaxml._core.matmul import matmul
 from jaxml._core.numerics import safe_divide, unit
-from jaxml._core.products import matmul
 from jaxml._core.types import Scalar
 
 

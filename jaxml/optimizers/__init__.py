@@ -5,13 +5,13 @@ or a schedule; every number may be traced, and its range is checked while it is
 Python's. Accumulators are float32 or wider, updates have the gradients' dtype.
 """
 
-from jaxml.optimizers._descent import (
+from jaxml.optimizers._sgd import (
     sgd as sgd,
     momentum as momentum,
     nesterov as nesterov,
     lion as lion,
 )
-from jaxml.optimizers._accumulating import (
+from jaxml.optimizers._adaptive import (
     adagrad as adagrad,
     adadelta as adadelta,
     rmsprop as rmsprop,
@@ -24,7 +24,7 @@ from jaxml.optimizers._adam import (
     nadam as nadam,
     radam as radam,
 )
-from jaxml.optimizers._second_moments import (
+from jaxml.optimizers._adam_variants import (
     amsgrad as amsgrad,
     adamax as adamax,
     yogi as yogi,

@@ -17,7 +17,7 @@ from jax import Array
 from jaxml._core.checks import check_non_negative, check_range, check_unit
 from jaxml._core.numerics import abs_squared, over_root, sqrt
 from jaxml._core.types import Scalar, Schedule, Tree
-from jaxml.optimizers._base import (
+from jaxml.optimizers._per_leaf import (
     Mask,
     Slot,
     Transformation,

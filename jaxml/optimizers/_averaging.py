@@ -9,7 +9,7 @@ from jax import Array
 from jaxml._core.checks import check_unit, refuse
 from jaxml._core.numerics import safe_divide
 from jaxml._core.types import Scalar, Tree
-from jaxml.optimizers._base import (
+from jaxml.optimizers._per_leaf import (
     Transformation,
     apply_updates,
     check_floats,
@@ -20,7 +20,7 @@ from jaxml.optimizers._base import (
     widened,
     with_extra_arguments,
 )
-from jaxml.optimizers._base import (
+from jaxml.optimizers._per_leaf import (
     debias as debias_share,
 )
 

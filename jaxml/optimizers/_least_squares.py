@@ -17,12 +17,8 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxml._core import trees
 from jaxml._core.checks import check_non_negative, check_positive, refuse
-from jaxml._core.products import matmul
+from jaxml._core.matmul import matmul
 from jaxml._core.types import Scalar, Tree
-from jaxml.optimizers._base import (
-    Transformation,
-    increment,
-)
 from jaxml.optimizers._newton import (
     NewtonState,
     newton_state,
@@ -31,6 +27,10 @@ from jaxml.optimizers._newton import (
     shifted,
 )
 from jaxml.optimizers._objective import Functions, Model, second_order
+from jaxml.optimizers._per_leaf import (
+    Transformation,
+    increment,
+)
 from jaxml.optimizers._trust_region import steihaug
 
 SMALL = 2**20  # numbers in the stacked matrix: 8 MiB in float64

@@ -17,14 +17,14 @@ from jax.scipy.linalg import cho_solve
 
 from jaxml._core import trees
 from jaxml._core.checks import check_non_negative, refuse
-from jaxml._core.products import matmul
+from jaxml._core.matmul import matmul
 from jaxml._core.types import Scalar, Schedule, Tree
-from jaxml.optimizers._base import (
+from jaxml.optimizers._objective import Functions, Model, model_of, second_order
+from jaxml.optimizers._per_leaf import (
     Transformation,
     increment,
     rate_at,
 )
-from jaxml.optimizers._objective import Functions, Model, model_of, second_order
 
 LARGEST = 4096  # numbers among the parameters: a Hessian of 64 MiB in float32
 BLOCK = 256  # rows of a matrix made at a time, each as large as what f holds on its way

@@ -26,7 +26,7 @@ from jax import Array
 from jaxml._core import trees
 from jaxml._core.checks import refuse
 from jaxml._core.types import Tree
-from jaxml.optimizers._base import Transformation, wide
+from jaxml.optimizers._per_leaf import Transformation, wide
 
 Functions = dict[str, Callable[..., Any]]
 

@@ -16,16 +16,16 @@ from jax import Array
 from jaxml._core import trees
 from jaxml._core.checks import check_positive, check_unit
 from jaxml._core.types import Scalar, Tree
-from jaxml.optimizers._base import (
-    Transformation,
-    increment,
-)
 from jaxml.optimizers._objective import (
     Functions,
     Model,
     model_of,
     returning_a_float,
     second_order,
+)
+from jaxml.optimizers._per_leaf import (
+    Transformation,
+    increment,
 )
 
 

@@ -5,18 +5,18 @@ A task says everything about one model; points say, as data, which models to tra
 (`leaderboard`, `standings`, `ranks`), pictures, and a `report` of them all.
 """
 
-from jaxml.sweep._task import (
+from jaxml.sweep.engine._task import (
     Point as Point,
     Task as Task,
 )
-from jaxml.sweep._models import (
+from jaxml.sweep._adapters import (
     Model as Model,
     supervised as supervised,
     from_linen as from_linen,
     from_nnx as from_nnx,
     from_equinox as from_equinox,
 )
-from jaxml.sweep._points import (
+from jaxml.sweep._search_space import (
     grid as grid,
     random as random,
     linear as linear,
@@ -25,21 +25,21 @@ from jaxml.sweep._points import (
     product as product,
     concat as concat,
 )
-from jaxml.sweep._halving import (
+from jaxml.sweep.engine._halving import (
     Halving as Halving,
 )
-from jaxml.sweep._plan import (
+from jaxml.sweep.engine._plan import (
     Plan as Plan,
     plan as plan,
 )
-from jaxml.sweep._run import (
+from jaxml.sweep.engine._run import (
     run as run,
 )
 from jaxml.sweep._record import (
     Best as Best,
     Record as Record,
 )
-from jaxml.sweep._statistics import (
+from jaxml.sweep.analysis._statistics import (
     Estimate as Estimate,
     median as median,
     interquartile_mean as interquartile_mean,
@@ -47,31 +47,31 @@ from jaxml.sweep._statistics import (
     tied_with_best as tied_with_best,
     performance_profile as performance_profile,
 )
-from jaxml.sweep._report import (
+from jaxml.sweep.analysis._leaderboard import (
     Row as Row,
     leaderboard as leaderboard,
 )
-from jaxml.sweep._standings import (
+from jaxml.sweep.analysis._comparison import (
     Standing as Standing,
     standings as standings,
     split as split,
 )
-from jaxml.sweep._ranks import (
+from jaxml.sweep.analysis._ranks import (
     Ranks as Ranks,
     ranks as ranks,
     Profiles as Profiles,
     profiles as profiles,
 )
-from jaxml.sweep._plots import (
+from jaxml.sweep.report._plots import (
     plot_sensitivity as plot_sensitivity,
     plot_curves as plot_curves,
     plot_images as plot_images,
 )
-from jaxml.sweep._plots_standings import (
+from jaxml.sweep.report._plots_standings import (
     plot_standings as plot_standings,
     plot_ranks as plot_ranks,
     plot_profiles as plot_profiles,
 )
-from jaxml.sweep._html import (
+from jaxml.sweep.report._report import (
     report as report,
 )

@@ -1,0 +1,1 @@
+"""Metric learning: pairs, triplets, in-batch losses, proxies."""

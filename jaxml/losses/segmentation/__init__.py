@@ -1,0 +1,1 @@
+"""Segmentation: regions, boundaries, and counts of pixels."""

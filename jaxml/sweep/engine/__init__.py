@@ -1,0 +1,1 @@
+"""Compiles a plan, runs it, and saves it."""
