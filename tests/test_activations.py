@@ -57,7 +57,7 @@ def test_a_scan_keeps_one_byte_where_the_slope_is_0_or_1(name: str) -> None:
 KINKS = {
     "relu": ({}, {0: 0}),
     "relu6": ({}, {0: 0, 6: 1}),
-    "leaky_relu": ({"slope": 0.3}, {0: 0.3}),
+    "leaky_relu": ({"negative_slope": 0.3}, {0: 0.3}),
     "elu": ({"alpha": 0.5}, {0: 0.5}),
     "celu": ({"alpha": 0.5}, {0: 1}),
     "selu": ({}, {0: 1.7580993408473769}),

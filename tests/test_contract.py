@@ -21,7 +21,7 @@ def rows(condition: Any = lambda case: True) -> Any:
 
     One process holds a row to all promises, so that its program is compiled once.
     """
-    chosen = [(f"{c.name}-{c.label}".rstrip("-"), c) for c in CASES if condition(c)]
+    chosen = [(f"{c.name}-{c.id_suffix}".rstrip("-"), c) for c in CASES if condition(c)]
     return pytest.mark.parametrize(
         "case",
         [
@@ -64,7 +64,7 @@ def floats_of(case: Case, arrays: tuple, **keywords: Any) -> tuple[Any, list]:
     """The row as a function of its float arrays alone, and these."""
     arrays = tuple(map(jnp.asarray, arrays))
     floats = [i for i, a in enumerate(arrays) if is_float(a)]
-    moving = [i for i in floats if i not in case.constant]
+    moving = [i for i in floats if i not in case.not_differentiated]
 
     def function(*floats: jax.Array) -> jax.Array:
         merged = list(arrays)
@@ -114,7 +114,7 @@ def test_keeps_the_dtype_and_rounds_once(case: Case, dtype: Any) -> None:
         got = case(*arrays)
         units = ULP[dtype] * (case.ulps if dtype == jnp.float32 else 0.51)
         expected = case.expected(*arrays)
-        below = jnp.finfo(dtype).tiny + case.cancels * ULP[
+        below = jnp.finfo(dtype).tiny + case.tol_relative_to_max * ULP[
             jnp.float32
         ] * case.ulps * np.max(abs(expected))
         np.testing.assert_allclose(np.float64(got), expected, rtol=units, atol=below)
@@ -150,7 +150,7 @@ def test_the_gradient_is_the_derivative_twice(case: Case) -> None:
         ahead, behind = jax.lax.map(both, sides)
         gradient, change = jax.jvp(jax.grad(total), (floats,), (v,))
         reverse = dot(gradient, v)
-        forward = jax.jvp(total, (floats,), (v,))[1] if case.forward else reverse
+        forward = jax.jvp(total, (floats,), (v,))[1] if case.has_jvp else reverse
         twice = dot(jax.grad(lambda xs: both(xs)[1])(floats), v)
         return (ahead - behind) / (2 * h), (forward, reverse), (dot(change, w), twice)
 
@@ -160,10 +160,10 @@ def test_the_gradient_is_the_derivative_twice(case: Case) -> None:
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@rows(lambda case: case.numbers and case.dtypes)
+@rows(lambda case: case.hyperparams and case.dtypes)
 def test_numbers_have_derivatives(case: Case) -> None:
     (arrays,) = samples(case)
-    at = {name: 0.8 * max(values) + 0.07 for name, values in case.numbers.items()}
+    at = {name: 0.8 * max(values) + 0.07 for name, values in case.hyperparams.items()}
     h = 1e-6
 
     def total(numbers: dict[str, Any]) -> jax.Array:
@@ -187,10 +187,10 @@ def test_extremes_have_values_and_finite_derivatives(case: Case) -> None:
         moving = [
             i
             for i, array in enumerate(arrays)
-            if is_float(array) and i not in case.constant
+            if is_float(array) and i not in case.not_differentiated
         ]
-        if extreme.finite is not None:
-            moving = [moving[i] for i in extreme.finite]
+        if extreme.check_grads_of is not None:
+            moving = [moving[i] for i in extreme.check_grads_of]
         traced = {n: v for n, v in extreme.keywords.items() if is_traced(v)}
         fixed = {n: v for n, v in extreme.keywords.items() if not is_traced(v)}
         key = str((moving, fixed))
@@ -252,7 +252,7 @@ def test_what_is_masked_counts_for_nothing(case: Case) -> None:
         assert not np.any(np.where(mask, 0, other))
 
 
-@rows(lambda case: not case.call)
+@rows(lambda case: not case.adapter)
 def test_wrong_arguments_are_refused_by_name(case: Case) -> None:
     arrays = [jnp.asarray(a) for a in samples(case)[0]]
     names = list(inspect.signature(case.function).parameters)
@@ -261,7 +261,7 @@ def test_wrong_arguments_are_refused_by_name(case: Case) -> None:
         wrong = [swapped, array.astype(complex), "text", [1.0], None]
         if len(arrays) > 1:
             wrong += [array[..., None], array[0]]
-            wrong += [] if i in case.free else [array[:1]]
+            wrong += [] if i in case.any_num_rows else [array[:1]]
         for value in wrong:
             given = [value if j == i else a for j, a in enumerate(arrays)]
             sentence = f"{case.function.__name__}: ({'|'.join(names)}) must .+, got .+"
@@ -270,7 +270,7 @@ def test_wrong_arguments_are_refused_by_name(case: Case) -> None:
             message = str(refusal.value)
             assert re.fullmatch(sentence, message) and message.endswith("."), message
             assert i == 0 or f": {name} must" in message, message
-    for name in case.numbers:
+    for name in case.hyperparams:
         with pytest.raises(TypeError, match=f"{name} must be a number, got float64"):
             case(*arrays, **{name: jnp.ones(3)})
 
@@ -285,11 +285,13 @@ def test_vmap_equals_the_loop_and_jit_equals_eager(case: Case) -> None:
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@rows(lambda case: case.numbers)
+@rows(lambda case: case.hyperparams)
 def test_all_numbers_may_be_swept_at_once(case: Case) -> None:
     (arrays,) = samples(case)
-    count = max(map(len, case.numbers.values()))
-    points = [{n: v[i % len(v)] for n, v in case.numbers.items()} for i in range(count)]
+    count = max(map(len, case.hyperparams.values()))
+    points = [
+        {n: v[i % len(v)] for n, v in case.hyperparams.items()} for i in range(count)
+    ]
     columns = jax.tree.map(lambda *column: jnp.array(column, float), *points)
     sweep = quick_jit(jax.vmap(lambda numbers: case(*arrays, **numbers)))
     looped = [case(*arrays, **point) for point in points]
@@ -301,9 +303,9 @@ def test_all_numbers_may_be_swept_at_once(case: Case) -> None:
 def test_the_second_call_does_not_compile(case: Case, compilations: list) -> None:
     first, second = samples(case, 2)
     numbers = [
-        {name: v[i % len(v)] for name, v in case.numbers.items()} for i in (0, 1)
+        {name: v[i % len(v)] for name, v in case.hyperparams.items()} for i in (0, 1)
     ]
-    function = jax.jit(case) if case.call else case
+    function = jax.jit(case) if case.adapter else case
     function(*first, **numbers[0])
     compilations.clear()
     function(*second, **numbers[1])

@@ -93,10 +93,10 @@ def test_soft_targets_of_one_label_are_that_label() -> None:
     z = jnp.asarray(np.random.default_rng(1).normal(size=(6, 4)))
     y = jnp.arange(6) % 4
     one_hot = jax.nn.one_hot(y, 4, dtype=z.dtype)
-    for smoothing in (0.0, 0.1):
-        soft = losses.smooth_labels(one_hot, smoothing=smoothing)
+    for label_smoothing in (0.0, 0.1):
+        soft = losses.smooth_labels(one_hot, label_smoothing=label_smoothing)
         np.testing.assert_allclose(
-            losses.cross_entropy(z, y, smoothing=smoothing),
+            losses.cross_entropy(z, y, label_smoothing=label_smoothing),
             losses.soft_cross_entropy(z, soft),
             rtol=1e-12,
         )
@@ -212,15 +212,17 @@ def test_classes_that_do_not_exist_are_not_in_the_hessian() -> None:
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, 0, None))
-    def hessian(z: jax.Array, where: jax.Array, smoothing: float) -> jax.Array:
+    def hessian(z: jax.Array, where: jax.Array, label_smoothing: float) -> jax.Array:
         def loss(z: jax.Array) -> jax.Array:
             label = jnp.array(0)
-            return losses.cross_entropy(z, label, smoothing=smoothing, where=where)
+            return losses.cross_entropy(
+                z, label, label_smoothing=label_smoothing, where=where
+            )
 
         return jax.jacrev(jax.jacrev(loss))(z)
 
-    for smoothing in (0.0, 0.1):
-        got = hessian(jnp.asarray(rows), jnp.asarray(where), smoothing)
+    for label_smoothing in (0.0, 0.1):
+        got = hessian(jnp.asarray(rows), jnp.asarray(where), label_smoothing)
         for z, kept, found in zip(rows, where, got):
             powers = np.exp(np.where(kept, z, -np.inf))
             p = powers / powers.sum() if kept.any() else powers
@@ -304,10 +306,10 @@ def test_relative_entropy_is_curved_where_both_distributions_are_one() -> None:
     np.testing.assert_allclose(curvature, np.diag([0.2, 0.3, 0.5]), rtol=1e-6)
 
 
-def cross_entropy(z: np.ndarray, smoothing: float) -> tuple:
+def cross_entropy(z: np.ndarray, label_smoothing: float) -> tuple:
     """The value, the gradient and the Hessian for the label 1."""
     e = np.exp(z - z.max())
-    p, target = e / e.sum(), np.eye(3)[1] * (1 - smoothing) + smoothing / 3
+    p, target = e / e.sum(), np.eye(3)[1] * (1 - label_smoothing) + label_smoothing / 3
     value = z.max() + np.log(e.sum()) - target @ z
     return value, p - target, np.diag(p) - np.outer(p, p)
 
@@ -323,7 +325,7 @@ def log_cosh(z: np.ndarray) -> tuple:
     [
         (lambda z: losses.cross_entropy(z, 1), lambda z: cross_entropy(z, 0.0)),
         (
-            lambda z: losses.cross_entropy(z, 1, smoothing=0.1),
+            lambda z: losses.cross_entropy(z, 1, label_smoothing=0.1),
             lambda z: cross_entropy(z, 0.1),
         ),
         (lambda z: losses.log_cosh_loss(z, jnp.zeros_like(z)).sum(), log_cosh),

@@ -322,7 +322,9 @@ def test_training_has_a_derivative_where_gradients_are_zero(make) -> None:
         for name, parameter in inspect.signature(make).parameters.items()
         if isinstance(parameter.default, float) and name != "learning_rate"
     }
-    zeros = {n: 0.0 for n in numbers if n in ("eps", "eps_root", "initial_accumulator")}
+    zeros = {
+        n: 0.0 for n in numbers if n in ("eps", "eps_root", "initial_accumulator_value")
+    }
 
     def travelled(g: jax.Array, numbers: dict) -> jax.Array:
         optimizer = make(**numbers)

@@ -119,8 +119,8 @@ def moved(optimizer, **functions):
             "warmup_linear: decay_steps must be at least warmup_steps, 10, got 5.",
         ),
         (
-            lambda: schedules.one_cycle(1.0, 10, rise=1.5),
-            "one_cycle: rise must be in [0, 1], got 1.5.",
+            lambda: schedules.one_cycle(1.0, 10, warmup_fraction=1.5),
+            "one_cycle: warmup_fraction must be in [0, 1], got 1.5.",
         ),
         (
             lambda: schedules.cosine(1.0, "10"),

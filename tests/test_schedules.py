@@ -12,22 +12,22 @@ from jaxml import optimizers, schedules
 
 MADE = {  # each with its numbers, lengths among them
     schedules.constant: {"value": 0.5},
-    schedules.linear: {"initial_value": 1.0, "end_value": 0.1, "decay_steps": 10.0},
+    schedules.linear: {"init_value": 1.0, "end_value": 0.1, "decay_steps": 10.0},
     schedules.polynomial: {
-        "initial_value": 1.0,
+        "init_value": 1.0,
         "end_value": 0.1,
         "decay_steps": 10.0,
         "power": 2.0,
     },
     schedules.exponential: {
-        "initial_value": 1.0,
+        "init_value": 1.0,
         "decay_rate": 0.9,
         "decay_steps": 10.0,
     },
-    schedules.step_decay: {"initial_value": 1.0, "factor": 0.5, "every": 4.0},
-    schedules.cosine: {"initial_value": 1.0, "decay_steps": 10.0, "end_value": 0.1},
+    schedules.step_decay: {"init_value": 1.0, "decay_rate": 0.5, "step_size": 4.0},
+    schedules.cosine: {"init_value": 1.0, "decay_steps": 10.0, "end_value": 0.1},
     schedules.cosine_restarts: {
-        "initial_value": 1.0,
+        "init_value": 1.0,
         "period": 4.0,
         "period_factor": 2.0,
         "value_factor": 0.5,

@@ -1,59 +1,68 @@
-"""The engine of what is quadratic: a block of rows against all columns at a time.
+"""The tiling engine: one block of rows at a time against all columns.
 
-A tile is made, used and forgotten, and made once more for the derivative: of n rows
-against m columns no more than a few tiles exist at any time, in either direction.
+A tile is computed, used and dropped, and computed again in the backward pass, so that
+only a few tiles of an [n m] array exist at any time, in either direction.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.dtypes import float0
 
-TILE = 2**21  # numbers that a block of rows takes: eight megabytes of float32
+from jaxml._core.types import PyTree
+
+MAX_BLOCK_ELEMENTS = 2**21
+"""Numbers in a block of rows: 8 MiB of float32."""
 
 
-def over_rows(
-    formula: Callable[[Any], Array], rows: Any, width: int, block: int | None = None
+def map_blocks(
+    formula: Callable[[PyTree], Array],
+    rows: PyTree,
+    row_size: int,
+    block: int | None = None,
 ) -> Array:
-    """One value for each row, from a formula of a block of rows.
+    """One value per row, from a formula of a block of rows.
 
-    `rows` is an array, or a tree of arrays, of which the first axis is cut. `width` is
-    how many numbers the formula makes of a row, about; it decides how many rows a block
-    has, unless `block` says so.
+    Args:
+        formula: A block of `rows` -> [b], the values of its rows.
+        rows: An array, or a tree of arrays, split along the first axis.
+        row_size: About how many numbers the formula makes per row. It decides the
+            number of rows per block, unless `block` gives it.
+        block: Rows per block.
     """
     formula = jax.checkpoint(formula, prevent_cse=False)
 
-    def step(nothing: None, of_block: Any) -> tuple[None, Array]:
-        return nothing, formula(of_block)
+    def step(carry: None, block_rows: PyTree) -> tuple[None, Array]:
+        return carry, formula(block_rows)
 
-    return scan_rows(step, None, rows, width, block)[1]
+    return scan_blocks(step, None, rows, row_size, block)[1]
 
 
-def scan_rows(
-    step: Callable[[Any, Any], tuple[Any, Any]],
-    start: Any,
-    rows: Any,
-    width: int,
+def scan_blocks(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    init: PyTree,
+    rows: PyTree,
+    row_size: int,
     block: int | None = None,
-) -> tuple[Any, Any]:
-    """`lax.scan` over blocks of rows: what is carried, and the values of each row.
+) -> tuple[PyTree, PyTree]:
+    """`lax.scan` over blocks of rows: the last carry, and the values of all rows.
 
-    Any number of rows is welcome: the last block is as long as it is.
+    The last block is shorter if `block` does not divide the number of rows.
     """
     count = len(jax.tree.leaves(rows)[0])
-    size = block or max(1, TILE // max(1, width))
+    size = block or max(1, MAX_BLOCK_ELEMENTS // max(1, row_size))
     if size >= count:
-        return step(start, rows)
+        return step(init, rows)
     whole = count - count % size
 
-    def cut(x: Array) -> Array:
+    def split(x: Array) -> Array:
         return x[:whole].reshape(-1, size, *x.shape[1:])
 
-    carry, blocks = lax.scan(step, start, jax.tree.map(cut, rows))
+    carry, blocks = lax.scan(step, init, jax.tree.map(split, rows))
     values = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), blocks)
     if whole == count:
         return carry, values
@@ -62,101 +71,134 @@ def scan_rows(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
-def over_rows_once(
-    formula: Callable[[Any, Any], Array],
-    rows: Any,
-    shared: Any,
-    width: int,
+def map_blocks_fused_grad(
+    formula: Callable[[PyTree, PyTree], Array],
+    rows: PyTree,
+    shared: PyTree,
+    row_size: int,
     block: int | None = None,
 ) -> Array:
-    """`over_rows`, of which a value and its derivative make each tile but once.
+    """Like `map_blocks`, but value and gradient share one pass over the tiles.
 
-    The gradient of the values' sum is made with them. It serves all cotangents that are
-    equal, as those of a mean; for others the tiles are made again. Forward mode works
-    through the gradient alone. The formula closes over no array: what it takes besides
-    a block of rows are floats, `shared`.
+    The forward pass also computes G = ∂ Σᵢ valueᵢ. A mean hands every row the same
+    cotangent c, and its gradient is c G without another pass. Unequal cotangents
+    recompute the tiles. There is no forward-mode rule for the value; the gradient can
+    be differentiated in either mode.
+
+    Args:
+        formula: (block of `rows`, `shared`) -> [b]. It closes over no array.
+        rows: As in `map_blocks`.
+        shared: A tree of float arrays that every block uses.
+        row_size: As in `map_blocks`.
+        block: As in `map_blocks`.
     """
 
-    def step(nothing: None, of_block: Any) -> tuple[None, Array]:
-        return nothing, formula(of_block, shared)
+    def step(carry: None, block_rows: PyTree) -> tuple[None, Array]:
+        return carry, formula(block_rows, shared)
 
-    return scan_rows(step, None, rows, width, block)[1]
+    return scan_blocks(step, None, rows, row_size, block)[1]
 
 
-def _gradient(
+def _values_and_gradient(
     formula: Callable,
-    width: int,
+    row_size: int,
     block: int | None,
-    rows: Any,
-    shared: Any,
+    rows: PyTree,
+    shared: PyTree,
     weights: Array | None = None,
-) -> tuple[Array, Any, Any]:
-    """The values, and the gradient of their weighted sum for `rows` and for `shared`.
+) -> tuple[Array, PyTree, PyTree]:
+    """The values, and the gradient of Σᵢ weightᵢ valueᵢ for `rows` and for `shared`.
 
-    Without weights each is 1. An array of no floats has None for its gradient.
+    All weights are 1 by default. An array that is not float has None as its gradient.
     """
 
-    def step(total: Any, of_block: Any) -> tuple[Any, Any]:
-        rows, weights = of_block
-        values, pull = jax.vjp(formula, rows, shared)
-        of_rows, more = pull(jnp.ones_like(values) if weights is None else weights)
-        of_rows = jax.tree.map(lambda d: None if d.dtype == float0 else d, of_rows)
-        return jax.tree.map(jnp.add, total, more), (values, of_rows)
+    def step(shared_grad: PyTree, block_inputs: tuple) -> tuple[PyTree, tuple]:
+        block_rows, block_weights = block_inputs
+        values, vjp = jax.vjp(formula, block_rows, shared)
+        cotangent = jnp.ones_like(values) if block_weights is None else block_weights
+        rows_grad, block_shared_grad = vjp(cotangent)
+        rows_grad = jax.tree.map(lambda g: None if g.dtype == float0 else g, rows_grad)
+        shared_grad = jax.tree.map(jnp.add, shared_grad, block_shared_grad)
+        return shared_grad, (values, rows_grad)
 
-    step = jax.checkpoint(step, prevent_cse=False)  # may be differentiated again
-    nothing = jax.tree.map(jnp.zeros_like, shared)
-    of_shared, (values, of_rows) = scan_rows(
-        step, nothing, (rows, weights), width, block
+    step = jax.checkpoint(step, prevent_cse=False)  # for second derivatives
+    init = jax.tree.map(jnp.zeros_like, shared)
+    shared_grad, (values, rows_grad) = scan_blocks(
+        step, init, (rows, weights), row_size, block
     )
-    return values, of_rows, of_shared
+    return values, rows_grad, shared_grad
 
 
-def _forward(
-    formula: Callable, rows: Any, shared: Any, width: int, block: int | None
-) -> tuple[Array, Any]:
-    values, *of_sum = _gradient(formula, width, block, rows, shared)
-    return values, (rows, shared, *of_sum)
+def map_blocks_fused_grad_fwd(
+    formula: Callable, rows: PyTree, shared: PyTree, row_size: int, block: int | None
+) -> tuple[Array, tuple]:
+    values, rows_grad, shared_grad = _values_and_gradient(
+        formula, row_size, block, rows, shared
+    )
+    return values, (rows, shared, rows_grad, shared_grad)
 
 
-def _backward(
-    formula: Callable, width: int, block: int | None, kept: Any, cotangents: Array
-) -> tuple[Any, Any]:
-    rows, shared, of_rows, of_sum = kept
-    gradient = functools.partial(_gradient, formula, width, block)
-    each = jax.vmap(lambda weight, d: jax.tree.map(lambda d: weight * d, d))
+def map_blocks_fused_grad_bwd(
+    formula: Callable, row_size: int, block: int | None, residuals: tuple, ct: Array
+) -> tuple[PyTree, PyTree]:
+    rows, shared, rows_grad, shared_grad = residuals
+    gradient = functools.partial(_values_and_gradient, formula, row_size, block)
+    scale_rows = jax.vmap(lambda c, grads: jax.tree.map(lambda g: c * g, grads))
     return (
-        each(cotangents, of_rows),
-        _of_shared(gradient, rows, shared, cotangents, of_sum),
+        scale_rows(ct, rows_grad),
+        _shared_grad(gradient, rows, shared, ct, shared_grad),
     )
 
 
-over_rows_once.defvjp(_forward, _backward)
+map_blocks_fused_grad.defvjp(map_blocks_fused_grad_fwd, map_blocks_fused_grad_bwd)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _of_shared(
-    gradient: Callable, rows: Any, shared: Any, weights: Array, of_sum: Any
-) -> Any:
-    """The weighted sum's gradient for `shared`: `of_sum`, times a weight of all."""
+def _shared_grad(
+    gradient: Callable, rows: PyTree, shared: PyTree, ct: Array, sum_grad: PyTree
+) -> PyTree:
+    """The gradient for `shared`: c · `sum_grad` if all cotangents are c."""
     return lax.cond(
-        jnp.all(weights == weights[0]),
-        lambda: jax.tree.map(lambda d: weights[0] * d, of_sum),
-        lambda: gradient(rows, shared, weights)[-1],
+        jnp.all(ct == ct[0]),
+        lambda: jax.tree.map(lambda g: ct[0] * g, sum_grad),
+        lambda: gradient(rows, shared, ct)[-1],
     )
 
 
-@_of_shared.defjvp
-def _(gradient: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """By the tiles: weights that are equal need not change alike."""
-    *given, _ = primals
-    *along, _ = tangents
-    return jax.jvp(lambda *given: gradient(*given)[-1], tuple(given), tuple(along))
+@_shared_grad.defjvp
+def _shared_grad_jvp(gradient: Callable, primals: tuple, tangents: tuple) -> tuple:
+    """Differentiates the tiled form: equal cotangents need not have equal tangents."""
+    *inputs, _ = primals
+    *input_tangents, _ = tangents
+    return jax.jvp(
+        lambda *inputs: gradient(*inputs)[-1], tuple(inputs), tuple(input_tangents)
+    )
 
 
-def transposed(rows: Array) -> Array:
-    """The rows as columns, for a product with a tile.
+class Tile(NamedTuple):
+    """The i-th tile of an axis. The last tile may overlap the one before it."""
 
-    As a step of its own: XLA would write it into the product, of which the derivative
-    then reads the tile against its order, at half the speed.
-    """
-    return lax.optimization_barrier(rows.T)
+    start: Array
+    index: Array
+    is_new: Array
+    """False where the tile before has the same entry."""
+
+    def slice(self, x: Array, axis: int = 0) -> Array:
+        return lax.dynamic_slice_in_dim(x, self.start, len(self.index), axis)
+
+    def update(self, x: Array, values: Array, axis: int = 0) -> Array:
+        """x with this tile replaced by `values`."""
+        return lax.dynamic_update_slice_in_dim(x, values, self.start, axis)
+
+
+def tiles(length: int, size: int) -> tuple[int, Callable[[Array], Tile]]:
+    """The number of tiles of an axis, and a function that gives the i-th."""
+    size = min(size, length)
+
+    def tile(i: Array) -> Tile:
+        i = jnp.asarray(i, jnp.int32)
+        start = jnp.minimum(i * size, length - size)
+        index = start + jnp.arange(size, dtype=jnp.int32)
+        return Tile(start, index, index >= i * size)
+
+    return -(-length // size), tile

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxml._core import numerics, simplex
-from jaxml._core.checks import check_axis, check_count, refuse
-from jaxml._core.compiled import compiled
-from jaxml._core.dtypes import widened
-from jaxml._core.numerics import below_max, keep, unit
+from jaxml._core import safe
+from jaxml._core.contract import describe, raise_invalid
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.softmax import log_softmax as stable_log_softmax
+from jaxml._core.softmax import project_simplex, subtract_max
 from jaxml._core.special.exp import exp
-from jaxml._core.types import Scalar
+from jaxml._core.types import Count, Scalar, compute_dtype
 
 
-@compiled(static=("axis",))
+@public
 def softmax(
     x: Float[Array, "*shape"],
     *,
@@ -50,13 +51,13 @@ def softmax(
         ... )
         Array([0.5, 0.5, 0. ], dtype=float32)
     """
-    check_axis("softmax", x, axis)
-    return keep(_softmax(keep(x, where, -jnp.inf), axis), where)
+    check_axis(x, axis)
+    return apply_mask(_softmax(apply_mask(x, where, -jnp.inf), axis), where)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _softmax(x: Array, axis: int) -> Array:
-    top, below = below_max(x, axis)
+    top, below = subtract_max(x, axis)
     e = exp(below, _rounding(below, x, top))
     return e / jnp.sum(e, axis, keepdims=True)
 
@@ -74,7 +75,7 @@ def _rounding(difference: Array, x: Array, y: Array) -> Array:
     return jnp.where(jnp.isfinite(rest), rest, 0.0)
 
 
-@compiled(static=("axis",))
+@public
 def log_softmax(
     x: Float[Array, "*shape"],
     *,
@@ -105,11 +106,11 @@ def log_softmax(
         >>> log_softmax(jnp.array([0.0, 1000.0]))
         Array([-1000.,     0.], dtype=float32)
     """
-    check_axis("log_softmax", x, axis)
-    return numerics.log_softmax(x, axis, where)
+    check_axis(x, axis)
+    return stable_log_softmax(x, axis, where)
 
 
-@compiled(static=("axis",))
+@public
 def sparsemax(
     x: Float[Array, "*shape"],
     *,
@@ -141,12 +142,12 @@ def sparsemax(
         >>> sparsemax(jnp.array([1.0, 0.5, -1.0]))
         Array([0.75, 0.25, 0.  ], dtype=float32)
     """
-    check_axis("sparsemax", x, axis)
-    last = jnp.moveaxis(keep(x, where, -jnp.inf), axis, -1)
-    return keep(jnp.moveaxis(simplex.nearest(last), -1, axis), where)
+    check_axis(x, axis)
+    last = jnp.moveaxis(apply_mask(x, where, -jnp.inf), axis, -1)
+    return apply_mask(jnp.moveaxis(project_simplex(last), -1, axis), where)
 
 
-@compiled(static=("axis",), widen=False)
+@public(upcast=False)
 def l2_normalize(
     x: Float[Array, "*shape"], *, axis: int = -1, eps: Scalar = 1e-12
 ) -> Float[Array, "*shape"]:
@@ -177,16 +178,16 @@ def l2_normalize(
         Array([[0.6, 0.8],
                [0. , 0. ]], dtype=float32)
     """
-    check_axis("l2_normalize", x, axis)
-    wide = x.astype(widened(x.dtype))
+    check_axis(x, axis)
+    wide = x.astype(compute_dtype(x.dtype))
     least = 1e-8 if x.dtype == jnp.float16 else 0.0
     shortest = jnp.sqrt(jnp.maximum(jnp.asarray(eps, wide.dtype), least))
-    return unit(wide, shortest, axis).astype(x.dtype)
+    return safe.l2_normalize(wide, shortest, axis).astype(x.dtype)
 
 
-@compiled(static=("pieces",))
+@public
 def maxout(
-    x: Float[Array, "*batch channels"], *, pieces: int
+    x: Float[Array, "*batch channels"], *, pieces: Count
 ) -> Float[Array, "*batch units"]:
     """The greatest of several linear functions: a convex activation that is learned.
 
@@ -213,7 +214,12 @@ def maxout(
         >>> maxout(jnp.array([1.0, 2.0, -3.0, -4.0]), pieces=2)
         Array([ 2., -3.], dtype=float32)
     """
-    check_count("maxout", pieces=pieces)
     if x.shape[-1] % pieces:
-        refuse(TypeError, "maxout", "x", f"have a multiple of {pieces} channels", x)
+        raise_invalid(TypeError, "x", f"have a multiple of {pieces} channels", x)
     return jnp.max(x.reshape(*x.shape[:-1], -1, pieces), -1)
+
+
+def check_axis(x: Array, axis: int) -> None:
+    """Raises a ValueError unless x has this axis."""
+    if axis not in range(-x.ndim, x.ndim):
+        raise_invalid(ValueError, "axis", f"name an axis of {describe(x)}", axis)

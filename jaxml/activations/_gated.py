@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.checks import check_axis, refuse
-from jaxml._core.compiled import compiled
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import public
 from jaxml._core.special import logistic
-from jaxml._core.special.partials import with_derivatives
+from jaxml._core.special.partials import with_partials
+from jaxml.activations._axis import check_axis
 from jaxml.activations._kernels import normal, sigmoid_gated
 
 
-@compiled(static=("axis",), recompute=True)
+@public(remat=True)
 def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """A linear unit with a sigmoid gate.
 
@@ -41,10 +42,10 @@ def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
         >>> glu(jnp.array([1.0, 2.0, 0.0, 100.0]))
         Array([0.5, 2. ], dtype=float32)
     """
-    return _gated("glu", x, axis, logistic.sigmoid, logistic.sigmoid_slope)
+    return _gated(x, axis, logistic.sigmoid, logistic.sigmoid_derivative)
 
 
-@compiled(static=("axis",), recompute=True)
+@public(remat=True)
 def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """A linear unit with a gelu gate.
 
@@ -69,10 +70,10 @@ def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
         >>> geglu(jnp.array([1.0, 2.0, 0.0, 100.0]))
         Array([  0., 200.], dtype=float32)
     """
-    return _gated("geglu", x, axis, normal.gelu, normal.gelu_slope)
+    return _gated(x, axis, normal.gelu, normal.gelu_slope)
 
 
-@compiled(static=("axis",), recompute=True)
+@public(remat=True)
 def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """A linear unit with a silu gate, as in PaLM and Llama.
 
@@ -97,10 +98,10 @@ def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"
         >>> swiglu(jnp.array([1.0, 2.0, 0.0, 100.0]))
         Array([  0., 200.], dtype=float32)
     """
-    return _gated("swiglu", x, axis, sigmoid_gated.silu, sigmoid_gated.silu_slope)
+    return _gated(x, axis, sigmoid_gated.silu, sigmoid_gated.silu_slope)
 
 
-@compiled(static=("axis",), recompute=True)
+@public(remat=True)
 def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """A linear unit with a relu gate.
 
@@ -128,7 +129,6 @@ def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
         Array([  0., 200.], dtype=float32)
     """
     return _gated(
-        "reglu",
         x,
         axis,
         lambda b: jnp.maximum(b, 0.0),
@@ -137,18 +137,17 @@ def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
 
 
 def _gated(
-    name: str,
     x: Array,
     axis: int,
     gate: Callable[[Array], Array],
     slope: Callable[[Array], Array],
 ) -> Array:
     """a · gate(b), of which a and b alone are kept for the backward pass."""
-    check_axis(name, x, axis)
+    check_axis(x, axis)
     if x.shape[axis] % 2:
-        refuse(TypeError, name, "x", f"have an even length along axis {axis}", x)
+        raise_invalid(TypeError, "x", f"have an even length along axis {axis}", x)
 
-    @with_derivatives(lambda a, b: gate(b), lambda a, b: a * slope(b))
+    @with_partials(lambda a, b: gate(b), lambda a, b: a * slope(b))
     def product(a: Array, b: Array) -> Array:
         return a * gate(b)
 

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.checks import check_axis, check_count, describe, refuse
-from jaxml._core.compiled import compiled
-from jaxml._core.special.partials import with_derivatives
+from jaxml._core.contract import describe, raise_invalid
+from jaxml._core.public import public
+from jaxml._core.special.partials import with_partials
+from jaxml._core.types import Count
+from jaxml.activations._axis import check_axis
 
 
-@compiled(static=("axis",), recompute=True)
+@public(remat=True)
 def prelu(
     x: Float[Array, "*shape"],
     slope: Float[Array, ""] | Float[Array, "channels"],
@@ -47,10 +49,10 @@ def prelu(
         >>> prelu(jnp.array([-2.0, 0.0, 2.0]), prelu_init())
         Array([-0.5,  0. ,  2. ], dtype=float32)
     """
-    return _prelu(x, _along("prelu", "slope", slope, x, axis))
+    return _prelu(x, _along("slope", slope, x, axis))
 
 
-def prelu_init(channels: int | None = None) -> Array:
+def prelu_init(channels: Count | None = None) -> Array:
     """The slope with which prelu begins: 1/4.
 
     Args:
@@ -72,11 +74,10 @@ def prelu_init(channels: int | None = None) -> Array:
     """
     if channels is None:
         return jnp.full((), 0.25, jnp.float32)
-    check_count("prelu_init", channels=channels)
     return jnp.full((channels,), 0.25, jnp.float32)
 
 
-@with_derivatives(
+@with_partials(
     lambda x, slope: jnp.where(x > 0, 1.0, slope),
     lambda x, slope: jnp.where(x > 0, 0.0, x),
 )
@@ -90,7 +91,7 @@ def _sine_ratio(x: Array, alpha: Array) -> Array:
     return (x * jnp.sin(2 * alpha * x) - sine * sine / alpha) / alpha
 
 
-@compiled(recompute=True)
+@public(remat=True)
 def snake(
     x: Float[Array, "*shape"],
     alpha: Float[Array, ""] | Float[Array, "channels"],
@@ -119,7 +120,7 @@ def snake(
         >>> snake(jnp.array([-jnp.pi, 0.0, jnp.pi / 2]), jnp.array(1.0))
         Array([-3.1415927,  0.       ,  2.5707965], dtype=float32)
     """
-    return _snake(x, _along("snake", "alpha", alpha, x, -1))
+    return _snake(x, _along("alpha", alpha, x, -1))
 
 
 def _snake_slope(x: Array, alpha: Array) -> Array:
@@ -127,18 +128,18 @@ def _snake_slope(x: Array, alpha: Array) -> Array:
     return jnp.square(jnp.sin(alpha * x) + jnp.cos(alpha * x))
 
 
-@with_derivatives(_snake_slope, _sine_ratio)
+@with_partials(_snake_slope, _sine_ratio)
 def _snake(x: Array, alpha: Array) -> Array:
     sine = jnp.sin(alpha * x)
     return x + sine * sine / alpha
 
 
-def _along(function: str, name: str, parameter: Array, x: Array, axis: int) -> Array:
+def _along(name: str, parameter: Array, x: Array, axis: int) -> Array:
     """The parameter, one a channel, in the shape of x."""
     if parameter.ndim == 0:
         return jnp.broadcast_to(parameter, x.shape)
-    check_axis(function, x, axis)
+    check_axis(x, axis)
     if parameter.shape[0] != x.shape[axis]:
         rule = f"have one entry for each channel of x = {describe(x)} along axis {axis}"
-        refuse(TypeError, function, name, rule, parameter)
+        raise_invalid(TypeError, name, rule, parameter)
     return jax.lax.broadcast_in_dim(parameter, x.shape, (axis % x.ndim,))

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.compiled import elementwise
+from jaxml._core.public import elementwise
 from jaxml._core.special import logistic
 from jaxml._core.special.exp import (
     exp,
     expm1,
-    is_single,
+    is_float32,
     polynomial,
-    power,
-    ratio,
-    times_power,
+    scale_by_exp,
+    scaled_exp,
+    split_quotient,
 )
 from jaxml._core.types import Scalar
 
@@ -76,15 +76,15 @@ def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     lambda x, slope: _below(x),
 )
 def leaky_relu(
-    x: Float[Array, "*shape"], *, slope: Scalar = 0.01
+    x: Float[Array, "*shape"], *, negative_slope: Scalar = 0.01
 ) -> Float[Array, "*shape"]:
     """x above 0, and a small fixed share of it below, so that no unit dies.
 
-        leaky_relu(x) = x for x > 0, slope · x otherwise        leaky_relu'(0) = slope
+        leaky_relu(x) = x for x > 0, negative_slope · x otherwise        leaky_relu'(0) = negative_slope
 
     Args:
         x: Any number.
-        slope: The share of a negative x, usually in [0, 1).
+        negative_slope: The share of a negative x, usually in [0, 1).
 
     Returns:
         Numbers of any size.
@@ -94,10 +94,10 @@ def leaky_relu(
         models, ICML 2013, https://ai.stanford.edu/~amaas/papers/relu_hybrid_icml2013_final.pdf
 
     Example:
-        >>> leaky_relu(jnp.array([-2.0, 0.0, 2.0]), slope=0.25)
+        >>> leaky_relu(jnp.array([-2.0, 0.0, 2.0]), negative_slope=0.25)
         Array([-0.5,  0. ,  2. ], dtype=float32)
     """
-    return jnp.where(x > 0, x, slope * x)
+    return jnp.where(x > 0, x, negative_slope * x)
 
 
 @elementwise(
@@ -134,7 +134,7 @@ def _celu_alpha_slope(x: Array, alpha: Array) -> Array:
 
 
 @elementwise(
-    lambda x, alpha: jnp.where(x > 0, 1.0, exp(*ratio(_below(x), alpha))),
+    lambda x, alpha: jnp.where(x > 0, 1.0, exp(*split_quotient(_below(x), alpha))),
     _celu_alpha_slope,
 )
 def celu(x: Float[Array, "*shape"], *, alpha: Scalar = 1.0) -> Float[Array, "*shape"]:
@@ -165,7 +165,7 @@ SELU_DEPTH = 1.7580993408473768599  # the scale times α = 1.6732632423543772848
 
 
 def _selu_slope(x: Array) -> Array:
-    below = times_power(jnp.full_like(x, SELU_DEPTH), power(_below(x)))
+    below = scale_by_exp(jnp.full_like(x, SELU_DEPTH), scaled_exp(_below(x)))
     return jnp.where(x > 0, SELU_SCALE, below)
 
 
@@ -331,7 +331,7 @@ TANH_SHRINK = (  # (x - tanh x) / x³ in x², from `python -m bench.fit_kernels`
 def _tanh_shrink_near(x: Array) -> Array:
     """For |x| <= 1.5, where the difference cancels."""
     square = x * x
-    if is_single(x):
+    if is_float32(x):
         return x * (square * polynomial(square, TANH_SHRINK))
     terms = (-square * square / 15 * 2, square / 3)  # enough below 10⁻⁴
     return jnp.where(square < 1e-8, x * (terms[0] + terms[1]), x - jnp.tanh(x))

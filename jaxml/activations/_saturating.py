@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.compiled import elementwise
+from jaxml._core.public import elementwise
 from jaxml._core.special import logistic
-from jaxml._core.special.exp import is_single, polynomial
+from jaxml._core.special.exp import is_float32, polynomial
 
 
-@elementwise(logistic.sigmoid_slope)
+@elementwise(logistic.sigmoid_derivative)
 def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """A score as a probability: the logistic function.
 
@@ -113,7 +113,7 @@ LOGIT = (  # 2 (artanh w - w) / w³ in w², from `python -m bench.fit_kernels`
 
 def _twice_artanh(w: Array) -> Array:
     """log(p / (1 - p)) for w = 2p - 1 near 0, where the logarithms would cancel."""
-    if not is_single(w):
+    if not is_float32(w):
         return 2 * jnp.arctanh(w)
     return 2 * w + w * w * w * polynomial(w * w, LOGIT)
 

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.compiled import elementwise
-from jaxml._core.numerics import times
-from jaxml._core.special.logistic import sigmoid, sigmoid_slope
-from jaxml._core.special.logistic import softplus as log1p_exp
+from jaxml._core.public import elementwise
+from jaxml._core.safe import multiply_no_nan
+from jaxml._core.special.logistic import sigmoid, sigmoid_derivative
 from jaxml._core.types import Scalar
 from jaxml.activations._kernels import normal, sigmoid_gated
 
@@ -92,7 +91,9 @@ def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @elementwise(
     sigmoid_gated.swish_slope,
-    lambda x, beta: times(times(sigmoid_slope(beta * x), x), x),
+    lambda x, beta: multiply_no_nan(
+        multiply_no_nan(sigmoid_derivative(beta * x), x), x
+    ),
 )
 def swish(x: Float[Array, "*shape"], *, beta: Scalar = 1.0) -> Float[Array, "*shape"]:
     """x gated by its own sigmoid: smooth, bounded below, not monotonic.
@@ -169,7 +170,7 @@ def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def _softplus_beta_slope(x: Array, beta: Array) -> Array:
     """-(log(1 + eʸ) - y σ(y)) / β² with y = βx: even in y, and all terms positive."""
     y = -jnp.abs(beta * x)
-    return -(log1p_exp(y) - times(sigmoid(y), y)) / (beta * beta)
+    return -(softplus(y) - multiply_no_nan(sigmoid(y), y)) / (beta * beta)
 
 
 @elementwise(sigmoid_gated.softplus_slope, _softplus_beta_slope)
@@ -266,4 +267,4 @@ def hard_swish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> hard_swish(jnp.array([-3.0, 0.0, 1.5, 3.0]))
         Array([-0.   ,  0.   ,  1.125,  3.   ], dtype=float32)
     """
-    return times(jnp.clip(x + 3, 0, 6) / 6, x)
+    return multiply_no_nan(jnp.clip(x + 3, 0, 6) / 6, x)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
-from jaxml._core.compiled import compiled
-from jaxml._core.special.partials import with_derivatives
+from jaxml._core.public import public
+from jaxml._core.special.partials import with_partials
 from jaxml._core.types import Scalar
 from jaxml.activations._kernels import normal
 
 
-@compiled(recompute=True)
+@public(remat=True)
 def rrelu(
     key: Key[Array, ""],
     x: Float[Array, "*shape"],
@@ -50,7 +50,7 @@ def rrelu(
     return jnp.where(x > 0, x, (lower + (upper - lower) * share) * x)
 
 
-@compiled(recompute=True)
+@public(remat=True)
 def stochastic_gelu(
     key: Key[Array, ""], x: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
@@ -79,7 +79,7 @@ def stochastic_gelu(
     return _kept(_uniform(key, x), x)
 
 
-@with_derivatives(
+@with_partials(
     lambda draw, x: jnp.zeros_like(x),
     lambda draw, x: normal.gelu_slope(x),
 )

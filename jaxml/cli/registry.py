@@ -83,7 +83,9 @@ SCHEDULES = {  # by the number of steps; each is 1 at its highest
     "exponential": lambda steps: schedules.exponential(
         1.0, decay_rate=0.01, decay_steps=steps
     ),
-    "step_decay": lambda steps: schedules.step_decay(1.0, factor=0.1, every=steps / 3),
+    "step_decay": lambda steps: schedules.step_decay(
+        1.0, decay_rate=0.1, step_size=steps / 3
+    ),
     "cosine": lambda steps: schedules.cosine(1.0, steps),
     "cosine_restarts": lambda steps: schedules.cosine_restarts(
         1.0, steps / 7, period_factor=2.0

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.compiled import compiled, elementwise
-from jaxml._core.numerics import times
+from jaxml._core.public import elementwise, public
+from jaxml._core.safe import multiply_no_nan
 from jaxml._core.special.exp import exp, log1p
 from jaxml._core.special.logistic import sigmoid, softplus
-from jaxml._core.special.partials import with_derivatives
+from jaxml._core.special.partials import with_partials
 from jaxml._core.types import Scalar
 
 
@@ -24,7 +24,7 @@ def _share(a: Array, b: Array) -> Array:
 @elementwise(
     lambda p, t, w: _share(1 - t, 1 - p) - _share(w * t, p),
     lambda p, t, w: jnp.log1p(-p) - w * jnp.log(p),
-    lambda p, t, w: times(-t, jnp.log(p)),
+    lambda p, t, w: multiply_no_nan(-t, jnp.log(p)),
 )
 def binary_cross_entropy(
     probabilities: Float[Array, "*shape"],
@@ -52,7 +52,7 @@ def binary_cross_entropy(
         Array([0.6931472, 0.       ], dtype=float32)
     """
     yes, no = -jnp.log(probabilities), -jnp.log1p(-probabilities)
-    return times(pos_weight * targets, yes) + times(1 - targets, no)
+    return multiply_no_nan(pos_weight * targets, yes) + multiply_no_nan(1 - targets, no)
 
 
 def _slope(x: Array, t: Array, w: Array) -> Array:
@@ -64,7 +64,7 @@ def _slope(x: Array, t: Array, w: Array) -> Array:
 @elementwise(
     _slope,
     lambda x, t, w: _yes_less_no(x, w),
-    lambda x, t, w: times(t, softplus(-x)),
+    lambda x, t, w: multiply_no_nan(t, softplus(-x)),
 )
 def binary_cross_entropy_with_logits(
     logits: Float[Array, "*shape"],
@@ -93,7 +93,7 @@ def binary_cross_entropy_with_logits(
         Array([0.6931472, 0.       ], dtype=float32)
     """
     yes, no = pos_weight * targets, 1 - targets
-    missed = times(jnp.where(logits > 0, no, yes), jnp.abs(logits))
+    missed = multiply_no_nan(jnp.where(logits > 0, no, yes), jnp.abs(logits))
     return missed + (yes + no) * log1p(exp(-jnp.abs(logits)))
 
 
@@ -103,7 +103,7 @@ def _yes_less_no(x: Array, w: Array) -> Array:
     return (w - 1) * softplus(jnp.where(below, x, -x)) - jnp.where(below, w, 1.0) * x
 
 
-@compiled()
+@public
 def binary_focal_loss(
     logits: Float[Array, "*shape"],
     targets: Float[Array, "*shape"],
@@ -134,25 +134,25 @@ def binary_focal_loss(
     """
     yes, no = (focal(odds, jnp.asarray(gamma)) for odds in (-logits, logits))
     if alpha is not None:
-        yes, no = times(alpha, yes), times(1 - alpha, no)
-    return times(targets, yes) + times(1 - targets, no)
+        yes, no = multiply_no_nan(alpha, yes), multiply_no_nan(1 - alpha, no)
+    return multiply_no_nan(targets, yes) + multiply_no_nan(1 - targets, no)
 
 
 def _focal_slope(odds: Array, gamma: Array) -> Array:
-    near = gamma * times(sigmoid(-odds), softplus(odds)) + sigmoid(odds)
+    near = gamma * multiply_no_nan(sigmoid(-odds), softplus(odds)) + sigmoid(odds)
     return _doubt(odds, gamma) * near
 
 
 def _focal_slope_of_gamma(odds: Array, gamma: Array) -> Array:
-    return -times(softplus(-odds), focal(odds, gamma))
+    return -multiply_no_nan(softplus(-odds), focal(odds, gamma))
 
 
-@with_derivatives(_focal_slope, _focal_slope_of_gamma)
+@with_partials(_focal_slope, _focal_slope_of_gamma)
 def focal(odds: Array, gamma: Array) -> Array:
     """-(1 - p)^γ log p, of the log-odds against p."""
-    return times(_doubt(odds, gamma), softplus(odds))
+    return multiply_no_nan(_doubt(odds, gamma), softplus(odds))
 
 
 def _doubt(odds: Array, gamma: Array) -> Array:
     """(1 - p)^γ, which is 1 at γ = 0 even for p = 1."""
-    return jnp.exp(-times(gamma, softplus(-odds)))
+    return jnp.exp(-multiply_no_nan(gamma, softplus(-odds)))

@@ -9,33 +9,26 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from jaxml._core import simplex
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import (
-    difference,
-    excess,
-    excess_series,
-    finite,
-    keep,
-    log_softmax,
-    logsumexp,
-    times,
-)
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.safe import multiply_no_nan, safe_subtract, zero_if_inf
+from jaxml._core.softmax import log_softmax, logsumexp, project_simplex
+from jaxml._core.special.exp import expm1_minus_x, expm1_minus_x_over_x2
 from jaxml._core.special.logistic import sigmoid, softplus
-from jaxml._core.special.partials import with_derivatives
+from jaxml._core.special.partials import with_partials
 from jaxml._core.types import Scalar
 from jaxml.losses._binary import focal
-from jaxml.losses._labels import at, is_label, loud
+from jaxml.losses._labels import label_mask, nan_if_invalid, take_label
 
 
-@compiled()
+@public
 def cross_entropy(
     logits: Float[Array, "*batch classes"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
-    smoothing: Scalar = 0.0,
+    label_smoothing: Scalar = 0.0,
     where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
     """The nats that the label costs under the predicted distribution.
@@ -47,18 +40,18 @@ def cross_entropy(
     Args:
         logits: Unnormalised scores.
         labels: The true classes.
-        smoothing: ε in [0, 1], the share of the target spread over all classes.
+        label_smoothing: ε in [0, 1], the share of the target spread over all classes.
         where: The classes that exist.
 
     Reference:
         Szegedy et al., Rethinking the Inception architecture for computer vision, CVPR
-        2016, https://arxiv.org/abs/1512.00567 (label smoothing)
+        2016, https://arxiv.org/abs/1512.00567 (label label_smoothing)
 
     Example:
         >>> cross_entropy(jnp.zeros((2, 4)), jnp.array([1, -100]))
         Array([1.3862944,       nan], dtype=float32)
     """
-    epsilon = jnp.asarray(smoothing)
+    epsilon = jnp.asarray(label_smoothing)
     return _settled(
         _cross_entropy(logits, labels, epsilon, where), labels, logits, where
     )
@@ -68,7 +61,7 @@ def cross_entropy(
 def _cross_entropy(
     z: Array, labels: Array, epsilon: Array, where: Array | None
 ) -> Array:
-    own, rivals = _under_max(labels, keep(z, where, -jnp.inf))
+    own, rivals = _under_max(labels, apply_mask(z, where, -jnp.inf))
     others = jnp.sum(rivals, -1)
     lead = lax.cond(
         epsilon != 0,
@@ -87,14 +80,14 @@ def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     dz, _, d_epsilon, _ = tangents
 
     def slope(z: Array, epsilon: Array) -> Array:
-        z = keep(z, where, -jnp.inf)
+        z = apply_mask(z, where, -jnp.inf)
         own, rivals = _under_max(labels, z)
         others = jnp.sum(rivals, -1)
         total = others + jnp.exp(own)
         of_label = (epsilon - others / total)[..., None]
         of_rivals = rivals / total[..., None]
-        p_less_onehot = jnp.where(is_label(labels, z), of_label, of_rivals)
-        return keep(p_less_onehot - epsilon / _count(z, where), where)
+        p_less_onehot = jnp.where(label_mask(labels, z), of_label, of_rivals)
+        return apply_mask(p_less_onehot - epsilon / _count(z, where), where)
 
     change = jnp.zeros(labels.shape, z.dtype)
     if not isinstance(dz, SymbolicZero):
@@ -102,7 +95,7 @@ def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
         change += jnp.sum(slope(z, epsilon) * dz, -1)
     if not isinstance(d_epsilon, SymbolicZero):
         lead = _lead(labels, z, where)
-        change += keep(lead, (epsilon != 0) | jnp.isfinite(lead)) * d_epsilon
+        change += apply_mask(lead, (epsilon != 0) | jnp.isfinite(lead)) * d_epsilon
     return _cross_entropy(*primals), change
 
 
@@ -112,21 +105,21 @@ _cross_entropy.defjvp(_change, symbolic_zeros=True)
 def _under_max(labels: Array, z: Array) -> tuple[Array, Array]:
     """z - max z of the label, and e^(z - max z) of its rivals, with 0 at the label."""
     top = lax.stop_gradient(jnp.max(z, -1))
-    own = at(labels, z)
+    own = take_label(labels, z)
     of_infinity = jnp.where(own == top, 0.0, -jnp.inf)
-    own = jnp.where(top == jnp.inf, of_infinity, own - finite(top))
+    own = jnp.where(top == jnp.inf, of_infinity, own - zero_if_inf(top))
     largest = float(jnp.finfo(z.dtype).max)  # stands for ∞, for ∞ - ∞ is none
     below = jnp.minimum(z, largest) - jnp.clip(top, -largest, largest)[..., None]
-    return own, jnp.where(is_label(labels, z), 0.0, jnp.exp(below))
+    return own, jnp.where(label_mask(labels, z), 0.0, jnp.exp(below))
 
 
 def _lead(labels: Array, z: Array, where: Array | None) -> Array:
     """How far the label's logit is above the mean."""
-    mean = jnp.sum(keep(z, where), -1, keepdims=True) / _count(z, where)
-    return difference(at(labels, keep(z, where)), mean[..., 0])
+    mean = jnp.sum(apply_mask(z, where), -1, keepdims=True) / _count(z, where)
+    return safe_subtract(take_label(labels, apply_mask(z, where)), mean[..., 0])
 
 
-@compiled()
+@public
 def soft_cross_entropy(
     logits: Float[Array, "*batch classes"],
     targets: Float[Array, "*batch classes"],
@@ -156,14 +149,14 @@ def soft_cross_entropy(
         ... )
         Array(0.6931472, dtype=float32)
     """
-    surprise = -log_softmax(logits, where=where)
-    return jnp.sum(times(keep(targets, where), surprise), -1)
+    surprise = -log_softmax(logits, mask=where)
+    return jnp.sum(multiply_no_nan(apply_mask(targets, where), surprise), -1)
 
 
-@compiled()
+@public
 def focal_loss(
     logits: Float[Array, "*batch classes"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     gamma: Scalar = 2.0,
     where: Bool[Array, "*batch classes"] | None = None,
@@ -193,10 +186,10 @@ def focal_loss(
     return _settled(focal(odds, jnp.asarray(gamma)), labels, logits, where)
 
 
-@compiled()
+@public
 def poly_loss(
     logits: Float[Array, "*batch classes"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     epsilon: Scalar = 1.0,
     where: Bool[Array, "*batch classes"] | None = None,
@@ -224,10 +217,10 @@ def poly_loss(
     return _settled(loss, labels, logits, where)
 
 
-@compiled()
+@public
 def generalized_cross_entropy(
     logits: Float[Array, "*batch classes"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     q: Scalar = 0.7,
 ) -> Float[Array, "*batch"]:
@@ -256,26 +249,26 @@ def generalized_cross_entropy(
 
 def _bounded_growth(s: Array, q: Array) -> Array:
     """-(1 - (1 + y) e⁻ʸ) / q² with y = q s, which is -s²/2 at q = 0."""
-    y = times(q, s)
+    y = multiply_no_nan(q, s)
     near = y < 0.5
     small, some = jnp.where(near, y, 0.0), jnp.where(near, s, 0.0)
-    by_series = some * some * jnp.exp(-small) * excess_series(small)
+    by_series = some * some * jnp.exp(-small) * expm1_minus_x_over_x2(small)
     large = jnp.where(near, 1.0, jnp.minimum(y, 40.0))  # at 40 the bracket is 1
-    direct = jnp.exp(-large) * excess(large) / jnp.where(near, 1.0, q) ** 2
+    direct = jnp.exp(-large) * expm1_minus_x(large) / jnp.where(near, 1.0, q) ** 2
     return -jnp.where(near, by_series, direct)
 
 
-@with_derivatives(lambda s, q: jnp.exp(-times(q, s)), _bounded_growth)
+@with_partials(lambda s, q: jnp.exp(-multiply_no_nan(q, s)), _bounded_growth)
 def _bounded(s: Array, q: Array) -> Array:
     """(1 - e^(-q s)) / q, which is s at q = 0."""
-    y = times(q, s)
+    y = multiply_no_nan(q, s)
     nothing = y == 0
     return jnp.where(nothing, s, -jnp.expm1(-y) / jnp.where(nothing, 1.0, q))
 
 
-@compiled()
+@public
 def sparsemax_loss(
-    logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]
+    logits: Float[Array, "*batch classes"], labels: Integer[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
     """The loss that sparsemax is made for: 0 once the label leads by 1.
 
@@ -295,7 +288,7 @@ def sparsemax_loss(
         >>> sparsemax_loss(jnp.array([[0.5, 0.0], [1.0, 0.0]]), jnp.array([0, 0]))
         Array([0.0625, 0.    ], dtype=float32)
     """
-    return loud(_sparsemax_loss(logits, labels), labels, logits.shape[-1])
+    return nan_if_invalid(_sparsemax_loss(logits, labels), labels, logits.shape[-1])
 
 
 @jax.custom_jvp
@@ -304,24 +297,24 @@ def _sparsemax_loss(z: Array, labels: Array) -> Array:
 
     r is their sum, t how far the label's score is from having a probability.
     """
-    p = simplex.nearest(z)
-    others = keep(p, ~is_label(labels, z))
+    p = project_simplex(z)
+    others = apply_mask(p, ~label_mask(labels, z))
     r = jnp.sum(others, -1, keepdims=True)
-    lead = difference(jnp.max(z, -1), at(labels, z))
+    lead = safe_subtract(jnp.max(z, -1), take_label(labels, z))
     t = jnp.maximum(lead - jnp.max(p, -1), 0)[..., None]
-    return jnp.sum(times(others, (others + r) / 2 + t), -1)
+    return jnp.sum(multiply_no_nan(others, (others + r) / 2 + t), -1)
 
 
 @_sparsemax_loss.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple:
     (z, labels), (dz, _) = primals, tangents
-    own = is_label(labels, z).astype(z.dtype)
-    return _sparsemax_loss(z, labels), jnp.sum((simplex.nearest(z) - own) * dz, -1)
+    own = label_mask(labels, z).astype(z.dtype)
+    return _sparsemax_loss(z, labels), jnp.sum((project_simplex(z) - own) * dz, -1)
 
 
-@compiled()
+@public
 def smooth_labels(
-    targets: Float[Array, "*batch classes"], *, smoothing: Scalar
+    targets: Float[Array, "*batch classes"], *, label_smoothing: Scalar
 ) -> Float[Array, "*batch classes"]:
     """Target distributions of which a share is spread evenly over all C classes.
 
@@ -329,17 +322,17 @@ def smooth_labels(
 
     Args:
         targets: t, one-hot or any distributions.
-        smoothing: ε in [0, 1], the share that is spread.
+        label_smoothing: ε in [0, 1], the share that is spread.
 
     Reference:
         Szegedy et al., Rethinking the Inception architecture for computer vision, CVPR
         2016, https://arxiv.org/abs/1512.00567
 
     Example:
-        >>> smooth_labels(jnp.array([1.0, 0.0]), smoothing=0.5)
+        >>> smooth_labels(jnp.array([1.0, 0.0]), label_smoothing=0.5)
         Array([0.75, 0.25], dtype=float32)
     """
-    return (1 - smoothing) * targets + smoothing / targets.shape[-1]
+    return (1 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
 
 
 def _count(z: Array, where: Array | None) -> Array:
@@ -351,11 +344,11 @@ def _count(z: Array, where: Array | None) -> Array:
 
 def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> Array:
     """The loss, NaN where the label is not a class, 0 where no class is kept."""
-    loss = loud(loss, labels, logits.shape[-1])
-    return keep(loss, None if where is None else jnp.any(where, -1))
+    loss = nan_if_invalid(loss, labels, logits.shape[-1])
+    return apply_mask(loss, None if where is None else jnp.any(where, -1))
 
 
 def _log_odds_against(labels: Array, logits: Array, where: Array | None) -> Array:
     """u = log((1 - p) / p) of the label's probability p: -log p is softplus(u)."""
-    z = keep(logits, where, -jnp.inf)
-    return logsumexp(z, where=~is_label(labels, z)) - at(labels, z)
+    z = apply_mask(logits, where, -jnp.inf)
+    return logsumexp(z, mask=~label_mask(labels, z)) - take_label(labels, z)

@@ -7,16 +7,18 @@ value for each distribution. A logarithm of -∞ is a probability of 0 and contr
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import difference, excess, keep, times
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.safe import multiply_no_nan, safe_subtract
+from jaxml._core.special.exp import expm1_minus_x
 from jaxml._core.special.logistic import softplus
-from jaxml._core.special.partials import with_derivatives
-from jaxml.losses._labels import at, loud
+from jaxml._core.special.partials import with_partials
+from jaxml.losses._labels import nan_if_invalid, take_label
 
 
-@compiled()
+@public
 def entropy(
     log_p: Float[Array, "*batch outcomes"],
     *,
@@ -41,11 +43,11 @@ def entropy(
         >>> entropy(jnp.log(jnp.array([0.5, 0.5, 0.0])))
         Array(0.6931472, dtype=float32)
     """
-    log_p = keep(log_p, where, -jnp.inf)
-    return jnp.sum(times(jnp.exp(log_p), -log_p), -1)
+    log_p = apply_mask(log_p, where, -jnp.inf)
+    return jnp.sum(multiply_no_nan(jnp.exp(log_p), -log_p), -1)
 
 
-@compiled()
+@public
 def kl_divergence(
     log_q: Float[Array, "*batch outcomes"],
     log_p: Float[Array, "*batch outcomes"],
@@ -75,11 +77,14 @@ def kl_divergence(
         ... )
         Array(0.6931472, dtype=float32)
     """
-    log_q, log_p = keep(log_q, where, -jnp.inf), keep(log_p, where, -jnp.inf)
+    log_q, log_p = (
+        apply_mask(log_q, where, -jnp.inf),
+        apply_mask(log_p, where, -jnp.inf),
+    )
     return jnp.sum(_relative(log_q, log_p), -1)
 
 
-@compiled()
+@public
 def js_divergence(
     log_q: Float[Array, "*batch outcomes"],
     log_p: Float[Array, "*batch outcomes"],
@@ -108,13 +113,16 @@ def js_divergence(
         ... )
         Array(0.6931472, dtype=float32)
     """
-    log_q, log_p = keep(log_q, where, -jnp.inf), keep(log_p, where, -jnp.inf)
+    log_q, log_p = (
+        apply_mask(log_q, where, -jnp.inf),
+        apply_mask(log_p, where, -jnp.inf),
+    )
     return jnp.sum(_from_mean(log_q, log_p), -1)
 
 
-@compiled()
+@public
 def nll_loss(
-    log_p: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]
+    log_p: Float[Array, "*batch classes"], labels: Integer[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
     """The negative log-likelihood of the label.
 
@@ -135,32 +143,32 @@ def nll_loss(
         >>> nll_loss(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([0]))
         Array([1.3862944], dtype=float32)
     """
-    return loud(-at(labels, log_p), labels, log_p.shape[-1])
+    return nan_if_invalid(-take_label(labels, log_p), labels, log_p.shape[-1])
 
 
-@with_derivatives(
+@with_partials(
     lambda log_q, log_p: _gap_of_powers(log_q, log_p),
-    lambda log_q, log_p: times(jnp.exp(log_p), difference(log_p, log_q)),
+    lambda log_q, log_p: multiply_no_nan(jnp.exp(log_p), safe_subtract(log_p, log_q)),
 )
 def _relative(log_q: Array, log_p: Array) -> Array:
     """p log(p/q) - p + q >= 0"""
-    return _loss_of(jnp.exp(log_p), jnp.exp(log_q), difference(log_q, log_p))
+    return _loss_of(jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p))
 
 
 def _gap_of_powers(log_q: Array, log_p: Array) -> Array:
     """q - p, by what is between the logarithms where that is small."""
-    p, u = jnp.exp(log_p), difference(log_q, log_p)
+    p, u = jnp.exp(log_p), safe_subtract(log_q, log_p)
     near = jnp.abs(u) < 1
     return jnp.where(near, p * jnp.expm1(jnp.where(near, u, 0.0)), jnp.exp(log_q) - p)
 
 
-@with_derivatives(
+@with_partials(
     lambda log_q, log_p: _share_of_mean(log_q, log_p),
     lambda log_q, log_p: _share_of_mean(log_p, log_q),
 )
 def _from_mean(log_q: Array, log_p: Array) -> Array:
     """½ [p log(p/m) + q log(q/m)], of which each has its own difference from m."""
-    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), difference(log_q, log_p)
+    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p)
     mean = (p + q) / 2
     from_p = _loss_of(p, mean, _log_mean_ratio(gap))
     from_q = _loss_of(q, mean, _log_mean_ratio(-gap))
@@ -169,14 +177,14 @@ def _from_mean(log_q: Array, log_p: Array) -> Array:
 
 def _share_of_mean(log_q: Array, log_p: Array) -> Array:
     """½ q log(q/m)"""
-    ratio = _log_mean_ratio(difference(log_p, log_q))
-    return times(jnp.exp(log_q), -ratio / 2)
+    ratio = _log_mean_ratio(safe_subtract(log_p, log_q))
+    return multiply_no_nan(jnp.exp(log_q), -ratio / 2)
 
 
 def _loss_of(p: Array, q: Array, u: Array) -> Array:
     """p log(p/q) - p + q >= 0, with u = log(q/p): p (eᵘ - 1 - u), or q's side of it."""
-    near = times(p, excess(jnp.where(u > 1, 1.0, u)))
-    return jnp.where(u > 1, q - p - times(p, u), near)
+    near = multiply_no_nan(p, expm1_minus_x(jnp.where(u > 1, 1.0, u)))
+    return jnp.where(u > 1, q - p - multiply_no_nan(p, u), near)
 
 
 def _log_mean_ratio(u: Array) -> Array:

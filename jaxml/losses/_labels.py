@@ -1,38 +1,39 @@
-"""Integer labels, which never wrap: one that is no class is loud, and alone."""
+"""Integer labels. An out-of-range label makes its own loss NaN and affects no other."""
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxml._core.dtypes import promoted
-from jaxml._core.numerics import keep
+from jaxml._core.masking import apply_mask
 
 
-def known(labels: Array, classes: int) -> Array:
-    """The labels as int32, -1 for what is not a class."""
-    wide = _wide(labels)
-    inside = (wide >= 0) & (wide < classes)
-    return jnp.where(inside, wide, -1).astype(jnp.int32)
+def valid_labels(labels: Array, num_classes: int) -> Array:
+    """The labels as int32, with -1 for every label outside [0, num_classes)."""
+    is_valid = labels >= 0
+    if num_classes <= jnp.iinfo(labels.dtype).max:  # else no label reaches it
+        is_valid &= labels < num_classes
+    return jnp.where(is_valid, labels.astype(jnp.int32), -1)
 
 
-def is_label(labels: Array, scores: Array) -> Array:
-    """[*batch classes]: True at the label; nowhere if it is not a class."""
-    wide = _wide(labels)[..., None]
-    return wide == lax.broadcasted_iota(wide.dtype, scores.shape, scores.ndim - 1)
+def label_mask(labels: Array, scores: Array) -> Array:
+    """[*batch classes]: True at the label, nowhere if the label is out of range."""
+    index = valid_labels(labels, scores.shape[-1])[..., None]
+    return index == lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
 
 
-def _wide(labels: Array) -> Array:
-    return labels.astype(promoted(labels.dtype, jnp.int32))
+def take_label(labels: Array, scores: Array) -> Array:
+    """The score at the label, 0 if the label is out of range."""
+    index = fill_index(valid_labels(labels, scores.shape[-1]), scores.shape[-1])
+    score = jnp.take_along_axis(
+        scores, index[..., None], -1, mode="fill", fill_value=0.0
+    )
+    return jnp.squeeze(score, -1)
 
 
-def at(labels: Array, scores: Array) -> Array:
-    """The score of the label, 0 where it is not a class."""
-    classes = scores.shape[-1]
-    index = known(labels, classes)
-    index = jnp.where(index < 0, classes, index)[..., None]  # beyond the last, not -1
-    own = jnp.take_along_axis(scores, index, -1, mode="fill", fill_value=0.0)
-    return jnp.squeeze(own, -1)
+def fill_index(index: Array, num_classes: int) -> Array:
+    """The index with -1, which would wrap, moved past the end for `mode="fill"`."""
+    return jnp.where(index < 0, num_classes, index)
 
 
-def loud(loss: Array, labels: Array, classes: int) -> Array:
-    """The loss, NaN where the label is not a class."""
-    return keep(loss, known(labels, classes) >= 0, jnp.nan)
+def nan_if_invalid(loss: Array, labels: Array, num_classes: int) -> Array:
+    """The loss, NaN where the label is out of range."""
+    return apply_mask(loss, valid_labels(labels, num_classes) >= 0, jnp.nan)

@@ -12,31 +12,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
-from jaxml._core.checks import check_count
-from jaxml._core.compiled import compiled
-from jaxml._core.dtypes import promoted, widened
-from jaxml._core.matmul import precision_of
-from jaxml._core.numerics import add_exponentials, log_of_sum, times
+from jaxml._core.matmul import matmul_precision
+from jaxml._core.public import public
+from jaxml._core.safe import multiply_no_nan
+from jaxml._core.softmax import LogSumExp
 from jaxml._core.special.logistic import sech_squared, softplus, tanh
-from jaxml._core.types import Scalar
-from jaxml.losses._labels import known, loud
+from jaxml._core.types import Count, Scalar, compute_dtype, result_dtype
+from jaxml.losses._labels import nan_if_invalid, valid_labels
 
 TILE = 512  # rows and classes of a tile: one of float32 is a megabyte
 
 
-@compiled(static=("block",), widen=False)
+@public(upcast=False)
 def linear_cross_entropy(
     x: Float[Array, "*batch d"],
     w: Float[Array, "d classes"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     bias: Float[Array, "classes"] | None = None,
-    smoothing: Scalar = 0.0,
+    label_smoothing: Scalar = 0.0,
     z_loss: Scalar = 0.0,
     softcap: Scalar | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "*batch"]:
     """The cross entropy of x W + b, of which the logits are never held.
 
@@ -50,7 +49,7 @@ def linear_cross_entropy(
         w: Its weights.
         labels: The true classes; one that is no class gives NaN for its row.
         bias: b; none by default.
-        smoothing: ε in [0, 1], the share of the target spread over all classes.
+        label_smoothing: ε in [0, 1], the share of the target spread over all classes.
         z_loss: ζ >= 0, which draws the logits' scale lse towards 0.
         softcap: c > 0, beyond which no logit goes; none by default.
         block: The rows, and the classes, of a tile; 512 by default.
@@ -63,19 +62,24 @@ def linear_cross_entropy(
         >>> linear_cross_entropy(jnp.ones((2, 3)), jnp.zeros((3, 4)), jnp.array([1, 9]))
         Array([1.3862944,       nan], dtype=float32)
     """
-    name = "linear_cross_entropy"
-    check_count(name, block=block)
     rows = x.reshape(-1, x.shape[-1])
-    own = known(labels.reshape(-1), w.shape[1])
-    wide = widened(x.dtype, w.dtype)
+    own = valid_labels(labels.reshape(-1), w.shape[1])
+    wide = compute_dtype(x.dtype, w.dtype)
     bias = jnp.zeros(w.shape[1], wide) if bias is None else bias.astype(wide)
     cap = None if softcap is None else jnp.asarray(softcap, wide)
     surprise, lse, mean = _surprise(block or TILE, rows, w, bias, own, cap)
-    smoothing, z_loss = jnp.asarray(smoothing, wide), jnp.asarray(z_loss, wide)
-    evenly = times(smoothing, lse - mean)
-    loss = times(1 - smoothing, surprise) + evenly + times(z_loss, lse**2)
-    loss = loud(loss, own, w.shape[-1])
-    return loss.reshape(labels.shape).astype(promoted(x.dtype, w.dtype))
+    label_smoothing, z_loss = (
+        jnp.asarray(label_smoothing, wide),
+        jnp.asarray(z_loss, wide),
+    )
+    evenly = multiply_no_nan(label_smoothing, lse - mean)
+    loss = (
+        multiply_no_nan(1 - label_smoothing, surprise)
+        + evenly
+        + multiply_no_nan(z_loss, lse**2)
+    )
+    loss = nan_if_invalid(loss, own, w.shape[-1])
+    return loss.reshape(labels.shape).astype(result_dtype(x.dtype, w.dtype))
 
 
 class _Span(NamedTuple):
@@ -106,9 +110,9 @@ def _logits(
     x: Array, w: Array, bias: Array, softcap: Array | None
 ) -> tuple[Array, Array, Array]:
     """z, with its derivatives for what enters the cap and for the cap."""
-    shared = promoted(x.dtype, w.dtype)
+    shared = result_dtype(x.dtype, w.dtype)
     x, w = x.astype(shared), w.astype(shared)
-    precision = precision_of(shared)
+    precision = matmul_precision(shared)
     z = jnp.matmul(x, w, precision=precision, preferred_element_type=bias.dtype)
     z = z + bias[None]
     if softcap is None:
@@ -130,19 +134,19 @@ def _fold(
         x_tile, y = rows.of(x), rows.of(labels)[:, None]
 
         def fold(j: Array, carry: tuple) -> tuple:
-            top, others, own, total = carry
+            others, own, total = carry
             columns = span(j)
             z, *_ = _logits(x_tile, columns.of(w, 1), columns.of(bias), softcap)
             mine, new = columns.index[None] == y, columns.new[None]
             rest = jnp.where(new & ~mine, z, -jnp.inf)
-            top, others = add_exponentials(top, others, rest, 1)
+            others = others.update(rest, 1)
             own = own + jnp.sum(jnp.where(new & mine, z, 0.0), 1)
-            return top, others, own, total + jnp.sum(jnp.where(new, z, 0.0), 1)
+            return others, own, total + jnp.sum(jnp.where(new, z, 0.0), 1)
 
         zeros = jnp.zeros(len(x_tile), bias.dtype)
-        start = zeros - jnp.inf, zeros, zeros, zeros
-        top, others, own, total = lax.fori_loop(0, tiles, fold, start)
-        rivals = log_of_sum(top, others)
+        start = LogSumExp.empty(zeros), zeros, zeros
+        others, own, total = lax.fori_loop(0, tiles, fold, start)
+        rivals = others.log()
         of_rows = softplus(rivals - own), jnp.logaddexp(rivals, own), total / classes
         return lax.dynamic_update_slice_in_dim(found, jnp.stack(of_rows), rows.start, 1)
 
@@ -165,7 +169,7 @@ def _backward(block: int, kept: tuple, cotangents: tuple) -> tuple:
     # what a row hands to its label's logit: p - 1, with its digits where p is near 1
     for_own = for_surprise * jnp.expm1(-surprise) + for_lse * jnp.exp(-surprise)
     of_rows = jnp.stack([lse, for_surprise + for_lse, for_own, for_mean / classes], 1)
-    precision = precision_of(promoted(x.dtype, w.dtype))
+    precision = matmul_precision(result_dtype(x.dtype, w.dtype))
     matmul = functools.partial(jnp.matmul, precision=precision)
 
     def fold_classes(j: Array, carry: tuple) -> tuple:

@@ -8,14 +8,14 @@ for its example alone. Derivatives at a kink are 0.
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
-from jaxml._core.compiled import compiled, elementwise
-from jaxml._core.numerics import finite, times
+from jaxml._core.public import elementwise, public
+from jaxml._core.safe import multiply_no_nan, zero_if_inf
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
-from jaxml.losses._labels import at, is_label, loud
+from jaxml.losses._labels import label_mask, nan_if_invalid, take_label
 
 
 def _short(x: Array, t: Array, margin: float) -> Array:
@@ -25,7 +25,7 @@ def _short(x: Array, t: Array, margin: float) -> Array:
 
 @elementwise(
     lambda x, t: -t * _short(x, t, 1.0),
-    lambda x, t: times(_short(x, t, 1.0), -x),
+    lambda x, t: multiply_no_nan(_short(x, t, 1.0), -x),
 )
 def hinge_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
@@ -51,7 +51,7 @@ def hinge_loss(
 
 @elementwise(
     lambda x, t: -2 * t * jax.nn.relu(1 - t * x),
-    lambda x, t: times(jax.nn.relu(1 - t * x), -2 * x),
+    lambda x, t: multiply_no_nan(jax.nn.relu(1 - t * x), -2 * x),
 )
 def squared_hinge_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
@@ -77,7 +77,7 @@ def squared_hinge_loss(
 
 @elementwise(
     lambda x, t: -t * sigmoid(-t * x),
-    lambda x, t: times(sigmoid(-t * x), -x),
+    lambda x, t: multiply_no_nan(sigmoid(-t * x), -x),
 )
 def logistic_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
@@ -105,7 +105,7 @@ def logistic_loss(
 
 @elementwise(
     lambda x, t: -t * _short(x, t, 0.0),
-    lambda x, t: times(_short(x, t, 0.0), -x),
+    lambda x, t: multiply_no_nan(_short(x, t, 0.0), -x),
 )
 def perceptron_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
@@ -129,10 +129,10 @@ def perceptron_loss(
     return jax.nn.relu(-targets * scores)
 
 
-@compiled()
+@public
 def multiclass_hinge_loss(
     scores: Float[Array, "*batch classes"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     margin: Scalar = 1.0,
 ) -> Float[Array, "*batch"]:
@@ -153,15 +153,15 @@ def multiclass_hinge_loss(
         >>> multiclass_hinge_loss(jnp.array([[1.0, 0.5, 0.0]]), jnp.array([0]))
         Array([0.5], dtype=float32)
     """
-    rivals = jnp.where(is_label(labels, scores), -jnp.inf, scores)
-    loss = jax.nn.relu(margin + jnp.max(rivals, -1) - at(labels, scores))
-    return loud(loss, labels, scores.shape[-1])
+    rivals = jnp.where(label_mask(labels, scores), -jnp.inf, scores)
+    loss = jax.nn.relu(margin + jnp.max(rivals, -1) - take_label(labels, scores))
+    return nan_if_invalid(loss, labels, scores.shape[-1])
 
 
-@compiled()
+@public
 def multi_margin_loss(
     scores: Float[Array, "*batch classes"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     margin: Scalar = 1.0,
     p: Scalar = 1,
@@ -184,15 +184,15 @@ def multi_margin_loss(
         >>> multi_margin_loss(jnp.array([[1.0, 0.5]]), jnp.array([0]))
         Array([0.25], dtype=float32)
     """
-    own = at(labels, scores)[..., None]
+    own = take_label(labels, scores)[..., None]
     short = jax.nn.relu(margin - own + scores)
     positive = short > 0
     terms = jnp.where(positive, jnp.where(positive, short, 1.0) ** p, 0.0)
-    others = jnp.where(is_label(labels, scores), 0.0, terms)
-    return loud(jnp.mean(others, -1), labels, scores.shape[-1])
+    others = jnp.where(label_mask(labels, scores), 0.0, terms)
+    return nan_if_invalid(jnp.mean(others, -1), labels, scores.shape[-1])
 
 
-@compiled()
+@public
 def multilabel_margin_loss(
     scores: Float[Array, "*batch classes"], targets: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
@@ -218,7 +218,7 @@ def multilabel_margin_loss(
 
     def of_row(x: Array, positive: Array) -> Array:
         rivals = jnp.sort(jnp.where(positive, -jnp.inf, x), descending=True)
-        top = lax.stop_gradient(finite(rivals[0]))  # beside which no digits cancel
+        top = lax.stop_gradient(zero_if_inf(rivals[0]))  # beside which no digits cancel
         rivals, x = rivals - top, x - top
         sums = jnp.cumsum(jnp.where(jnp.isinf(rivals), 0.0, rivals))
         ahead = jnp.searchsorted(-rivals, 1 - x, side="left")  # rivals beyond x - 1
@@ -230,7 +230,7 @@ def multilabel_margin_loss(
     return rows.reshape(scores.shape[:-1]) / classes
 
 
-@compiled()
+@public
 def multilabel_soft_margin_loss(
     logits: Float[Array, "*batch classes"], targets: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, safe_divide, times
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.safe import multiply_no_nan, safe_divide
 
 
-@compiled()
+@public
 def mean(
     values: Float[Array, "*shape"],
     *,
@@ -33,5 +34,7 @@ def mean(
         >>> mean(jnp.array([1.0, 2.0, jnp.nan]), where=jnp.array([True, True, False]))
         Array(1.5, dtype=float32)
     """
-    weights = keep(jnp.ones_like(values) if weights is None else weights, where)
-    return safe_divide(jnp.sum(times(weights, keep(values, where))), jnp.sum(weights))
+    weights = apply_mask(jnp.ones_like(values) if weights is None else weights, where)
+    return safe_divide(
+        jnp.sum(multiply_no_nan(weights, apply_mask(values, where))), jnp.sum(weights)
+    )

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.compiled import compiled, elementwise
-from jaxml._core.numerics import keep, safe_divide, times, unit
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import elementwise, public
+from jaxml._core.safe import l2_normalize, multiply_no_nan, safe_divide
 from jaxml._core.special.exp import expm1, log1p
 from jaxml._core.special.logistic import tanh
 from jaxml._core.types import Scalar
@@ -218,10 +219,10 @@ def poisson_nll_loss(
         >>> poisson_nll_loss(jnp.zeros(1), jnp.array([3.0]))
         Array([1.], dtype=float32)
     """
-    return jnp.exp(log_rate) - times(counts, log_rate)
+    return jnp.exp(log_rate) - multiply_no_nan(counts, log_rate)
 
 
-@compiled()
+@public
 def gaussian_nll_loss(
     mean: Float[Array, "*shape"],
     targets: Float[Array, "*shape"],
@@ -248,7 +249,7 @@ def gaussian_nll_loss(
     return (jnp.log(variance) + (targets - mean) ** 2 / variance) / 2
 
 
-@compiled()
+@public
 def cosine_distance(
     predicted: Float[Array, "*batch d"], true: Float[Array, "*batch d"]
 ) -> Float[Array, "*batch"]:
@@ -275,8 +276,8 @@ def cosine_distance(
         Array([1.], dtype=float32)
     """
     nothing = jnp.all(predicted == 0, -1) | jnp.all(true == 0, -1)
-    rows = (keep(v, ~nothing[..., None], 1.0) for v in (predicted, true))
-    x, y = (unit(v, jnp.finfo(v.dtype).tiny) for v in rows)
+    rows = (apply_mask(v, ~nothing[..., None], 1.0) for v in (predicted, true))
+    x, y = (l2_normalize(v, jnp.finfo(v.dtype).tiny) for v in rows)
     return jnp.where(nothing, 1.0, jnp.sum((x - y) ** 2, -1) / 2)
 
 

@@ -8,14 +8,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxml._core import distances
-from jaxml._core.compiled import compiled
-from jaxml._core.matmul import matmul
-from jaxml._core.numerics import safe_divide, unit
+from jaxml._core.matmul import (
+    accumulate_features,
+    matmul,
+    pairwise_euclidean,
+    pairwise_squared_euclidean,
+)
+from jaxml._core.public import public
+from jaxml._core.safe import l2_normalize, safe_divide
 from jaxml._core.types import Scalar
 
 
-@compiled()
+@public
 def squared_euclidean(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> Float[Array, "n m"]:
@@ -35,10 +39,10 @@ def squared_euclidean(
         >>> squared_euclidean(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0], [0.0, 1.0]]))
         Array([[25.,  1.]], dtype=float32)
     """
-    return distances.squared_euclidean(x, y)
+    return pairwise_squared_euclidean(x, y)
 
 
-@compiled()
+@public
 def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The distances of rows, with all their digits where rows are close.
 
@@ -56,10 +60,10 @@ def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
         >>> euclidean(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0], [0.0, 1.0]]))
         Array([[5., 1.]], dtype=float32)
     """
-    return distances.euclidean(x, y)
+    return pairwise_euclidean(x, y)
 
 
-@compiled()
+@public
 def lp(
     x: Float[Array, "n d"], y: Float[Array, "m d"], *, p: Scalar
 ) -> Float[Array, "n m"]:
@@ -83,18 +87,18 @@ def lp(
         >>> lp(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0], [0.0, 1.0]]), p=1.0)
         Array([[7., 1.]], dtype=float32)
     """
-    largest = lax.stop_gradient(distances.over_features(jnp.maximum, jnp.abs, x, y))
+    largest = lax.stop_gradient(accumulate_features(jnp.maximum, jnp.abs, x, y))
 
     def power(difference: Array) -> Array:
         share = safe_divide(jnp.abs(difference), largest)
         differs = share > 0
         return jnp.where(differs, jnp.where(differs, share, 1.0) ** p, 0.0)
 
-    total = distances.over_features(jnp.add, power, x, y)
+    total = accumulate_features(jnp.add, power, x, y)
     return largest * jnp.where(largest > 0, total, 1.0) ** (1 / p)
 
 
-@compiled()
+@public
 def cosine_similarity(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> Float[Array, "n m"]:
@@ -117,10 +121,10 @@ def cosine_similarity(
         >>> cosine_similarity(jnp.array([[2.0, 0.0]]), jnp.array([[9.0, 0.0], [0, 5]]))
         Array([[1., 0.]], dtype=float32)
     """
-    return matmul(unit(x), unit(y).T)
+    return matmul(l2_normalize(x), l2_normalize(y).T)
 
 
-@compiled()
+@public
 def dot_product(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The dot products of rows: the cosine times both lengths.
 

@@ -2,15 +2,15 @@
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 
-from jaxml._core.compiled import compiled
-from jaxml._core.dtypes import promoted
+from jaxml._core.public import public
+from jaxml._core.types import result_dtype
 
 
-@compiled(widen=False)
+@public(upcast=False)
 def positives(
-    labels: Int[Array, "n"], reference_labels: Int[Array, "m"] | None = None
+    labels: Integer[Array, "n"], reference_labels: Integer[Array, "m"] | None = None
 ) -> Bool[Array, "n m"]:
     """Which pairs are of one class, a row and itself left out.
 
@@ -35,9 +35,9 @@ def positives(
     )
 
 
-@compiled(widen=False)
+@public(upcast=False)
 def negatives(
-    labels: Int[Array, "n"], reference_labels: Int[Array, "m"] | None = None
+    labels: Integer[Array, "n"], reference_labels: Integer[Array, "m"] | None = None
 ) -> Bool[Array, "n m"]:
     """Which pairs are of different classes.
 
@@ -56,9 +56,9 @@ def negatives(
     return own[:, None] != others[None]
 
 
-@compiled(widen=False)
+@public(upcast=False)
 def has_positive(
-    labels: Int[Array, "n"], reference_labels: Int[Array, "m"] | None = None
+    labels: Integer[Array, "n"], reference_labels: Integer[Array, "m"] | None = None
 ) -> Bool[Array, "n"]:
     """Which anchors have a positive: over these a metric loss is usually averaged.
 
@@ -78,9 +78,9 @@ def has_positive(
     return _count(own, others) > (1 if reference_labels is None else 0)
 
 
-@compiled(widen=False)
+@public(upcast=False)
 def has_negative(
-    labels: Int[Array, "n"], reference_labels: Int[Array, "m"] | None = None
+    labels: Integer[Array, "n"], reference_labels: Integer[Array, "m"] | None = None
 ) -> Bool[Array, "n"]:
     """Which anchors have a negative: all of them, or none if all are of one class.
 
@@ -103,7 +103,7 @@ def has_negative(
 def _both(labels: Array, reference_labels: Array | None) -> tuple[Array, Array]:
     """The labels of anchors and references in one dtype."""
     others = labels if reference_labels is None else reference_labels
-    shared = promoted(labels.dtype, others.dtype)
+    shared = result_dtype(labels.dtype, others.dtype)
     return labels.astype(shared), others.astype(shared)
 
 

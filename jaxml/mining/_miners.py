@@ -8,19 +8,19 @@ n for its negatives. Equal distances are treated equally.
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Integer, Key
 
-from jaxml._core.checks import check_count, refuse
-from jaxml._core.compiled import compiled
-from jaxml._core.types import Scalar
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import public
+from jaxml._core.types import Count, Scalar
 from jaxml.mining._masks import negatives, positives
 
 
-@compiled()
+@public
 def hard_pairs(
     distances: Float[Array, "n m"],
-    labels: Int[Array, "n"],
-    reference_labels: Int[Array, "m"] | None = None,
+    labels: Integer[Array, "n"],
+    reference_labels: Integer[Array, "m"] | None = None,
 ) -> Bool[Array, "n m"]:
     """The farthest positive and the nearest negative of each anchor.
 
@@ -48,11 +48,11 @@ def hard_pairs(
     return (far | near) & _comparable(positive, negative)
 
 
-@compiled()
+@public
 def pair_margin(
     distances: Float[Array, "n m"],
-    labels: Int[Array, "n"],
-    reference_labels: Int[Array, "m"] | None = None,
+    labels: Integer[Array, "n"],
+    reference_labels: Integer[Array, "m"] | None = None,
     *,
     positive: Scalar = 0.2,
     negative: Scalar = 0.8,
@@ -84,11 +84,11 @@ def pair_margin(
     return (is_positive & too_far) | (is_negative & too_near)
 
 
-@compiled()
+@public
 def multi_similarity_pairs(
     distances: Float[Array, "n m"],
-    labels: Int[Array, "n"],
-    reference_labels: Int[Array, "m"] | None = None,
+    labels: Integer[Array, "n"],
+    reference_labels: Integer[Array, "m"] | None = None,
     *,
     epsilon: Scalar = 0.1,
 ) -> Bool[Array, "n m"]:
@@ -121,15 +121,15 @@ def multi_similarity_pairs(
     return (far | near) & _comparable(positive, negative)
 
 
-@compiled(static=("count",))
+@public
 def distance_weighted(
     key: Key[Array, ""],
     distances: Float[Array, "n m"],
-    labels: Int[Array, "n"],
-    reference_labels: Int[Array, "m"] | None = None,
+    labels: Integer[Array, "n"],
+    reference_labels: Integer[Array, "m"] | None = None,
     *,
     dimension: Scalar,
-    count: int = 1,
+    count: Count = 1,
     cutoff: Scalar = 0.5,
     farthest: Scalar = 1.4,
 ) -> Bool[Array, "n m"]:
@@ -163,7 +163,6 @@ def distance_weighted(
         ... )
         Array([[ True,  True, False]], dtype=bool)
     """
-    check_count("distance_weighted", count=count)
     positive, negative = _masks(
         "distance_weighted", distances, labels, reference_labels
     )
@@ -177,11 +176,11 @@ def distance_weighted(
     return (positive | drawn) & jnp.any(drawn, 1, keepdims=True)
 
 
-@compiled()
+@public
 def easy_triplets(
     distances: Float[Array, "n m"],
-    labels: Int[Array, "n"],
-    reference_labels: Int[Array, "m"] | None = None,
+    labels: Integer[Array, "n"],
+    reference_labels: Integer[Array, "m"] | None = None,
     *,
     margin: Scalar = 0.2,
 ) -> Bool[Array, "n m m"]:
@@ -212,11 +211,11 @@ def easy_triplets(
     return valid & (to_negative > to_positive + margin)
 
 
-@compiled()
+@public
 def semihard_triplets(
     distances: Float[Array, "n m"],
-    labels: Int[Array, "n"],
-    reference_labels: Int[Array, "m"] | None = None,
+    labels: Integer[Array, "n"],
+    reference_labels: Integer[Array, "m"] | None = None,
     *,
     margin: Scalar = 0.2,
 ) -> Bool[Array, "n m m"]:
@@ -246,11 +245,11 @@ def semihard_triplets(
     return valid & beyond & (to_negative <= to_positive + margin)
 
 
-@compiled()
+@public
 def hard_triplets(
     distances: Float[Array, "n m"],
-    labels: Int[Array, "n"],
-    reference_labels: Int[Array, "m"] | None = None,
+    labels: Integer[Array, "n"],
+    reference_labels: Integer[Array, "m"] | None = None,
 ) -> Bool[Array, "n m m"]:
     """Triplets whose negative is no farther than the positive.
 
@@ -281,7 +280,7 @@ def _masks(
 ) -> tuple[Array, Array]:
     if reference_labels is None and distances.shape[1] != len(labels):
         rule = "be square where there are no reference_labels"
-        refuse(TypeError, function, "distances", rule, distances)
+        raise_invalid(TypeError, "distances", rule, distances)
     return positives(labels, reference_labels), negatives(labels, reference_labels)
 
 

@@ -9,19 +9,21 @@ added to the parameters x. |g|² is g² where g is real. Both means begin at 0:
 Other second moments than the mean square v stand in `_second_moments.py`.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_non_negative, check_range, check_unit
-from jaxml._core.numerics import abs_squared, over_root, sqrt
-from jaxml._core.types import Scalar, Schedule, Tree
+from jaxml._core.public import factory
+from jaxml._core.safe import safe_sqrt
+from jaxml._core.types import NonNegative, PyTree, Range, Rate, Scalar, UnitInterval
 from jaxml.optimizers._per_leaf import (
     Mask,
     Slot,
     Transformation,
+    abs_squared,
     debias,
+    divide_by_sqrt,
     ema,
     shares,
     transformation,
@@ -32,16 +34,17 @@ MEAN_AND_SQUARE = (Slot(), Slot(real=True))
 
 class AdamState(NamedTuple):
     count: Array
-    mu: Tree
-    nu: Tree
+    mu: PyTree
+    nu: PyTree
 
 
+@factory
 def adam(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-8,
     state_dtype: Any = None,
 ) -> Transformation:
     """Momentum over root mean square, both corrected for having begun at 0.
@@ -69,8 +72,6 @@ def adam(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_non_negative("adam", learning_rate=learning_rate, eps=eps)
-    check_unit("adam", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return corrected(-rate, t, b1, b2, eps)
@@ -79,20 +80,21 @@ def adam(
         b1, b2, factor, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        return over_root(factor * mu, nu, eps), mu, nu
+        return divide_by_sqrt(factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adam", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
     )
 
 
+@factory
 def adam_l2(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    l2: Scalar = 1e-2,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-8,
+    l2: NonNegative = 1e-2,
     mask: Mask | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
@@ -125,8 +127,6 @@ def adam_l2(
         >>> optimizer.update(jnp.array([0.0]), optimizer.init(x), x)[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_non_negative("adam_l2", learning_rate=learning_rate, eps=eps, l2=l2)
-    check_unit("adam_l2", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return l2, *corrected(-rate, t, b1, b2, eps)
@@ -136,7 +136,7 @@ def adam_l2(
         g = g + l2 * x
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        return over_root(factor * mu, nu, eps), mu, nu
+        return divide_by_sqrt(factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adam_l2",
@@ -150,13 +150,14 @@ def adam_l2(
     )
 
 
+@factory
 def adamw(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar = 1e-2,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegative = 1e-2,
     mask: Mask | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
@@ -188,10 +189,6 @@ def adamw(
         >>> optimizer.update(jnp.array([0.0]), optimizer.init(x), x)[0]
         Array([-0.25], dtype=float32)
     """
-    check_non_negative(
-        "adamw", learning_rate=learning_rate, eps=eps, weight_decay=weight_decay
-    )
-    check_unit("adamw", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate * weight_decay, *corrected(-rate, t, b1, b2, eps)
@@ -200,7 +197,7 @@ def adamw(
         shrink, b1, b2, factor, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        return over_root(factor * mu, nu, eps) - shrink * x, mu, nu
+        return divide_by_sqrt(factor * mu, nu, eps) - shrink * x, mu, nu
 
     return transformation(
         "adamw",
@@ -214,12 +211,13 @@ def adamw(
     )
 
 
+@factory
 def nadam(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-8,
     state_dtype: Any = None,
 ) -> Transformation:
     """Adam with Nesterov's momentum: the step takes the gradient in once more.
@@ -247,8 +245,6 @@ def nadam(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_non_negative("nadam", learning_rate=learning_rate, eps=eps)
-    check_unit("nadam", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
         b1_shares, b2_shares, factor, eps_now = corrected(-rate, t, b1, b2, eps)
@@ -260,20 +256,21 @@ def nadam(
         b1, b2, (of_mean, of_gradient), eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        return over_root(of_mean * mu + of_gradient * g, nu, eps), mu, nu
+        return divide_by_sqrt(of_mean * mu + of_gradient * g, nu, eps), mu, nu
 
     return transformation(
         "nadam", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
     )
 
 
+@factory
 def radam(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    threshold: Scalar = 5.0,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-8,
+    threshold: Annotated[Scalar, Range("be at least 4", lambda x: x >= 4)] = 5.0,
     state_dtype: Any = None,
 ) -> Transformation:
     """Adam that trusts v only as far as it has seen enough gradients: its own warm-up.
@@ -305,15 +302,12 @@ def radam(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round()
         Array([-3.], dtype=float32)
     """
-    check_non_negative("radam", learning_rate=learning_rate, eps=eps)
-    check_unit("radam", b1=b1, b2=b2)
-    check_range("radam", "threshold", threshold, "be at least 4", lambda v: v >= 4)
 
     def numbers(rate: Array, t: Array) -> tuple:
         b1_shares, b2_shares, factor, eps_now = corrected(1.0, t, b1, b2, eps)
         length, longest = _lengths(t, jnp.asarray(b2, t.dtype))
         trusted = length > jnp.maximum(threshold, 4)
-        r = sqrt(jnp.where(trusted, _rectifier(length) / _rectifier(longest), 0.0))
+        r = safe_sqrt(jnp.where(trusted, _rectifier(length) / _rectifier(longest), 0.0))
         return (
             rate,
             b1_shares,
@@ -328,7 +322,7 @@ def radam(
         rate, b1, b2, trusted, factor, plain, eps = numbers
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
-        rectified = over_root(factor * mu, nu, eps)
+        rectified = divide_by_sqrt(factor * mu, nu, eps)
         return -rate * jnp.where(trusted, rectified, plain * mu), mu, nu
 
     return transformation(

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_non_negative, check_unit
-from jaxml._core.numerics import abs_squared, over_root, safe_divide
-from jaxml._core.types import Scalar, Schedule, Tree
+from jaxml._core.public import factory
+from jaxml._core.safe import safe_divide
+from jaxml._core.types import NonNegative, PyTree, Rate, UnitInterval
 from jaxml.optimizers._adam import MEAN_AND_SQUARE, AdamState, corrected
 from jaxml.optimizers._per_leaf import (
     Slot,
     Transformation,
+    abs_squared,
     debias,
+    divide_by_sqrt,
     ema,
     shares,
     transformation,
@@ -28,17 +30,18 @@ from jaxml.optimizers._per_leaf import (
 
 class AmsgradState(NamedTuple):
     count: Array
-    mu: Tree
-    nu: Tree
-    nu_max: Tree
+    mu: PyTree
+    nu: PyTree
+    nu_max: PyTree
 
 
+@factory
 def amsgrad(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-8,
     state_dtype: Any = None,
 ) -> Transformation:
     """Adam whose second moment never falls, so that no step grows out of proportion.
@@ -68,8 +71,6 @@ def amsgrad(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_non_negative("amsgrad", learning_rate=learning_rate, eps=eps)
-    check_unit("amsgrad", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return corrected(-rate, t, b1, b2, eps)
@@ -79,7 +80,7 @@ def amsgrad(
         mu = ema(b1, mu, g)
         nu = ema(b2, nu, abs_squared(g))
         nu_max = jnp.maximum(nu_max, nu)
-        return over_root(factor * mu, nu_max, eps), mu, nu, nu_max
+        return divide_by_sqrt(factor * mu, nu_max, eps), mu, nu, nu_max
 
     slots = (Slot(), Slot(real=True), Slot(real=True))
     return transformation(
@@ -87,12 +88,13 @@ def amsgrad(
     )
 
 
+@factory
 def adamax(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-8,
     state_dtype: Any = None,
 ) -> Transformation:
     """Adam in the largest norm: divides by the largest gradient of the recent ones.
@@ -121,8 +123,6 @@ def adamax(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_non_negative("adamax", learning_rate=learning_rate, eps=eps)
-    check_unit("adamax", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate / debias(b1, t), shares(b1), b2, eps
@@ -138,13 +138,14 @@ def adamax(
     )
 
 
+@factory
 def yogi(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-3,
-    initial_accumulator: Scalar = 1e-6,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-3,
+    initial_accumulator_value: NonNegative = 1e-6,
     state_dtype: Any = None,
 ) -> Transformation:
     """Adam whose second moment moves by no more than the gradient's own square.
@@ -158,7 +159,7 @@ def yogi(
         b1: β₁ in [0, 1), the decay of the mean.
         b2: β₂ in [0, 1), 1 - β₂ the part of |g|² that v moves by.
         eps: ε >= 0, outside the root, in the units of g.
-        initial_accumulator: Where v begins, non-negative; m begins at 0.
+        initial_accumulator_value: Where v begins, non-negative; m begins at 0.
         state_dtype: The dtype of m and v; float32 or wider by default.
 
     Raises:
@@ -170,17 +171,10 @@ def yogi(
         with Adam's corrections, as in the authors' code.
 
     Example:
-        >>> optimizer = yogi(0.5, eps=0.0, initial_accumulator=0.0)
+        >>> optimizer = yogi(0.5, eps=0.0, initial_accumulator_value=0.0)
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-0.5], dtype=float32)
     """
-    check_non_negative(
-        "yogi",
-        learning_rate=learning_rate,
-        eps=eps,
-        initial_accumulator=initial_accumulator,
-    )
-    check_unit("yogi", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return corrected(-rate, t, b1, b2, eps)
@@ -190,21 +184,22 @@ def yogi(
         mu = ema(b1, mu, g)
         squares = abs_squared(g)
         nu = nu - new * jnp.sign(nu - squares) * squares
-        return over_root(factor * mu, nu, eps), mu, nu
+        return divide_by_sqrt(factor * mu, nu, eps), mu, nu
 
-    slots = (Slot(), Slot(initial_accumulator, real=True))
+    slots = (Slot(), Slot(initial_accumulator_value, real=True))
     return transformation(
         "yogi", AdamState, slots, learning_rate, numbers, step, state_dtype
     )
 
 
+@factory
 def adabelief(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-16,
-    eps_root: Scalar = 1e-16,
+    b1: UnitInterval = 0.9,
+    b2: UnitInterval = 0.999,
+    eps: NonNegative = 1e-16,
+    eps_root: NonNegative = 1e-16,
     state_dtype: Any = None,
 ) -> Transformation:
     """Adam that divides by how far gradients stray from their mean, not by their size.
@@ -233,10 +228,6 @@ def adabelief(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0].round(3)
         Array([-1.], dtype=float32)
     """
-    check_non_negative(
-        "adabelief", learning_rate=learning_rate, eps=eps, eps_root=eps_root
-    )
-    check_unit("adabelief", b1=b1, b2=b2)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return eps_root, *corrected(-rate, t, b1, b2, eps)
@@ -246,7 +237,7 @@ def adabelief(
         mu = ema(b1, mu, g)
         # Summed in this order, v is written in place; ε₀ last costs XLA a copy of it.
         nu = kept * nu + (new * abs_squared(g - mu) + eps_root)
-        return over_root(factor * mu, nu, eps), mu, nu
+        return divide_by_sqrt(factor * mu, nu, eps), mu, nu
 
     return transformation(
         "adabelief",

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from jaxml._core.checks import check_non_negative, check_unit
-from jaxml._core.numerics import abs_squared, over_root, safe_divide, sqrt
-from jaxml._core.types import Scalar, Schedule, Tree
+from jaxml._core.public import factory
+from jaxml._core.safe import safe_divide, safe_sqrt
+from jaxml._core.types import NonNegative, PyTree, Rate, UnitInterval
 from jaxml.optimizers._per_leaf import (
     Slot,
     Transformation,
+    abs_squared,
+    divide_by_sqrt,
     ema,
     shares,
     transformation,
@@ -22,33 +24,34 @@ from jaxml.optimizers._per_leaf import (
 
 class AdagradState(NamedTuple):
     count: Array
-    sum_of_squares: Tree
+    sum_of_squares: PyTree
 
 
 class AdadeltaState(NamedTuple):
     count: Array
-    e_g: Tree
-    e_x: Tree
+    e_g: PyTree
+    e_x: PyTree
 
 
 class RMSpropState(NamedTuple):
     count: Array
-    nu: Tree
-    trace: Tree | None
+    nu: PyTree
+    trace: PyTree | None
 
 
 class CenteredRMSpropState(NamedTuple):
     count: Array
-    mu: Tree
-    nu: Tree
-    trace: Tree | None
+    mu: PyTree
+    nu: PyTree
+    trace: PyTree | None
 
 
+@factory
 def adagrad(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    initial_accumulator: Scalar = 0.0,
-    eps: Scalar = 1e-10,
+    initial_accumulator_value: NonNegative = 0.0,
+    eps: NonNegative = 1e-10,
     state_dtype: Any = None,
 ) -> Transformation:
     """Divides by the root of all squared gradients so far: rare features learn faster.
@@ -59,7 +62,7 @@ def adagrad(
 
     Args:
         learning_rate: η, a number or a schedule.
-        initial_accumulator: Where a begins, non-negative.
+        initial_accumulator_value: Where a begins, non-negative.
         eps: ε >= 0, in the units of g.
         state_dtype: The dtype of a; float32 or wider by default.
 
@@ -75,12 +78,6 @@ def adagrad(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-1.], dtype=float32)
     """
-    check_non_negative(
-        "adagrad",
-        learning_rate=learning_rate,
-        initial_accumulator=initial_accumulator,
-        eps=eps,
-    )
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate, eps
@@ -88,19 +85,20 @@ def adagrad(
     def step(numbers: tuple, g: Array, total: Array) -> tuple:
         rate, eps = numbers
         total = total + abs_squared(g)
-        return over_root(-rate * g, total, eps), total
+        return divide_by_sqrt(-rate * g, total, eps), total
 
-    slots = (Slot(initial_accumulator, real=True),)
+    slots = (Slot(initial_accumulator_value, real=True),)
     return transformation(
         "adagrad", AdagradState, slots, learning_rate, numbers, step, state_dtype
     )
 
 
+@factory
 def adadelta(
-    learning_rate: Scalar | Schedule = 1.0,
+    learning_rate: Rate = 1.0,
     *,
-    decay: Scalar = 0.9,
-    eps: Scalar = 1e-6,
+    decay: UnitInterval = 0.9,
+    eps: NonNegative = 1e-6,
     state_dtype: Any = None,
 ) -> Transformation:
     """Steps in the units of the parameters: the size of past steps over past gradients.
@@ -128,8 +126,6 @@ def adadelta(
         >>> optimizer.update(jnp.array([6.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-4.8], dtype=float32)
     """
-    check_non_negative("adadelta", learning_rate=learning_rate, eps=eps)
-    check_unit("adadelta", decay=decay)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate, eps, shares(decay)
@@ -142,7 +138,7 @@ def adadelta(
         # Δ from the new w, which is in place: (w' + ρ ε) (v + ε) = (w + ε) (ρ (v + ε)
         # + (1 - ρ) |g|²), a sum of what is positive.
         share = safe_divide(e_x + decay[0] * eps, ema(decay, e_g + eps, squares))
-        return -rate * g * sqrt(share), e_g, e_x
+        return -rate * g * safe_sqrt(share), e_g, e_x
 
     slots = (Slot(real=True), Slot(real=True))
     return transformation(
@@ -150,13 +146,14 @@ def adadelta(
     )
 
 
+@factory
 def rmsprop(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    decay: Scalar = 0.9,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    momentum: Scalar | None = None,
+    decay: UnitInterval = 0.9,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    momentum: UnitInterval | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
     """Divides by the root mean square of the recent gradients.
@@ -186,10 +183,6 @@ def rmsprop(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-2.], dtype=float32)
     """
-    check_non_negative(
-        "rmsprop", learning_rate=learning_rate, eps=eps, eps_root=eps_root
-    )
-    check_unit("rmsprop", decay=decay, momentum=momentum)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate, eps, eps_root, shares(decay), momentum
@@ -197,7 +190,9 @@ def rmsprop(
     def step(numbers: tuple, g: Array, nu: Array, *trace: Array) -> tuple:
         rate, eps, eps_root, decay, momentum = numbers
         nu = ema(decay, nu, abs_squared(g))
-        direction, trace = _onward(momentum, over_root(g, nu + eps_root, eps), trace)
+        direction, trace = _onward(
+            momentum, divide_by_sqrt(g, nu + eps_root, eps), trace
+        )
         return -rate * direction, nu, *trace
 
     slots = (Slot(real=True), None if momentum is None else Slot())
@@ -206,13 +201,14 @@ def rmsprop(
     )
 
 
+@factory
 def centered_rmsprop(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    decay: Scalar = 0.9,
-    eps: Scalar = 1e-8,
-    eps_root: Scalar = 0.0,
-    momentum: Scalar | None = None,
+    decay: UnitInterval = 0.9,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    momentum: UnitInterval | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
     """Divides by the standard deviation of the recent gradients.
@@ -242,10 +238,6 @@ def centered_rmsprop(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-2.], dtype=float32)
     """
-    check_non_negative(
-        "centered_rmsprop", learning_rate=learning_rate, eps=eps, eps_root=eps_root
-    )
-    check_unit("centered_rmsprop", decay=decay, momentum=momentum)
 
     def numbers(rate: Array, t: Array) -> tuple:
         kept, new = shares(decay)
@@ -256,7 +248,9 @@ def centered_rmsprop(
         rate, eps, eps_root, decay, spread, momentum = numbers
         mu = ema(decay, mu, g)
         nu = ema(spread, nu, abs_squared(g - mu))
-        direction, trace = _onward(momentum, over_root(g, nu + eps_root, eps), trace)
+        direction, trace = _onward(
+            momentum, divide_by_sqrt(g, nu + eps_root, eps), trace
+        )
         return -rate * direction, mu, nu, *trace
 
     slots = (Slot(), Slot(real=True), None if momentum is None else Slot())

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_unit, refuse
-from jaxml._core.numerics import safe_divide
-from jaxml._core.types import Scalar, Tree
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import factory
+from jaxml._core.safe import safe_divide
+from jaxml._core.types import PyTree, UnitInterval
 from jaxml.optimizers._per_leaf import (
     Transformation,
     apply_updates,
@@ -28,12 +29,13 @@ from jaxml.optimizers._per_leaf import (
 class ShadowState(NamedTuple):
     count: Array
     share: Array
-    ema: Tree
+    ema: PyTree
     inner_state: Any
 
 
+@factory
 def shadow_weights(
-    optimizer: Any, *, decay: Scalar = 0.999, debias: bool = True
+    optimizer: Any, *, decay: UnitInterval = 0.999, debias: bool = True
 ) -> Transformation:
     """Keeps, beside what `optimizer` does, a moving average of the parameters.
 
@@ -62,20 +64,19 @@ def shadow_weights(
         >>> averaged_params(state)
         Array([2.], dtype=float32)
     """
-    check_unit("shadow_weights", decay=decay)
     inner = with_extra_arguments(optimizer)
 
-    def init(params: Tree) -> ShadowState:
+    def init(params: PyTree) -> ShadowState:
         check_floats("shadow_weights", "params", params)
         zeros = jax.tree.map(lambda x: jnp.zeros_like(_wide(x)), params)
         count, share = jnp.zeros((), jnp.int32), jnp.zeros((), float)
         return ShadowState(count, share, zeros, inner.init(params))
 
     def update(
-        updates: Tree, state: Any, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, ShadowState]:
+        updates: PyTree, state: Any, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, ShadowState]:
         if params is None:
-            refuse(TypeError, "shadow_weights", "params", "be given to update", params)
+            raise_invalid(TypeError, "params", "be given to update", params)
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
         count = increment(state.count)
         share = debias_share(decay, count.astype(float))
@@ -93,7 +94,7 @@ def shadow_weights(
     return Transformation(init, update)
 
 
-def averaged_params(state: Any, params: Tree = None) -> Tree:
+def averaged_params(state: Any, params: PyTree = None) -> PyTree:
     """The average of the parameters that `shadow_weights` keeps.
 
         x̄ = s / (1 - μᵗ)
@@ -117,7 +118,7 @@ def averaged_params(state: Any, params: Tree = None) -> Tree:
     shadows = [leaf for leaf in leaves if _is_shadow(leaf)]
     if len(shadows) != 1:
         rule, found = "hold one state of shadow_weights", f"{len(shadows)} of them"
-        refuse(ValueError, "averaged_params", "state", rule, found)
+        raise_invalid(ValueError, "state", rule, found)
     (shadow,) = shadows
 
     def unbiased(mean: Array) -> Array:

@@ -16,9 +16,10 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 
 from jaxml._core import trees
-from jaxml._core.checks import check_non_negative, check_positive, refuse
+from jaxml._core.contract import raise_invalid
 from jaxml._core.matmul import matmul
-from jaxml._core.types import Scalar, Tree
+from jaxml._core.public import factory
+from jaxml._core.types import NonNegative, Positive, PyTree, Scalar
 from jaxml.optimizers._newton import (
     NewtonState,
     newton_state,
@@ -64,8 +65,9 @@ class Solution(NamedTuple):
     products: Array  # with J or Jᵀ
 
 
+@factory
 def gauss_newton(
-    *, damping: Scalar = 0.0, max_iterations: Scalar = 500
+    *, damping: NonNegative = 0.0, max_iterations: Positive = 500
 ) -> Transformation:
     """Gauss and Newton's method: a step to the least squares of what r is nearly.
 
@@ -96,12 +98,10 @@ def gauss_newton(
         >>> optimizer.update(g(x), optimizer.init(x), x, residual_fn=r)[0]
         Array([ 1., -2.], dtype=float32)
     """
-    check_non_negative("gauss_newton", damping=damping)
-    check_positive("gauss_newton", max_iterations=max_iterations)
 
     def step(
-        functions: Functions, g: Tree, x: Tree, state: NewtonState
-    ) -> tuple[Tree, NewtonState]:
+        functions: Functions, g: PyTree, x: PyTree, state: NewtonState
+    ) -> tuple[PyTree, NewtonState]:
         point, unravel = ravel_pytree(x)
         slope, _ = ravel_pytree(g)
         linear = linearized(
@@ -129,8 +129,9 @@ def gauss_newton(
     return second_order("gauss_newton", (("residual_fn",),), newton_state, step)
 
 
+@factory
 def levenberg_marquardt(
-    *, damping: Scalar = 1e-3, max_iterations: Scalar = 500
+    *, damping: Positive = 1e-3, max_iterations: Positive = 500
 ) -> Transformation:
     """Gauss and Newton's step, shortened towards the gradient as far as it deceives.
 
@@ -162,7 +163,6 @@ def levenberg_marquardt(
         Array([ 0.25, -0.5 ], dtype=float32)
     """
     name = "levenberg_marquardt"
-    check_positive(name, damping=damping, max_iterations=max_iterations)
 
     def start(real: Any) -> LevenbergMarquardtState:
         zero, none = jnp.zeros((), real), jnp.zeros((), jnp.int32)
@@ -171,8 +171,8 @@ def levenberg_marquardt(
         )
 
     def step(
-        functions: Functions, g: Tree, x: Tree, state: LevenbergMarquardtState
-    ) -> tuple[Tree, LevenbergMarquardtState]:
+        functions: Functions, g: PyTree, x: PyTree, state: LevenbergMarquardtState
+    ) -> tuple[PyTree, LevenbergMarquardtState]:
         point, unravel = ravel_pytree(x)
         slope, _ = ravel_pytree(g)
         linear = linearized(name, functions, point, slope, unravel, max_iterations)
@@ -205,7 +205,7 @@ def linearized(
     functions: Functions,
     x: Array,
     g: Array,
-    unravel: Callable[[Array], Tree],
+    unravel: Callable[[Array], PyTree],
     max_iterations: Scalar,
 ) -> Linear:
     """The residuals as a function of one vector, linear near x."""
@@ -213,7 +213,7 @@ def linearized(
     leaves = jax.tree.leaves(jax.eval_shape(residuals, unravel(x)))
     for leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            refuse(TypeError, name, "residual_fn", "return float arrays", leaf)
+            raise_invalid(TypeError, "residual_fn", "return float arrays", leaf)
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
 
     def flat(x: Array) -> Array:

@@ -16,9 +16,10 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import cho_solve
 
 from jaxml._core import trees
-from jaxml._core.checks import check_non_negative, refuse
+from jaxml._core.contract import raise_invalid
 from jaxml._core.matmul import matmul
-from jaxml._core.types import Scalar, Schedule, Tree
+from jaxml._core.public import factory
+from jaxml._core.types import NonNegative, PyTree, Rate
 from jaxml.optimizers._objective import Functions, Model, model_of, second_order
 from jaxml.optimizers._per_leaf import (
     Transformation,
@@ -41,9 +42,8 @@ class NewtonState(NamedTuple):
     products: Array  # of a curvature with a vector, in all steps together
 
 
-def newton(
-    *, damping: Scalar = 0.0, learning_rate: Scalar | Schedule = 1.0
-) -> Transformation:
+@factory
+def newton(*, damping: NonNegative = 0.0, learning_rate: Rate = 1.0) -> Transformation:
     """Newton's method: a step to the minimum of the quadratic that fits best here.
 
         u = -η (H + λI + τI)⁻¹ g        H the Hessian of `value_fn`
@@ -71,11 +71,10 @@ def newton(
         >>> optimizer.update(jax.grad(f)(x), optimizer.init(x), x, value_fn=f)[0]
         Array([-3., -1.], dtype=float32)
     """
-    check_non_negative("newton", damping=damping, learning_rate=learning_rate)
 
     def step(
-        functions: Functions, g: Tree, x: Tree, state: NewtonState
-    ) -> tuple[Tree, NewtonState]:
+        functions: Functions, g: PyTree, x: PyTree, state: NewtonState
+    ) -> tuple[PyTree, NewtonState]:
         model, product = model_of("newton", functions["value_fn"], x, g)
         slope, unravel = ravel_pytree(g)
         identity = jnp.eye(slope.size, dtype=slope.dtype)
@@ -117,16 +116,16 @@ def newton_state(real: Any) -> NewtonState:
     )
 
 
-def _check_size(params: Tree) -> None:
+def _check_size(params: PyTree) -> None:
     size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
     if size > LARGEST:
         rule = f"be at most {LARGEST} numbers (newton_cg takes more)"
-        refuse(ValueError, "newton", "params", rule, size)
+        raise_invalid(ValueError, "params", rule, size)
 
 
 def shifted(
-    solved: Callable[[Array], tuple[Tree, Array]], least: Array
-) -> tuple[Tree, Array, Array]:
+    solved: Callable[[Array], tuple[PyTree, Array]], least: Array
+) -> tuple[PyTree, Array, Array]:
     """The first good solution for a shift of 0, τ, 10τ, 100τ, ..., and this shift.
 
     `solved` is shift -> (solution, whether it is good), `least` the first τ. The third
@@ -152,8 +151,8 @@ def shifted(
 
 
 def searched_along(
-    model: Model, x: Tree, g: Tree, p: Tree, curvature: Array, rate: Array
-) -> tuple[Tree, dict[str, Array]]:
+    model: Model, x: PyTree, g: PyTree, p: PyTree, curvature: Array, rate: Array
+) -> tuple[PyTree, dict[str, Array]]:
     """The step t p with t = η, η/2, ... at which the objective falls, and what it did.
 
     It falls if f(x + t p) <= f(x) + 10⁻⁴ t g·p (Armijo); `curvature` is p·Hp. If it has
@@ -171,13 +170,13 @@ def searched_along(
 
     def halved(carry: tuple) -> tuple:
         t, _, tries = carry
-        return t / 2, model.reached(x, trees.scaled(t / 2, p)), tries + 1
+        return t / 2, model.reached(x, trees.scale(t / 2, p)), tries + 1
 
     start = 2 * rate, jnp.full_like(rate, jnp.inf), 0
     t, reached, _ = jax.lax.while_loop(wanted, halved, start)
     moved = falls(t, reached) & jnp.isfinite(trees.norm(p))
     predicted = -t * slope - t * t * curvature / 2
-    taken = trees.choose(moved, trees.scaled(t, p), trees.zeros_like(p))
+    taken = trees.where(moved, trees.scale(t, p), trees.zeros_like(p))
     return taken, {
         "value": model.value,
         "gradient_norm": trees.norm(g),

@@ -24,8 +24,9 @@ import numpy as np
 from jax import Array
 
 from jaxml._core import trees
-from jaxml._core.checks import refuse
-from jaxml._core.types import Tree
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import factory
+from jaxml._core.types import PyTree
 from jaxml.optimizers._per_leaf import Transformation, wide
 
 Functions = dict[str, Callable[..., Any]]
@@ -35,20 +36,20 @@ class Model(NamedTuple):
     """What is known of an objective at x, before a step s."""
 
     value: Array
-    extra: Tree  # g - ∇f
+    extra: PyTree  # g - ∇f
     eps: float  # the relative rounding of values
-    objective: Callable[[Tree], Array]
+    objective: Callable[[PyTree], Array]
 
     @classmethod
     def at(
-        cls, value: Array, extra: Tree, objective: Callable[[Tree], Array]
+        cls, value: Array, extra: PyTree, objective: Callable[[PyTree], Array]
     ) -> "Model":
         """The model of an objective that rounds its values to their own dtype."""
         real = jax.tree.leaves(extra)[0].dtype
         eps = float(jnp.finfo(value.dtype).eps)
         return cls(value.astype(real), extra, eps, objective)
 
-    def reached(self, x: Tree, s: Tree) -> Array:
+    def reached(self, x: PyTree, s: PyTree) -> Array:
         """f(x + s) + (g - ∇f)·s, and ∞ where that is no number."""
         x = jax.tree.map(jnp.add, x, s)
         value = self.objective(x).astype(self.value.dtype)
@@ -71,12 +72,13 @@ class Model(NamedTuple):
         return jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
 
 
+@factory
 def second_order(
     name: str,
     roles: tuple[tuple[str, ...], ...],
     start: Callable[[Any], Any],
-    step: Callable[..., tuple[Tree, Any]],
-    check: Callable[[Tree], None] = lambda params: None,
+    step: Callable[..., tuple[PyTree, Any]],
+    check: Callable[[PyTree], None] = lambda params: None,
 ) -> Transformation:
     """The transformation with this step.
 
@@ -89,16 +91,16 @@ def second_order(
         check: Refuses parameters.
     """
 
-    def init(params: Tree) -> Any:
+    def init(params: PyTree) -> Any:
         check_real(name, "params", params)
         check(params)
         return start(_dtype(params))
 
     def update(
-        updates: Tree, state: Any, params: Tree = None, **given: Any
-    ) -> tuple[Tree, Any]:
+        updates: PyTree, state: Any, params: PyTree = None, **given: Any
+    ) -> tuple[PyTree, Any]:
         if params is None:
-            refuse(TypeError, name, "params", "be given to update", params)
+            raise_invalid(TypeError, "params", "be given to update", params)
         check_real(name, "updates", updates)
         check_real(name, "params", params)
         functions = _chosen(name, roles, given)
@@ -110,8 +112,8 @@ def second_order(
 
     @functools.partial(jax.jit, static_argnums=0)
     def program(
-        fixed: tuple, updates: Tree, state: Any, params: Tree, traced: dict
-    ) -> tuple[Tree, Any]:
+        fixed: tuple, updates: PyTree, state: Any, params: PyTree, traced: dict
+    ) -> tuple[PyTree, Any]:
         functions, static = map(dict, fixed)
         bound = {role: _bound(f, static | traced) for role, f in functions.items()}
         of_params = next(iter(bound))
@@ -124,28 +126,28 @@ def second_order(
     return Transformation(init, update)
 
 
-def check_real(name: str, argument: str, tree: Tree) -> None:
+def check_real(name: str, argument: str, tree: PyTree) -> None:
     """Raises a TypeError for the first array that is not of real floats."""
     if not jax.tree.leaves(tree):
-        refuse(TypeError, name, argument, "hold a float array", tree)
+        raise_invalid(TypeError, argument, "hold a float array", tree)
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             where = f"{argument}{jax.tree_util.keystr(path)}"
-            refuse(TypeError, name, where, "be a float array", leaf)
+            raise_invalid(TypeError, where, "be a float array", leaf)
 
 
 def model_of(
-    name: str, value_fn: Callable[[Tree], Array], x: Tree, g: Tree
-) -> tuple[Model, Callable[[Tree], Tree]]:
+    name: str, value_fn: Callable[[PyTree], Array], x: PyTree, g: PyTree
+) -> tuple[Model, Callable[[PyTree], PyTree]]:
     """The model of f at x, and the product of its Hessian with a vector."""
 
-    def gradient(x: Tree) -> tuple[Tree, Array]:
+    def gradient(x: PyTree) -> tuple[PyTree, Array]:
         value, slope = jax.value_and_grad(checked)(x)
         return slope, value
 
     checked = returning_a_float(name, "value_fn", value_fn)
     own, product, value = jax.linearize(gradient, x, has_aux=True)
-    return Model.at(value, trees.minus(g, own), checked), product
+    return Model.at(value, trees.subtract(g, own), checked), product
 
 
 def returning_a_float(
@@ -157,13 +159,13 @@ def returning_a_float(
         value = function(x)
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
         if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-            refuse(TypeError, name, role, "return a float", value)
+            raise_invalid(TypeError, role, "return a float", value)
         return value
 
     return checked
 
 
-def _dtype(params: Tree) -> Any:
+def _dtype(params: PyTree) -> Any:
     return wide(*map(jnp.result_type, jax.tree.leaves(params)))
 
 
@@ -175,7 +177,7 @@ def _chosen(name: str, roles: tuple[tuple[str, ...], ...], given: dict) -> Funct
         if not callable(given.get(role)):
             call = ", ".join(f"{role}=..." for role in wanted)
             rule = f"be a function, as in update(grads, state, params, {call}, **data)"
-            refuse(TypeError, name, role, rule, given.get(role))
+            raise_invalid(TypeError, role, rule, given.get(role))
     return {role: given[role] for role in wanted}
 
 
@@ -197,7 +199,9 @@ def _bound(function: Callable[..., Any], data: dict) -> Callable[[Any], Any]:
     return lambda x: function(x, **data)
 
 
-def _narrowed(function: Callable[[Tree], Any], params: Tree) -> Callable[[Tree], Any]:
+def _narrowed(
+    function: Callable[[PyTree], Any], params: PyTree
+) -> Callable[[PyTree], Any]:
     """The function of parameters that it is given in their own dtypes."""
     dtypes = jax.tree.map(jnp.result_type, params)
     return lambda x: function(jax.tree.map(lambda a, d: a.astype(d), x, dtypes))

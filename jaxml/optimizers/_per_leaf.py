@@ -18,16 +18,16 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxml._core.checks import refuse
-from jaxml._core.dtypes import widened as widest
-from jaxml._core.numerics import one_minus_power
-from jaxml._core.types import Scalar, Schedule, Tree
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import factory
+from jaxml._core.special.partials import with_partials
+from jaxml._core.types import PyTree, Scalar, Schedule, compute_dtype
 
 Transformation = optax.GradientTransformationExtraArgs
 with_extra_arguments = optax.with_extra_args_support
 apply_updates = optax.apply_updates
 
-Mask = Tree | Callable[[Tree], Tree]
+Mask = PyTree | Callable[[PyTree], PyTree]
 """Booleans beside the parameters, for whole branches if need be, or what makes them."""
 
 
@@ -38,6 +38,7 @@ class Slot(NamedTuple):
     real: bool = False  # as |g|² is, where g is complex
 
 
+@factory
 def transformation(
     name: str,
     state_type: Callable[..., Any],
@@ -64,17 +65,19 @@ def transformation(
     """
     if state_dtype is not None and not _is_float(state_dtype):
         found = str(getattr(state_dtype, "__name__", state_dtype))
-        refuse(TypeError, name, "state_dtype", "be a float dtype", found)
+        raise_invalid(TypeError, "state_dtype", "be a float dtype", found)
     kept = [slot for slot in slots if slot is not None]
     # One trace serves all arrays of a shape, and nothing but traced numbers enters it.
     leaf_step = jax.jit(lambda scalars, *row: _run(step, scalars, row, len(kept)))
 
-    def init(params: Tree) -> Any:
+    def init(params: PyTree) -> Any:
         check_floats(name, "params", params)
         trees = [_fill(params, slot, state_dtype) if slot else None for slot in slots]
         return state_type(jnp.zeros((), jnp.int32), *trees)
 
-    def update(updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple:
+    def update(
+        updates: PyTree, state: Any, params: PyTree = None, **extra: Any
+    ) -> tuple:
         del extra  # the interface hands every member of a chain everything
         check_floats(name, "updates", updates)
         count = increment(state.count)
@@ -117,20 +120,20 @@ def ema(shares: tuple[Array, Array], mean: Array, x: Array) -> Array:
 
 def debias(decay: Scalar, t: Array) -> Array:
     """1 - decayᵗ: the share of a moving average, begun at 0, that t values make up."""
-    return one_minus_power(jnp.asarray(decay, t.dtype), t)
+    return one_minus_pow(jnp.asarray(decay, t.dtype), t)
 
 
-def check_floats(name: str, argument: str, tree: Tree) -> None:
+def check_floats(name: str, argument: str, tree: PyTree) -> None:
     """Raises a TypeError for the first array that has no derivative."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             where = f"{argument}{jax.tree_util.keystr(path)}"
-            refuse(TypeError, name, where, "be a float or complex array", leaf)
+            raise_invalid(TypeError, where, "be a float or complex array", leaf)
 
 
 def wide(*dtypes: Any) -> Any:
     """The real dtype, float32 or wider, in which arrays of these are worked on."""
-    return widest(*(jnp.finfo(dtype).dtype for dtype in dtypes))
+    return compute_dtype(*(jnp.finfo(dtype).dtype for dtype in dtypes))
 
 
 def widened(leaf: Array, real: Any) -> Array:
@@ -146,7 +149,7 @@ def rate_at(name: str, learning_rate: Scalar | Schedule, count: Array) -> Array:
         number = None
     if number is None or number.shape or not jnp.isrealobj(number):
         rule = "be a number or a schedule that returns one"
-        refuse(TypeError, name, "learning_rate", rule, rate)
+        raise_invalid(TypeError, "learning_rate", rule, rate)
     return number.astype(float)
 
 
@@ -160,7 +163,7 @@ def _run(step: Callable, scalars: tuple, row: tuple, kept: int) -> tuple[Array, 
     return tuple(r.astype(dtype) for r, dtype in zip(results, dtypes, strict=True))
 
 
-def _fill(params: Tree, slot: Slot, dtype: Any) -> Tree:
+def _fill(params: PyTree, slot: Slot, dtype: Any) -> PyTree:
     def fill(leaf: Array) -> Array:
         real = dtype or wide(jnp.result_type(leaf))
         complex_too = jnp.iscomplexobj(leaf) and not slot.real
@@ -173,10 +176,10 @@ def _complex(real: Any) -> Any:
     return jnp.complex128 if real == jnp.float64 else jnp.complex64
 
 
-def _where_decayed(name: str, params: Tree, decayed: Mask) -> Tree:
+def _where_decayed(name: str, params: PyTree, decayed: Mask) -> PyTree:
     if params is None:
         rule = "be given to update, for weight decay"
-        refuse(TypeError, name, "params", rule, params)
+        raise_invalid(TypeError, "params", rule, params)
     mask = decayed(params) if callable(decayed) else decayed
     none = jax.tree.map(jnp.zeros_like, params)
     return jax.tree.map(lambda keep, p, zero: p if keep else zero, mask, params, none)
@@ -187,3 +190,37 @@ def _is_float(dtype: Any) -> bool:
         return jnp.issubdtype(dtype, jnp.floating)
     except TypeError:  # no dtype at all
         return False
+
+
+@jax.custom_jvp
+def divide_by_sqrt(x: Array, y: Array, eps: Array) -> Array:
+    """x / (√y + ε) for y >= 0.
+
+    At y = 0, ∂/∂y is 0, and ∂/∂x is 1/ε, or 1 if ε = 0. The value avoids a `where`,
+    which would double the compile time of a large tree: it is compiled per leaf.
+    """
+    return x / (jnp.sqrt(jnp.maximum(y, jnp.finfo(y.dtype).tiny)) + eps)
+
+
+@divide_by_sqrt.defjvp
+def divide_by_sqrt_jvp(primals: tuple, tangents: tuple) -> tuple:
+    def differentiable(x: Array, y: Array, eps: Array) -> Array:
+        tiny = jnp.finfo(y.dtype).tiny  # XLA flushes smaller numbers to 0
+        y_min = jnp.where(eps > 0, tiny, 1.0).astype(y.dtype)
+        return x / (jnp.sqrt(jnp.where(y < tiny, y_min, y)) + eps)
+
+    return divide_by_sqrt(*primals), jax.jvp(differentiable, primals, tangents)[1]
+
+
+@with_partials(
+    lambda b, t: -t * b ** (t - 1),
+    lambda b, t: -(b**t) * jnp.log(b),
+)
+def one_minus_pow(b: Array, t: Array) -> Array:
+    """1 - bᵗ for b in [0, 1), without cancellation."""
+    return -jnp.expm1(t * jnp.log(b))
+
+
+def abs_squared(x: Array) -> Array:
+    """|x|², which is real for complex x too."""
+    return jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else x * x

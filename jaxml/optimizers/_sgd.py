@@ -3,13 +3,13 @@
 g is the gradient, η the learning rate, u the update that is added to the parameters x.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_non_negative, check_range, check_unit
-from jaxml._core.types import Scalar, Schedule, Tree
+from jaxml._core.public import factory
+from jaxml._core.types import NonNegative, PyTree, Range, Rate, Scalar, UnitInterval
 from jaxml.optimizers._per_leaf import (
     Mask,
     Slot,
@@ -26,15 +26,16 @@ class DescentState(NamedTuple):
 
 class MomentumState(NamedTuple):
     count: Array
-    trace: Tree
+    trace: PyTree
 
 
 class LionState(NamedTuple):
     count: Array
-    mu: Tree
+    mu: PyTree
 
 
-def sgd(learning_rate: Scalar | Schedule, *, state_dtype: Any = None) -> Transformation:
+@factory
+def sgd(learning_rate: Rate, *, state_dtype: Any = None) -> Transformation:
     """Gradient descent: a step against the gradient.
 
         u = -η g
@@ -59,7 +60,6 @@ def sgd(learning_rate: Scalar | Schedule, *, state_dtype: Any = None) -> Transfo
         >>> optimizer.update(jnp.array([2.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-1.], dtype=float32)
     """
-    check_non_negative("sgd", learning_rate=learning_rate)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return (rate,)
@@ -73,11 +73,12 @@ def sgd(learning_rate: Scalar | Schedule, *, state_dtype: Any = None) -> Transfo
     )
 
 
+@factory
 def momentum(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    decay: Scalar = 0.9,
-    dampening: Scalar = 0.0,
+    decay: UnitInterval = 0.9,
+    dampening: UnitInterval = 0.0,
     state_dtype: Any = None,
 ) -> Transformation:
     """Gradient descent that keeps part of its last direction, which damps oscillation.
@@ -104,8 +105,6 @@ def momentum(
         >>> optimizer.update(jnp.ones(1), state)[0]
         Array([-1.5], dtype=float32)
     """
-    check_non_negative("momentum", learning_rate=learning_rate)
-    check_unit("momentum", decay=decay, dampening=dampening)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate, decay, jnp.where(t == 1, 1.0, 1 - jnp.asarray(dampening, t.dtype))
@@ -120,8 +119,9 @@ def momentum(
     )
 
 
+@factory
 def nesterov(
-    learning_rate: Scalar | Schedule, *, decay: Scalar = 0.9, state_dtype: Any = None
+    learning_rate: Rate, *, decay: UnitInterval = 0.9, state_dtype: Any = None
 ) -> Transformation:
     """Momentum that looks ahead: the gradient corrects where momentum is about to go.
 
@@ -148,8 +148,6 @@ def nesterov(
         >>> optimizer.update(jnp.ones(1), optimizer.init(jnp.zeros(1)))[0]
         Array([-1.5], dtype=float32)
     """
-    check_non_negative("nesterov", learning_rate=learning_rate)
-    check_unit("nesterov", decay=decay)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate, decay
@@ -164,12 +162,13 @@ def nesterov(
     )
 
 
+@factory
 def lion(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Rate,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.99,
-    weight_decay: Scalar = 0.0,
+    b1: UnitInterval = 0.9,
+    b2: Annotated[Scalar, Range("be in (0, 1)", lambda x: 0 < x < 1)] = 0.99,
+    weight_decay: NonNegative = 0.0,
     mask: Mask | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
@@ -201,9 +200,6 @@ def lion(
         >>> optimizer.update(jnp.array([3.0, -0.1]), optimizer.init(x), x)[0]
         Array([-0.5,  0.5], dtype=float32)
     """
-    check_non_negative("lion", learning_rate=learning_rate, weight_decay=weight_decay)
-    check_unit("lion", b1=b1)
-    check_range("lion", "b2", b2, "be in (0, 1)", lambda v: 0 < v < 1)
 
     def numbers(rate: Array, t: Array) -> tuple:
         return rate, weight_decay, shares(b2), shares(b1 / jnp.asarray(b2, float))

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core import trees
-from jaxml._core.checks import check_positive, check_unit
-from jaxml._core.types import Scalar, Tree
+from jaxml._core.public import factory
+from jaxml._core.types import Positive, PyTree, Scalar, UnitInterval
 from jaxml.optimizers._objective import (
     Functions,
     Model,
@@ -39,12 +39,13 @@ class TrustRegionState(NamedTuple):
     products: Array  # of the curvature with a vector, in all steps together
 
 
+@factory
 def newton_cg(
     *,
-    radius: Scalar = 1.0,
-    max_radius: Scalar = 1e3,
-    forcing: Scalar = 0.5,
-    max_iterations: Scalar = 500,
+    radius: Positive = 1.0,
+    max_radius: Positive = 1e3,
+    forcing: UnitInterval = 0.5,
+    max_iterations: Positive = 500,
 ) -> Transformation:
     """Newton's method for any number of parameters: conjugate gradients, trust region.
 
@@ -76,13 +77,6 @@ def newton_cg(
         >>> optimizer.update(jax.grad(f)(x), optimizer.init(x), x, value_fn=f)[0]
         Array([-3.,  1.], dtype=float32)
     """
-    check_positive(
-        "newton_cg",
-        radius=radius,
-        max_radius=max_radius,
-        max_iterations=max_iterations,
-    )
-    check_unit("newton_cg", forcing=forcing)
 
     def start(real: Any) -> TrustRegionState:
         none, zero = jnp.zeros((), jnp.int32), jnp.zeros((), real)
@@ -91,8 +85,8 @@ def newton_cg(
         )
 
     def step(
-        functions: Functions, g: Tree, x: Tree, state: TrustRegionState
-    ) -> tuple[Tree, TrustRegionState]:
+        functions: Functions, g: PyTree, x: PyTree, state: TrustRegionState
+    ) -> tuple[PyTree, TrustRegionState]:
         if "predict_fn" in functions:
             model, product = gauss_newton_model(functions, x, g)
         else:
@@ -108,7 +102,7 @@ def newton_cg(
         grown = jnp.minimum(2 * state.radius, jnp.asarray(max_radius, length.dtype))
         kept = jnp.where(at_edge & (ratio > 0.75), grown, state.radius)
         least = jnp.sqrt(jnp.finfo(length.dtype).tiny)  # whose square is not 0
-        taken = trees.choose(ratio > 1e-4, s, trees.zeros_like(s))
+        taken = trees.where(ratio > 1e-4, s, trees.zeros_like(s))
         return taken, TrustRegionState(
             increment(state.count),
             model.value,
@@ -124,12 +118,12 @@ def newton_cg(
 
 
 def gauss_newton_model(
-    functions: Functions, x: Tree, g: Tree
-) -> tuple[Model, Callable[[Tree], Tree]]:
+    functions: Functions, x: PyTree, g: PyTree
+) -> tuple[Model, Callable[[PyTree], PyTree]]:
     """The model of loss(predict(x)), and the product with Jᵀ ∇²loss J."""
     loss_fn = returning_a_float("newton_cg", "loss_fn", functions["loss_fn"])
 
-    def gradient(predicted: Tree) -> tuple[Tree, Array]:
+    def gradient(predicted: PyTree) -> tuple[PyTree, Array]:
         value, slope = jax.value_and_grad(loss_fn)(predicted)
         return slope, value
 
@@ -138,18 +132,18 @@ def gauss_newton_model(
     slope, curvature, value = jax.linearize(gradient, predicted, has_aux=True)
     (own,) = backward(slope)
     model = Model.at(
-        value, trees.minus(g, own), lambda x: loss_fn(functions["predict_fn"](x))
+        value, trees.subtract(g, own), lambda x: loss_fn(functions["predict_fn"](x))
     )
     return model, lambda v: backward(curvature(forward(v)))[0]
 
 
 def steihaug(
-    product: Callable[[Tree], Tree],
-    g: Tree,
+    product: Callable[[PyTree], PyTree],
+    g: PyTree,
     radius: Array,
     residual: Array,
     max_iterations: Scalar,
-) -> tuple[Tree, Array, Array, Array]:
+) -> tuple[PyTree, Array, Array, Array]:
     """The s with ‖s‖ <= Δ where conjugate gradients on g·s + ½ s·Hs stop.
 
     Returns s, how far the model falls, whether s is at the edge, and the products
@@ -166,20 +160,20 @@ def steihaug(
 
     def descended(carry: tuple) -> tuple:
         s, r, d, rr, _, _, iterations = carry
-        hd = trees.scaled(1 / unit, product(d))
+        hd = trees.scale(1 / unit, product(d))
         curvature = trees.dot(d, hd)
         alpha = rr / curvature
-        within = trees.norm(trees.plus(s, alpha, d)) < radius
+        within = trees.norm(trees.add_scaled(s, alpha, d)) < radius
         at_edge = ~((curvature > 0) & within)
         alpha = jnp.where(at_edge, _to_edge(s, d, radius), alpha)
-        s, r = trees.plus(s, alpha, d), trees.plus(r, alpha, hd)
+        s, r = trees.add_scaled(s, alpha, d), trees.add_scaled(r, alpha, hd)
         next_rr = trees.dot(r, r)
-        d = trees.plus(trees.scaled(-jnp.ones_like(rr), r), next_rr / rr, d)
+        d = trees.add_scaled(trees.scale(-jnp.ones_like(rr), r), next_rr / rr, d)
         done = at_edge | (jnp.sqrt(next_rr) <= residual)
         return s, r, d, next_rr, done, at_edge, iterations + 1
 
-    r = start = trees.scaled(1 / unit, g)
-    s, d = trees.zeros_like(r), trees.scaled(-jnp.ones_like(unit), r)
+    r = start = trees.scale(1 / unit, g)
+    s, d = trees.zeros_like(r), trees.scale(-jnp.ones_like(unit), r)
     rr = trees.dot(r, r)
     state = s, r, d, rr, jnp.sqrt(rr) <= residual, rr < 0, jnp.int32(0)
     s, r, _, _, _, at_edge, iterations = jax.lax.while_loop(
@@ -190,7 +184,7 @@ def steihaug(
     return s, fall, at_edge, iterations
 
 
-def _to_edge(s: Tree, d: Tree, radius: Array) -> Array:
+def _to_edge(s: PyTree, d: PyTree, radius: Array) -> Array:
     """The τ >= 0 with ‖s + τd‖ = Δ, where s·d >= 0; 0 if Δ = ∞."""
     along, square = trees.dot(s, d), trees.dot(d, d)
     left = jnp.maximum(jnp.square(radius) - trees.dot(s, s), 0)

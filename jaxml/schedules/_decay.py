@@ -3,11 +3,13 @@
 s = 0, 1, ... is the step, T the number of steps.
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_non_negative, check_positive, check_range
-from jaxml._core.types import Scalar, Schedule
+from jaxml._core.public import factory
+from jaxml._core.types import NonNegative, Positive, Range, Scalar, Schedule
 from jaxml.schedules._progress import (
     between,
     half_cosine,
@@ -20,6 +22,7 @@ from jaxml.schedules._progress import (
 )
 
 
+@factory
 def constant(value: Scalar) -> Schedule:
     """One value at every step.
 
@@ -35,13 +38,14 @@ def constant(value: Scalar) -> Schedule:
     return lambda step: number(value)
 
 
-def linear(initial_value: Scalar, end_value: Scalar, decay_steps: Scalar) -> Schedule:
+@factory
+def linear(init_value: Scalar, end_value: Scalar, decay_steps: NonNegative) -> Schedule:
     """From the first value to the last along a line.
 
         η(s) = η₁ + (η₀ - η₁) (1 - s/T)
 
     Args:
-        initial_value: η₀, at step 0.
+        init_value: η₀, at step 0.
         end_value: η₁, from T on.
         decay_steps: T, the step at which the end is reached.
 
@@ -52,28 +56,28 @@ def linear(initial_value: Scalar, end_value: Scalar, decay_steps: Scalar) -> Sch
         >>> [float(linear(1.0, 0.0, 4)(step)) for step in range(6)]
         [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
-    check_non_negative("linear", decay_steps=decay_steps)
 
     def schedule(step: Array) -> Array:
         ahead = left(number(step), number(0), number(decay_steps))
-        return between(end_value, initial_value, ahead)
+        return between(end_value, init_value, ahead)
 
     return schedule
 
 
+@factory
 def polynomial(
-    initial_value: Scalar,
+    init_value: Scalar,
     end_value: Scalar,
-    decay_steps: Scalar,
+    decay_steps: NonNegative,
     *,
-    power: Scalar = 1.0,
+    power: NonNegative = 1.0,
 ) -> Schedule:
     """From the first value to the last along a power of what is left.
 
         η(s) = η₁ + (η₀ - η₁) (1 - s/T)ᵖ
 
     Args:
-        initial_value: η₀, at step 0.
+        init_value: η₀, at step 0.
         end_value: η₁, from T on.
         decay_steps: T, the step at which the end is reached.
         power: p >= 0; 1 is the line, above 1 the rate falls fast at first.
@@ -89,32 +93,29 @@ def polynomial(
         >>> [float(polynomial(1.0, 0.0, 4, power=2)(step)) for step in range(5)]
         [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
-    check_non_negative("polynomial", decay_steps=decay_steps, power=power)
 
     def schedule(step: Array) -> Array:
         ahead = left(number(step), number(0), number(decay_steps))
-        return between(end_value, initial_value, power_of(ahead, power))
+        return between(end_value, init_value, power_of(ahead, power))
 
     return schedule
 
 
+@factory
 def exponential(
-    initial_value: Scalar,
+    init_value: Scalar,
     *,
-    decay_rate: Scalar,
-    decay_steps: Scalar,
-    staircase: bool = False,
+    decay_rate: NonNegative,
+    decay_steps: Positive,
 ) -> Schedule:
     """Multiplied by one factor over every so many steps, smoothly.
 
         η(s) = η₀ r^(s/T)
 
     Args:
-        initial_value: η₀, at step 0.
+        init_value: η₀, at step 0.
         decay_rate: r >= 0, the factor over T steps.
         decay_steps: T > 0.
-        staircase: Whether s/T is rounded down, by the name that optax's
-            `exponential_decay` has for it; then it is `step_decay`.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -124,26 +125,26 @@ def exponential(
         >>> [round(float(schedule(step)), 4) for step in range(4)]
         [1.0, 0.5, 0.25, 0.125]
     """
-    check_non_negative("exponential", decay_rate=decay_rate)
-    check_positive("exponential", decay_steps=decay_steps)
 
     def schedule(step: Array) -> Array:
-        s, every = number(step), number(decay_steps)
-        times = jnp.where(staircase, turns(s, every), s / every)
-        return number(initial_value) * number(decay_rate) ** times
+        exponent = number(step) / number(decay_steps)
+        return number(init_value) * number(decay_rate) ** exponent
 
     return schedule
 
 
-def step_decay(initial_value: Scalar, *, factor: Scalar, every: Scalar) -> Schedule:
+@factory
+def step_decay(
+    init_value: Scalar, *, decay_rate: NonNegative, step_size: Positive
+) -> Schedule:
     """Multiplied by one factor at once, every so many steps.
 
         η(s) = η₀ f^⌊s/n⌋
 
     Args:
-        initial_value: η₀, at step 0.
-        factor: f >= 0.
-        every: n > 0, the steps between two falls.
+        init_value: η₀, at step 0.
+        decay_rate: f >= 0.
+        step_size: n > 0, the steps between two falls.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -153,29 +154,28 @@ def step_decay(initial_value: Scalar, *, factor: Scalar, every: Scalar) -> Sched
         https://arxiv.org/abs/1512.03385
 
     Example:
-        >>> schedule = step_decay(1.0, factor=0.5, every=2)
+        >>> schedule = step_decay(1.0, decay_rate=0.5, step_size=2)
         >>> [float(schedule(step)) for step in range(5)]
         [1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    check_non_negative("step_decay", factor=factor)
-    check_positive("step_decay", every=every)
 
     def schedule(step: Array) -> Array:
-        falls = turns(number(step), number(every))
-        return number(initial_value) * number(factor) ** falls
+        falls = turns(number(step), number(step_size))
+        return number(init_value) * number(decay_rate) ** falls
 
     return schedule
 
 
+@factory
 def cosine(
-    initial_value: Scalar, decay_steps: Scalar, *, end_value: Scalar = 0.0
+    init_value: Scalar, decay_steps: NonNegative, *, end_value: Scalar = 0.0
 ) -> Schedule:
     """From the first value to the last along half a period of the cosine.
 
         η(s) = η₁ + (η₀ - η₁) ½ (1 + cos(π s/T))
 
     Args:
-        initial_value: η₀, at step 0.
+        init_value: η₀, at step 0.
         decay_steps: T, the step at which the end is reached.
         end_value: η₁, from there on.
 
@@ -190,21 +190,21 @@ def cosine(
         >>> [round(float(cosine(1.0, 4)(step)), 2) for step in range(6)]
         [1.0, 0.85, 0.5, 0.15, 0.0, 0.0]
     """
-    check_non_negative("cosine", decay_steps=decay_steps)
 
     def schedule(step: Array) -> Array:
         remaining = left(number(step), number(0), number(decay_steps))
-        return between(end_value, initial_value, half_cosine(remaining))
+        return between(end_value, init_value, half_cosine(remaining))
 
     return schedule
 
 
+@factory
 def cosine_restarts(
-    initial_value: Scalar,
-    period: Scalar,
+    init_value: Scalar,
+    period: Positive,
     *,
-    period_factor: Scalar = 1.0,
-    value_factor: Scalar = 1.0,
+    period_factor: Annotated[Scalar, Range("be at least 1", lambda x: x >= 1)] = 1.0,
+    value_factor: NonNegative = 1.0,
     end_value: Scalar = 0.0,
 ) -> Schedule:
     """Down along half a period of the cosine, and back to the top, again and again.
@@ -213,7 +213,7 @@ def cosine_restarts(
         Sᵢ = P (1 + f + ... + fⁱ⁻¹)
 
     Args:
-        initial_value: η₀, at step 0.
+        init_value: η₀, at step 0.
         period: P > 0, the steps before the first restart.
         period_factor: f >= 1, how much longer each period is than the last.
         value_factor: v >= 0, how high each period begins, by the last.
@@ -230,15 +230,11 @@ def cosine_restarts(
         >>> [round(float(cosine_restarts(1.0, 2)(step)), 2) for step in range(5)]
         [1.0, 0.5, 1.0, 0.5, 1.0]
     """
-    name = "cosine_restarts"
-    check_positive(name, period=period)
-    check_non_negative(name, value_factor=value_factor)
-    check_range(name, "period_factor", period_factor, "be at least 1", lambda f: f >= 1)
 
     def schedule(step: Array) -> Array:
         s, first, f = number(step), number(period), number(period_factor)
         turn, start = _turn_and_start(s, first, f)
-        peak = number(initial_value) * number(value_factor) ** turn
+        peak = number(init_value) * number(value_factor) ** turn
         ahead = left(s, start, start + first * f**turn)
         return between(end_value, peak, half_cosine(ahead))
 

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_range, refuse
-from jaxml._core.types import Scalar, Schedule
+from jaxml._core.contract import check_number, raise_invalid
+from jaxml._core.public import factory
+from jaxml._core.types import Range, Scalar, Schedule
 from jaxml.schedules._progress import number
 
 
+@factory
 def join(
     schedules: Sequence[Schedule], boundaries: Sequence[Scalar] | Array
 ) -> Schedule:
@@ -33,14 +35,14 @@ def join(
     for i, schedule in enumerate(schedules):
         if not callable(schedule):
             name, rule = f"schedules[{i}]", "be a function of the step"
-            refuse(TypeError, "join", name, rule, schedule)
+            raise_invalid(TypeError, name, rule, schedule)
     if len(boundaries) != len(schedules) - 1:
         rule = f"have one element less than the {len(schedules)} schedules"
-        refuse(ValueError, "join", "boundaries", rule, len(boundaries))
+        raise_invalid(ValueError, "boundaries", rule, len(boundaries))
     last = 0
     for i, boundary in enumerate(boundaries):
         rule, name = f"be at least {last}", f"boundaries[{i}]"
-        check_range("join", name, boundary, rule, lambda b, last=last: b >= last)
+        check_number(name, boundary, Range(rule, lambda b, last=last: b >= last))
         last = boundary if isinstance(boundary, int | float) else last
 
     def joined(step: Array) -> Array:

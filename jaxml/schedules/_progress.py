@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.numerics import safe_divide
+from jaxml._core.safe import safe_divide
 from jaxml._core.types import Scalar
 
 

@@ -6,9 +6,10 @@ s = 0, 1, ... is the step, W the steps of the warm-up, T all steps, warm-up incl
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import check_non_negative, check_positive, check_range
-from jaxml._core.numerics import safe_divide, sqrt
-from jaxml._core.types import Scalar, Schedule
+from jaxml._core.contract import check_number
+from jaxml._core.public import factory
+from jaxml._core.safe import safe_divide, safe_sqrt
+from jaxml._core.types import Fraction, NonNegative, Positive, Range, Scalar, Schedule
 from jaxml.schedules._progress import (
     between,
     half_cosine,
@@ -18,12 +19,13 @@ from jaxml.schedules._progress import (
 )
 
 
+@factory
 def warmup_cosine(
     peak_value: Scalar,
-    warmup_steps: Scalar,
-    decay_steps: Scalar,
+    warmup_steps: NonNegative,
+    decay_steps: NonNegative,
     *,
-    initial_value: Scalar = 0.0,
+    init_value: Scalar = 0.0,
     end_value: Scalar = 0.0,
 ) -> Schedule:
     """Up along a line, then down along half a period of the cosine.
@@ -35,7 +37,7 @@ def warmup_cosine(
         peak_value: η₁, at step W.
         warmup_steps: W; 0 begins at the peak.
         decay_steps: T >= W, the step at which the end is reached.
-        initial_value: η₀, at step 0.
+        init_value: η₀, at step 0.
         end_value: η₂, from T on.
 
     Raises:
@@ -49,23 +51,24 @@ def warmup_cosine(
         >>> [round(float(warmup_cosine(1.0, 2, 4)(step)), 2) for step in range(6)]
         [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
-    _check_steps("warmup_cosine", warmup_steps, decay_steps)
+    _check_steps(warmup_steps, decay_steps)
 
     def schedule(step: Array) -> Array:
         s, warm, end = number(step), number(warmup_steps), number(decay_steps)
-        rising = between(initial_value, peak_value, passed(s, number(0), warm))
+        rising = between(init_value, peak_value, passed(s, number(0), warm))
         falling = between(end_value, peak_value, half_cosine(left(s, warm, end)))
         return jnp.where(s < warm, rising, falling)
 
     return schedule
 
 
+@factory
 def warmup_linear(
     peak_value: Scalar,
-    warmup_steps: Scalar,
-    decay_steps: Scalar,
+    warmup_steps: NonNegative,
+    decay_steps: NonNegative,
     *,
-    initial_value: Scalar = 0.0,
+    init_value: Scalar = 0.0,
     end_value: Scalar = 0.0,
 ) -> Schedule:
     """Up along a line, then down along another.
@@ -77,7 +80,7 @@ def warmup_linear(
         peak_value: η₁, at step W.
         warmup_steps: W; 0 begins at the peak.
         decay_steps: T >= W, the step at which the end is reached.
-        initial_value: η₀, at step 0.
+        init_value: η₀, at step 0.
         end_value: η₂, from T on.
 
     Raises:
@@ -91,26 +94,26 @@ def warmup_linear(
         >>> [float(warmup_linear(1.0, 2, 6)(step)) for step in range(7)]
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    _check_steps("warmup_linear", warmup_steps, decay_steps)
+    _check_steps(warmup_steps, decay_steps)
 
     def schedule(step: Array) -> Array:
         s, warm, end = number(step), number(warmup_steps), number(decay_steps)
-        rising = between(initial_value, peak_value, passed(s, number(0), warm))
+        rising = between(init_value, peak_value, passed(s, number(0), warm))
         falling = between(end_value, peak_value, left(s, warm, end))
         return jnp.where(s < warm, rising, falling)
 
     return schedule
 
 
-def _check_steps(name: str, warmup_steps: Scalar, decay_steps: Scalar) -> None:
-    check_non_negative(name, warmup_steps=warmup_steps, decay_steps=decay_steps)
+def _check_steps(warmup_steps: Scalar, decay_steps: Scalar) -> None:
     if isinstance(warmup_steps, int | float):
         least = warmup_steps
         rule = f"be at least warmup_steps, {least}"
-        check_range(name, "decay_steps", decay_steps, rule, lambda n: n >= least)
+        check_number("decay_steps", decay_steps, Range(rule, lambda n: n >= least))
 
 
-def inverse_sqrt(peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
+@factory
+def inverse_sqrt(peak_value: Scalar, warmup_steps: Positive) -> Schedule:
     """Up along a line, then down as one over the root of the step, without an end.
 
         η(s) = η₁ s/W        for s < W
@@ -131,24 +134,24 @@ def inverse_sqrt(peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
         >>> [float(inverse_sqrt(1.0, 4)(step)) for step in (0, 2, 4, 16)]
         [0.0, 0.5, 1.0, 0.5]
     """
-    check_positive("inverse_sqrt", warmup_steps=warmup_steps)
 
     def schedule(step: Array) -> Array:
         s, warm = number(step), number(warmup_steps)
         rising = passed(s, number(0), warm)
-        falling = sqrt(safe_divide(warm, jnp.maximum(s, warm)))
+        falling = safe_sqrt(safe_divide(warm, jnp.maximum(s, warm)))
         return number(peak_value) * jnp.where(s < warm, rising, falling)
 
     return schedule
 
 
+@factory
 def one_cycle(
     peak_value: Scalar,
-    decay_steps: Scalar,
+    decay_steps: NonNegative,
     *,
-    rise: Scalar = 0.3,
-    initial_factor: Scalar = 1 / 25,
-    end_factor: Scalar = 1e-4,
+    warmup_fraction: Fraction = 0.3,
+    initial_factor: NonNegative = 1 / 25,
+    end_factor: NonNegative = 1e-4,
 ) -> Schedule:
     """Up and down once, each along half a period of the cosine, to far below the start.
 
@@ -158,7 +161,7 @@ def one_cycle(
     Args:
         peak_value: η, at step W.
         decay_steps: T, the step at which the end is reached.
-        rise: r in [0, 1], the share of the steps that go up.
+        warmup_fraction: r in [0, 1], the share of the steps that go up.
         initial_factor: a, the value at step 0 by the peak.
         end_factor: b, the value from T on by the peak.
 
@@ -170,21 +173,16 @@ def one_cycle(
         large learning rates, 2018, https://arxiv.org/abs/1708.07120
 
     Example:
-        >>> schedule = one_cycle(1.0, 4, rise=0.5, initial_factor=0.5, end_factor=0.0)
+        >>> schedule = one_cycle(
+        ...     1.0, 4, warmup_fraction=0.5, initial_factor=0.5, end_factor=0.0
+        ... )
         >>> [round(float(schedule(step)), 2) for step in range(5)]
         [0.5, 0.75, 1.0, 0.5, 0.0]
     """
-    check_non_negative(
-        "one_cycle",
-        decay_steps=decay_steps,
-        initial_factor=initial_factor,
-        end_factor=end_factor,
-    )
-    check_range("one_cycle", "rise", rise, "be in [0, 1]", lambda r: 0 <= r <= 1)
 
     def schedule(step: Array) -> Array:
         s, end = number(step), number(decay_steps)
-        top = number(rise) * end
+        top = number(warmup_fraction) * end
         rising = between(initial_factor, 1.0, half_cosine(passed(s, number(0), top)))
         falling = between(end_factor, 1.0, half_cosine(left(s, top, end)))
         return number(peak_value) * jnp.where(s < top, rising, falling)

@@ -22,7 +22,9 @@ class Extreme(NamedTuple):
     arrays: tuple[Any, ...]
     value: Any
     keywords: Mapping[str, Any] = {}
-    finite: tuple[int, ...] | None = None  # arrays with finite derivatives; None: all
+    check_grads_of: tuple[int, ...] | None = (
+        None  # arrays with finite derivatives; None: all
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +32,10 @@ class Case:
     function: Callable[..., Any]
     sample: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
     truth: Callable[..., Any]
-    numbers: Mapping[str, tuple[float, ...]] = field(
+    hyperparams: Mapping[str, tuple[float, ...]] = field(
         default_factory=dict
     )  # each one's values; defaults first
-    options: Mapping[str, Any] = field(
+    static_args: Mapping[str, Any] = field(
         default_factory=dict
     )  # static arguments of this row
     mask: Callable[[np.random.Generator], np.ndarray] | None = None
@@ -41,12 +43,14 @@ class Case:
     dtypes: tuple[Any, ...] = FLOATS
     rtol: float = 1e-12  # of float64
     ulps: float = 4.0  # of float32
-    forward: bool = True  # has a forward derivative; tiled functions have none
-    constant: tuple[int, ...] = ()  # arrays that are not differentiated
-    free: tuple[int, ...] = ()  # arrays of which any number of rows is welcome
-    cancels: bool = False  # rounding is relative to the largest result, not to each
-    call: Callable[..., Any] | None = None  # how the function is made one of arrays
-    label: str = ""
+    has_jvp: bool = True  # has a forward derivative; tiled functions have none
+    not_differentiated: tuple[int, ...] = ()  # arrays that are not differentiated
+    any_num_rows: tuple[int, ...] = ()  # arrays of which any number of rows is welcome
+    tol_relative_to_max: bool = (
+        False  # rounding is relative to the largest result, not to each
+    )
+    adapter: Callable[..., Any] | None = None  # how the function is made one of arrays
+    id_suffix: str = ""
 
     @property
     def name(self) -> str:
@@ -54,20 +58,20 @@ class Case:
         return f"{chapter}.{self.function.__name__}"
 
     def __call__(self, *arrays: Any, **numbers: Any) -> jax.Array:
-        return (self.call or self.function)(*arrays, **self.options, **numbers)
+        return (self.adapter or self.function)(*arrays, **self.static_args, **numbers)
 
     def expected(self, *arrays: Any, **numbers: Any) -> np.ndarray:
         arrays = tuple(
             np.asarray(a, np.float64) if _is_float(a) else np.asarray(a) for a in arrays
         )
         with np.errstate(all="ignore"):
-            return np.asarray(self.truth(*arrays, **self.options, **numbers))
+            return np.asarray(self.truth(*arrays, **self.static_args, **numbers))
 
     def variations(self) -> list[dict[str, float]]:
         """No number given, then all of them, each at each of its values in turn."""
-        given = {name: values[0] for name, values in self.numbers.items()}
+        given = {name: values[0] for name, values in self.hyperparams.items()}
         return [{}] + [
-            given | {n: v} for n, values in self.numbers.items() for v in values
+            given | {n: v} for n, values in self.hyperparams.items() for v in values
         ]
 
 

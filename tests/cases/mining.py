@@ -131,8 +131,8 @@ def masks(function, truth):
             both_classes,
             truth,
             dtypes=(),
-            call=function,
-            label="references",
+            adapter=function,
+            id_suffix="references",
         ),
     ]
 
@@ -144,7 +144,7 @@ def miner(function, truth, *extremes, **options):
             batch,
             truth,
             dtypes=(),
-            constant=(0,),
+            not_differentiated=(0,),
             extremes=extremes,
             **options,
         ),
@@ -153,8 +153,8 @@ def miner(function, truth, *extremes, **options):
             bank,
             truth,
             dtypes=(),
-            call=function,
-            label="references",
+            adapter=function,
+            id_suffix="references",
         ),
     ]
 
@@ -168,7 +168,7 @@ CASES = [
         mining.squared_euclidean,
         two_sets,
         pairwise(lambda a, b: dot(a - b, a - b)),
-        free=(0, 1),
+        any_num_rows=(0, 1),
         ulps=8,
         extremes=(
             Extreme((ZEROS, ZEROS), 0.0),
@@ -180,7 +180,7 @@ CASES = [
         mining.euclidean,
         two_sets,
         pairwise(lambda a, b: np.sqrt(dot(a - b, a - b))),
-        free=(0, 1),
+        any_num_rows=(0, 1),
         ulps=8,
         extremes=(
             Extreme((ZEROS, ZEROS), 0.0),
@@ -192,8 +192,8 @@ CASES = [
         mining.lp,
         two_sets,
         pairwise(lambda a, b, p=3.0: sum(abs(a - b) ** p) ** (1 / p)),
-        numbers={"p": (1.0, 1.5, 2.0, 3.0)},
-        call=lambda x, y, p=3.0: mining.lp(x, y, p=p),
+        hyperparams={"p": (1.0, 1.5, 2.0, 3.0)},
+        adapter=lambda x, y, p=3.0: mining.lp(x, y, p=p),
         ulps=16,
         extremes=(
             Extreme((ZEROS, 1e200 * ONES), 3 ** (1 / 3) * 1e200),
@@ -204,9 +204,9 @@ CASES = [
         mining.cosine_similarity,
         two_sets,
         pairwise(cosine),
-        free=(0, 1),
+        any_num_rows=(0, 1),
         ulps=8,
-        cancels=True,
+        tol_relative_to_max=True,
         extremes=(
             Extreme((ZEROS, ONES), 0.0),
             Extreme((ZEROS, ZEROS), 0.0),
@@ -217,9 +217,9 @@ CASES = [
         mining.dot_product,
         two_sets,
         pairwise(dot),
-        free=(0, 1),
+        any_num_rows=(0, 1),
         ulps=8,
-        cancels=True,
+        tol_relative_to_max=True,
         extremes=(Extreme((ZEROS, ONES), 0.0), Extreme((FAR, FAR), 3e60)),
     ),
     *masks(mining.positives, positive),
@@ -231,35 +231,35 @@ CASES = [
         mining.pair_margin,
         by_anchor(pair_margin),
         Extreme(ONE_CLASS, 0.0),
-        numbers={"positive": (0.2, 0.5), "negative": (0.8, 0.4)},
+        hyperparams={"positive": (0.2, 0.5), "negative": (0.8, 0.4)},
     ),
     *miner(
         mining.multi_similarity_pairs,
         by_anchor(multi_similarity),
         *NOTHING,
-        numbers={"epsilon": (0.0, 0.3)},
+        hyperparams={"epsilon": (0.0, 0.3)},
     ),
     *(
         Case(
             mining.distance_weighted,
             batch,
             distance_weighted,
-            numbers={
+            hyperparams={
                 "dimension": (6.0, 128.0),
                 "cutoff": (0.3, 0.6),
                 "farthest": (0.9, 2.0),
             },
-            options={"count": count},
+            static_args={"count": count},
             dtypes=(),
-            constant=(0,),
-            call=lambda d, labels, dimension=6, **numbers: mining.distance_weighted(
+            not_differentiated=(0,),
+            adapter=lambda d, labels, dimension=6, **numbers: mining.distance_weighted(
                 KEY, d, labels, dimension=dimension, **numbers
             ),
             extremes=(
                 Extreme(ONE_CLASS, 0.0),
                 Extreme((np.full((3, 3), 2.0), ALONE[1]), 0),
             ),
-            label=f"count={count}",
+            id_suffix=f"count={count}",
         )
         for count in (1, 3)
     ),
@@ -267,13 +267,13 @@ CASES = [
         mining.easy_triplets,
         triplets(lambda p, n, m: n > p + m),
         *NOTHING,
-        numbers={"margin": (0.0, 0.25)},
+        hyperparams={"margin": (0.0, 0.25)},
     ),
     *miner(
         mining.semihard_triplets,
         triplets(lambda p, n, m: p < n <= p + m),
         *NOTHING,
-        numbers={"margin": (0.0, 0.25)},
+        hyperparams={"margin": (0.0, 0.25)},
     ),
     *miner(mining.hard_triplets, triplets(lambda p, n, m: n <= p), *NOTHING),
 ]

@@ -64,8 +64,8 @@ def lion(t, g, m, b1=0.9, b2=0.99, weight_decay=0.0):
     return direction + weight_decay * 1.0, b2 * m + (1 - b2) * g
 
 
-def adagrad(t, g, total, initial_accumulator=0.0, eps=1e-10):
-    total = total + g**2 + (initial_accumulator if t == 1 else 0)
+def adagrad(t, g, total, initial_accumulator_value=0.0, eps=1e-10):
+    total = total + g**2 + (initial_accumulator_value if t == 1 else 0)
     return g / (np.sqrt(total) + eps), total
 
 
@@ -133,8 +133,8 @@ def radam(t, g, m, v, b1=0.9, b2=0.999, eps=1e-8, threshold=5.0):
     return r * m / (1 - b1**t) / (np.sqrt(v / float(1 - b2**t)) + eps), m, v
 
 
-def yogi(t, g, m, v, b1=0.9, b2=0.999, eps=1e-3, initial_accumulator=1e-6):
-    v = v + (initial_accumulator if t == 1 else 0)
+def yogi(t, g, m, v, b1=0.9, b2=0.999, eps=1e-3, initial_accumulator_value=1e-6):
+    v = v + (initial_accumulator_value if t == 1 else 0)
     m, v = b1 * m + (1 - b1) * g, v - (1 - b2) * np.sign(v - g**2) * g**2
     return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps), m, v
 
@@ -179,21 +179,21 @@ def row(
     truth: Any,
     numbers: Any,
     still: Any = 0.0,
-    call: Any = None,
+    adapter: Any = None,
     **others: Any,
 ) -> Case:
     return Case(
         function,
         gradients,
         truth,
-        numbers=numbers,
-        call=call or trajectory(function),
+        hyperparams=numbers,
+        adapter=adapter or trajectory(function),
         rtol=1e-11,  # rounding adds up over the steps
         ulps=100,
-        cancels=True,
+        tol_relative_to_max=True,
         extremes=(
             Extreme((np.zeros((2, 1)),), still),
-            Extreme((np.full((2, 1), 1e15),), None, finite=()),
+            Extreme((np.full((2, 1), 1e15),), None, check_grads_of=()),
         ),
         **others,
     )
@@ -209,10 +209,10 @@ def scheduled(function: Callable[..., Any], truth: Any) -> Case:
         function,
         gradients,
         lambda g, **numbers: truth(g, learning_rate=falling, **numbers),
-        call=trajectory(function, schedules.cosine(0.1, 50)),
+        adapter=trajectory(function, schedules.cosine(0.1, 50)),
         rtol=1e-11,
         dtypes=(),  # the row of the constant rate shows the rest
-        label="scheduled",
+        id_suffix="scheduled",
     )
 
 
@@ -231,7 +231,7 @@ RECURRENCES = [
     (
         optimizers.adagrad,
         recurrence(1, adagrad),
-        {"initial_accumulator": (0.1, 1.0), "eps": (1e-7, 0.1)},
+        {"initial_accumulator_value": (0.1, 1.0), "eps": (1e-7, 0.1)},
     ),
     (
         optimizers.adadelta,
@@ -260,7 +260,11 @@ RECURRENCES = [
     (optimizers.radam, recurrence(2, radam), {**ADAM, "threshold": (4.0, 6.0)}),
     (optimizers.amsgrad, recurrence(3, amsgrad), ADAM),
     (optimizers.adamax, recurrence(2, adamax), ADAM),
-    (optimizers.yogi, recurrence(2, yogi), {**ADAM, "initial_accumulator": (0.0, 0.1)}),
+    (
+        optimizers.yogi,
+        recurrence(2, yogi),
+        {**ADAM, "initial_accumulator_value": (0.0, 0.1)},
+    ),
     (
         optimizers.adabelief,
         recurrence(2, adabelief),
@@ -282,22 +286,24 @@ CASES = [
         optimizers.shadow_weights,
         recurrence(0, lambda t, g: (g,)),
         {},
-        call=trajectory(lambda rate: optimizers.shadow_weights(optimizers.sgd(rate))),
+        adapter=trajectory(
+            lambda rate: optimizers.shadow_weights(optimizers.sgd(rate))
+        ),
     ),
     row(
         optimizers.averaged_params,
         averaged,
         {"decay": (0.0, 0.5, 0.99)},
         still=1.0,
-        call=averages,
+        adapter=averages,
     ),
     Case(
         optimizers.averaged_params,
         gradients,
         averaged,
-        options={"debias": False},
-        call=averages,
+        static_args={"debias": False},
+        adapter=averages,
         dtypes=(),
-        label="raw",
+        id_suffix="raw",
     ),
 ]

@@ -21,60 +21,59 @@ def points(value: Callable[..., float]) -> Callable[..., np.ndarray]:
     return lambda steps, **numbers: np.array([value(int(s), **numbers) for s in steps])
 
 
-def linear(s, initial_value, end_value, decay_steps):
-    return polynomial(s, initial_value, end_value, decay_steps)
+def linear(s, init_value, end_value, decay_steps):
+    return polynomial(s, init_value, end_value, decay_steps)
 
 
-def polynomial(s, initial_value, end_value, decay_steps, power=1.0):
+def polynomial(s, init_value, end_value, decay_steps, power=1.0):
     if s >= decay_steps:
         return end_value
-    return end_value + (initial_value - end_value) * (1 - s / decay_steps) ** power
+    return end_value + (init_value - end_value) * (1 - s / decay_steps) ** power
 
 
-def exponential(s, initial_value, decay_rate, decay_steps, staircase=False):
-    exponent = s // decay_steps if staircase else s / decay_steps
-    return initial_value * decay_rate**exponent
+def exponential(s, init_value, decay_rate, decay_steps):
+    return init_value * decay_rate ** (s / decay_steps)
 
 
-def step_decay(s, initial_value, factor, every):
-    return initial_value * factor ** (s // every)
+def step_decay(s, init_value, decay_rate, step_size):
+    return init_value * decay_rate ** (s // step_size)
 
 
-def cosine(s, initial_value=1.0, decay_steps=10, end_value=0.0):
+def cosine(s, init_value=1.0, decay_steps=10, end_value=0.0):
     if s >= decay_steps:
         return end_value
     share = 0.5 * (1 + np.cos(np.pi * s / decay_steps))
-    return end_value + (initial_value - end_value) * share
+    return end_value + (init_value - end_value) * share
 
 
 def warmup_cosine(
-    s, peak_value=1.0, warmup_steps=3, decay_steps=10, initial_value=0.0, end_value=0.0
+    s, peak_value=1.0, warmup_steps=3, decay_steps=10, init_value=0.0, end_value=0.0
 ):
     if s < warmup_steps:
-        return initial_value + (peak_value - initial_value) * s / warmup_steps
+        return init_value + (peak_value - init_value) * s / warmup_steps
     return cosine(s - warmup_steps, peak_value, decay_steps - warmup_steps, end_value)
 
 
 def warmup_linear(
-    s, peak_value=1.0, warmup_steps=3, decay_steps=10, initial_value=0.0, end_value=0.0
+    s, peak_value=1.0, warmup_steps=3, decay_steps=10, init_value=0.0, end_value=0.0
 ):
     if s < warmup_steps:
-        return initial_value + (peak_value - initial_value) * s / warmup_steps
+        return init_value + (peak_value - init_value) * s / warmup_steps
     return linear(s - warmup_steps, peak_value, end_value, decay_steps - warmup_steps)
 
 
 def cosine_restarts(
-    s, initial_value, period, period_factor=1.0, value_factor=1.0, end_value=0.0
+    s, init_value, period, period_factor=1.0, value_factor=1.0, end_value=0.0
 ):
     """Period after period, as long as there are steps."""
     if period_factor == 1.0:
         turns, s = divmod(s, period)
-        initial_value *= value_factor**turns
+        init_value *= value_factor**turns
     while s >= period:
         s -= period
         period *= period_factor
-        initial_value *= value_factor
-    return cosine(s, initial_value, period, end_value)
+        init_value *= value_factor
+    return cosine(s, init_value, period, end_value)
 
 
 def inverse_sqrt(s, peak_value, warmup_steps):
@@ -84,9 +83,14 @@ def inverse_sqrt(s, peak_value, warmup_steps):
 
 
 def one_cycle(
-    s, peak_value, decay_steps, rise=0.3, initial_factor=1 / 25, end_factor=1e-4
+    s,
+    peak_value,
+    decay_steps,
+    warmup_fraction=0.3,
+    initial_factor=1 / 25,
+    end_factor=1e-4,
 ):
-    top, first, last = rise * decay_steps, initial_factor, end_factor
+    top, first, last = warmup_fraction * decay_steps, initial_factor, end_factor
     if s < top:
         return peak_value * cosine(s, first, top, 1.0)
     return peak_value * cosine(s - top, 1.0, decay_steps - top, last)
@@ -113,7 +117,7 @@ def row(
     required: dict[str, float],
     *,
     made: Any = None,
-    label: str = "",
+    id_suffix: str = "",
     rtol: float = 1e-12,
     **numbers: Any,
 ) -> Case:
@@ -122,10 +126,10 @@ def row(
         function,
         lambda rng: (STEPS,),
         lambda steps, **given: points(at)(steps, **{**required, **given}),
-        numbers=numbers,
-        call=lambda steps, **given: whole(steps, **{**required, **given}),
+        hyperparams=numbers,
+        adapter=lambda steps, **given: whole(steps, **{**required, **given}),
         dtypes=(),
-        label=label,
+        id_suffix=id_suffix,
         rtol=rtol,
     )
 
@@ -142,8 +146,8 @@ CASES = [
     row(
         schedules.cosine,
         cosine,
-        {"initial_value": 1.0, "decay_steps": 10},
-        initial_value=VALUES,
+        {"init_value": 1.0, "decay_steps": 10},
+        init_value=VALUES,
         decay_steps=LENGTHS,
         end_value=VALUES,
     ),
@@ -154,22 +158,22 @@ CASES = [
         peak_value=VALUES,
         warmup_steps=(0, 1, 10),
         decay_steps=(3, 5, 20),
-        initial_value=VALUES,
+        init_value=VALUES,
         end_value=VALUES,
     ),
     row(
         schedules.linear,
         linear,
-        {"initial_value": 1.0, "end_value": 0.1, "decay_steps": 10},
-        initial_value=VALUES,
+        {"init_value": 1.0, "end_value": 0.1, "decay_steps": 10},
+        init_value=VALUES,
         end_value=VALUES,
         decay_steps=LENGTHS,
     ),
     row(
         schedules.polynomial,
         polynomial,
-        {"initial_value": 1.0, "end_value": 0.1, "decay_steps": 10},
-        initial_value=VALUES,
+        {"init_value": 1.0, "end_value": 0.1, "decay_steps": 10},
+        init_value=VALUES,
         end_value=VALUES,
         decay_steps=LENGTHS,
         power=(0.0, 0.5, 2.0),
@@ -177,34 +181,26 @@ CASES = [
     row(
         schedules.exponential,
         exponential,
-        {"initial_value": 1.0, "decay_rate": 0.9, "decay_steps": 3},
-        initial_value=VALUES,
+        {"init_value": 1.0, "decay_rate": 0.9, "decay_steps": 3},
+        init_value=VALUES,
         decay_rate=(0.0, 0.5, 1.0),
         decay_steps=(1, 7, 2.5),
         rtol=1e-11,
     ),
     row(
-        schedules.exponential,
-        exponential,
-        {"initial_value": 1.0, "decay_rate": 0.9, "decay_steps": 3, "staircase": True},
-        decay_steps=(1, 7, 2.5),
-        label="staircase",
-        rtol=1e-11,
-    ),
-    row(
         schedules.step_decay,
         step_decay,
-        {"initial_value": 1.0, "factor": 0.5, "every": 3},
-        initial_value=VALUES,
-        factor=(0.0, 0.1, 1.0),
-        every=(1, 7, 2.5),
+        {"init_value": 1.0, "decay_rate": 0.5, "step_size": 3},
+        init_value=VALUES,
+        decay_rate=(0.0, 0.1, 1.0),
+        step_size=(1, 7, 2.5),
         rtol=1e-11,
     ),
     row(
         schedules.cosine_restarts,
         cosine_restarts,
-        {"initial_value": 1.0, "period": 3},
-        initial_value=VALUES,
+        {"init_value": 1.0, "period": 3},
+        init_value=VALUES,
         period=(1, 2, 20),
         period_factor=(1.5, 2.0, 3.0),
         value_factor=(0.0, 0.5),
@@ -218,7 +214,7 @@ CASES = [
         peak_value=VALUES,
         warmup_steps=(0, 1, 10),
         decay_steps=(3, 5, 20),
-        initial_value=VALUES,
+        init_value=VALUES,
         end_value=VALUES,
     ),
     row(
@@ -234,7 +230,7 @@ CASES = [
         {"peak_value": 1.0, "decay_steps": 10},
         peak_value=VALUES,
         decay_steps=LENGTHS,
-        rise=(0.0, 0.5, 1.0),
+        warmup_fraction=(0.0, 0.5, 1.0),
         initial_factor=VALUES,
         end_factor=VALUES,
     ),

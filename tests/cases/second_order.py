@@ -162,14 +162,14 @@ def row(
         make,
         lambda rng: (rng.normal(size=3),),
         lambda start, **numbers: np.array(list(truth(start, **numbers))),
-        numbers=numbers,
-        call=path(make, objective, **functions),
+        hyperparams=numbers,
+        adapter=path(make, objective, **functions),
         rtol=1e-10,  # of a position; rounding adds up over the steps
         dtypes=(),  # a loop that ends by its data has no reverse derivative
         extremes=(
-            Extreme((solution,), solution, finite=()),
-            Extreme((np.full(3, 1e6),), None, finite=()),
-            Extreme((np.full(3, 1e200),), np.full(3, 1e200), finite=()),
+            Extreme((solution,), solution, check_grads_of=()),
+            Extreme((np.full(3, 1e6),), None, check_grads_of=()),
+            Extreme((np.full(3, 1e200),), np.full(3, 1e200), check_grads_of=()),
         ),
     )
 

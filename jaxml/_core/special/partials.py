@@ -1,4 +1,4 @@
-"""A formula beside its partial derivatives."""
+"""A formula with its partial derivatives."""
 
 import functools
 from collections.abc import Callable
@@ -9,52 +9,51 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 
-def with_derivatives(*partials: Callable[..., Any]) -> Callable[[Callable], Callable]:
+def with_partials(*partials: Callable[..., Any]) -> Callable[[Callable], Callable]:
     """Gives an elementwise formula its partial derivatives, one for each argument.
 
-        @with_derivatives(lambda x: sigmoid(x) * sigmoid(-x))
+        @with_partials(lambda x: sigmoid(x) * sigmoid(-x))
         def sigmoid(x): ...
 
-    The derivatives are formulas of the same arguments, so they may be differentiated
-    again, forward and reverse. Between a forward and a backward pass the arguments
-    alone are kept: `jax.checkpoint` has the derivative computed again from them. A
-    boolean derivative, 0 or 1, is kept itself: a byte where the argument has four.
+    The partial derivatives take the same arguments and are differentiable themselves,
+    in forward and reverse mode. The backward pass saves only the arguments and
+    recomputes the derivative (`jax.checkpoint`). A boolean derivative (0 or 1) is saved
+    itself: one byte per element instead of four.
 
-    A second derivative through `lax.scan` forgets the rule (JAX 0.10 inlines it), so
-    the formula itself has to be differentiable too.
+    The formula itself must be differentiable too, because a second derivative through
+    `lax.scan` ignores the rule (JAX 0.10 inlines it).
     """
 
     def decorate(formula: Callable) -> Callable:
         value = jax.custom_jvp(formula)
 
-        def rule(primals: tuple, tangents: tuple) -> tuple:
-            moving = [
+        def value_jvp(primals: tuple, tangents: tuple) -> tuple:
+            active = [
                 i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)
             ]
-
             result = value(*primals)
             cast = functools.partial(jnp.asarray, dtype=result.dtype)
-            masks = [_mask(partials[i], primals) for i in moving]
+            masks = [_boolean_partial(partials[i], primals) for i in active]
 
             @functools.partial(jax.checkpoint, prevent_cse=False)
-            def slope(primals: tuple, tangents: list, masks: list) -> Any:
+            def tangent(primals: tuple, tangents: list, masks: list) -> Any:
                 terms = (
                     cast(partials[i](*primals)) * cast(t)
                     if mask is None
                     else jnp.where(mask, cast(t), 0)
-                    for i, t, mask in zip(moving, tangents, masks)
+                    for i, t, mask in zip(active, tangents, masks)
                 )
                 return functools.reduce(jnp.add, terms)
 
-            return result, slope(primals, [tangents[i] for i in moving], masks)
+            return result, tangent(primals, [tangents[i] for i in active], masks)
 
-        value.defjvp(rule, symbolic_zeros=True)
+        value.defjvp(value_jvp, symbolic_zeros=True)
         return value
 
     return decorate
 
 
-def _mask(partial: Callable[..., Any], primals: tuple) -> Any:
-    """A boolean derivative, and None for any other."""
-    boolean = jax.eval_shape(partial, *primals).dtype == jnp.bool
-    return partial(*primals) if boolean else None
+def _boolean_partial(partial: Callable[..., Any], primals: tuple) -> Any:
+    """The partial derivative if it is boolean, else None."""
+    is_boolean = jax.eval_shape(partial, *primals).dtype == jnp.bool
+    return partial(*primals) if is_boolean else None

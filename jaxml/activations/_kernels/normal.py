@@ -10,16 +10,16 @@ from jax import Array
 from jax.scipy.special import erfc
 
 from jaxml._core.special.exp import (
-    Power,
-    edge,
+    ScaledExp,
     exp,
-    half_square,
-    is_single,
+    is_float32,
+    max_exponent,
     polynomial,
-    power,
-    times_power,
+    scale_by_exp,
+    scaled_exp,
+    split_half_square,
 )
-from jaxml._core.special.partials import with_derivatives
+from jaxml._core.special.partials import with_partials
 
 TAIL = (  # w / t, where 2 (1 + t) e^(t²/2) Φ(-t) = 1 + w
     (
@@ -48,17 +48,17 @@ def _normal_pdf_slope(x: Array) -> Array:
     return -normal_pdf(x) * _within(x)
 
 
-@with_derivatives(_normal_pdf_slope)
+@with_partials(_normal_pdf_slope)
 def normal_pdf(x: Array) -> Array:
     """φ(x) = e^(-x²/2) / √(2π)"""
-    hi, lo = half_square(_within(x))
+    hi, lo = split_half_square(_within(x))
     return exp(-hi, -lo) * 0.3989422804014327
 
 
-@with_derivatives(normal_pdf)
+@with_partials(normal_pdf)
 def normal_cdf(x: Array) -> Array:
     """Φ(x) = ½ erfc(-x/√2)"""
-    if not is_single(x):
+    if not is_float32(x):
         return erfc(-x / jnp.sqrt(2).astype(x.dtype)) / 2
     return jnp.where(x > 0, 1.0, 0.0) + _times_tail(jnp.where(x > 0, -1.0, 1.0), x)
 
@@ -67,10 +67,10 @@ def _gelu_derivative(x: Array) -> Array:
     return gelu_slope(x)
 
 
-@with_derivatives(_gelu_derivative)
+@with_partials(_gelu_derivative)
 def gelu(x: Array) -> Array:
     """x Φ(x)"""
-    if not is_single(x):
+    if not is_float32(x):
         return jnp.where(x > 0, x, _within(x)) * normal_cdf(x)
     return jnp.maximum(x, 0) + _times_tail(-jnp.abs(_within(x)), x)
 
@@ -79,7 +79,7 @@ def _times_tail(f: Array, x: Array) -> Array:
     """f Φ(-|x|)"""
     t = jnp.abs(_within(x))
     w = t * _quotient(t, TAIL)
-    return times_power(f / (2 + 2 * t), _decay(t), w)
+    return scale_by_exp(f / (2 + 2 * t), _decay(t), w)
 
 
 def _gelu_second_derivative(x: Array) -> Array:
@@ -87,22 +87,22 @@ def _gelu_second_derivative(x: Array) -> Array:
     return normal_pdf(x) * (2 - near * near)
 
 
-@with_derivatives(_gelu_second_derivative)
+@with_partials(_gelu_second_derivative)
 def gelu_slope(x: Array) -> Array:
     """Φ(x) + x φ(x), which is 1 less what it is at -x."""
-    if not is_single(x):
+    if not is_float32(x):
         return normal_cdf(x) + _within(x) * normal_pdf(x)
     t = jnp.abs(_within(x))
     root, rest = SLOPE_ROOT
     from_root = (root - t) / 2 + rest / 2
-    below = times_power(from_root, _decay(t), _quotient(t, SLOPE))
+    below = scale_by_exp(from_root, _decay(t), _quotient(t, SLOPE))
     return jnp.where(x > 0, 1 - below, below)
 
 
-def _decay(t: Array) -> Power:
+def _decay(t: Array) -> ScaledExp:
     """e^(-t²/2)"""
-    hi, lo = half_square(t)
-    return power(-hi, -lo)
+    hi, lo = split_half_square(t)
+    return scaled_exp(-hi, -lo)
 
 
 def _quotient(t: Array, polynomials: tuple[tuple[float, ...], ...]) -> Array:
@@ -112,5 +112,5 @@ def _quotient(t: Array, polynomials: tuple[tuple[float, ...], ...]) -> Array:
 
 def _within(x: Array) -> Array:
     """x, at most so far from 0 that the density there is 0."""
-    far = jnp.sqrt(2 * edge(x)).astype(x.dtype)
+    far = jnp.sqrt(2 * max_exponent(x)).astype(x.dtype)
     return jnp.clip(x, -far, far)

@@ -11,22 +11,27 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.numerics import times
+from jaxml._core.safe import multiply_no_nan
+from jaxml._core.special import logistic
 from jaxml._core.special.exp import (
-    Power,
-    edge,
-    is_single,
+    ScaledExp,
+    exact_product,
+    is_float32,
     log1p,
+    max_exponent,
     polynomial,
-    power,
-    product,
-    split,
-    times_power,
-    value,
+    scale_by_exp,
+    scaled_exp,
+    split_hi_lo,
+    to_float,
 )
-from jaxml._core.special.logistic import sech_squared, sigmoid, sigmoid_slope, tanh
-from jaxml._core.special.logistic import softplus as log1p_exp
-from jaxml._core.special.partials import with_derivatives
+from jaxml._core.special.logistic import (
+    sech_squared,
+    sigmoid,
+    sigmoid_derivative,
+    tanh,
+)
+from jaxml._core.special.partials import with_partials
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 QUICK_HI, SLOPE_HI, CUBE_HI = 1.70166015625, 1.595703125, 0.07135009765625  # 12 bits
@@ -45,15 +50,15 @@ class Root(NamedTuple):
     width: float
     polynomial: tuple[float, ...]
 
-    def slope(self, d: Array, f: Array, g: Array, decay: Power) -> Array:
+    def slope(self, d: Array, f: Array, g: Array, decay: ScaledExp) -> Array:
         """f / g e, or what is better where |d| < width."""
-        if not is_single(d):
-            return times_power(f, decay) / g
+        if not is_float32(d):
+            return scale_by_exp(f, decay) / g
         inside = jnp.abs(d) < self.width
         d = jnp.clip(d, -self.width, self.width)
         # beside the polynomial, or XLA would fold root and rest into one number
         near = d * polynomial(d, self.polynomial) + self.rest * self.polynomial[0]
-        f = times_power(jnp.where(inside, near, f), decay)
+        f = scale_by_exp(jnp.where(inside, near, f), decay)
         return f / jnp.where(inside, 1.0, g)
 
 
@@ -100,23 +105,25 @@ MISH = Root(  # mish'(-t)
 def gated(x: Array, y: Array, *y_lo: Array) -> Array:
     """x σ(y + y_lo)"""
     decay, e = _decay(y, *y_lo)
-    near = jnp.where(y > 1 - edge(y), x, 0.0)  # further below, 0 even if x is -∞
-    return jnp.where(y > 0, x, times_power(near, decay)) / (1 + e)
+    near = jnp.where(
+        y > 1 - max_exponent(y), x, 0.0
+    )  # further below, 0 even if x is -∞
+    return jnp.where(y > 0, x, scale_by_exp(near, decay)) / (1 + e)
 
 
 def swish(x: Array, beta: Array) -> Array:
     """x σ(βx)"""
-    return gated(x, *product(x, *split(beta)))
+    return gated(x, *exact_product(x, *split_hi_lo(beta)))
 
 
-@with_derivatives(
+@with_partials(
     lambda x, beta: beta * swish_curvature(beta * x),
-    lambda x, beta: times(swish_curvature(beta * x), x),
+    lambda x, beta: multiply_no_nan(swish_curvature(beta * x), x),
 )
 def swish_slope(x: Array, beta: Array) -> Array:
     """σ(y) + y σ(y) σ(-y) with y = βx"""
-    hi, lo = split(beta)
-    y, y_lo = product(x, hi, lo)
+    hi, lo = split_hi_lo(beta)
+    y, y_lo = exact_product(x, hi, lo)
     return _swish_slope(y, y_lo, SWISH, _less(SWISH.root, jnp.abs(x), jnp.abs(beta)))
 
 
@@ -125,10 +132,10 @@ def silu(x: Array) -> Array:
     return gated(x, x)
 
 
-@with_derivatives(lambda x: swish_curvature(x))
+@with_partials(lambda x: swish_curvature(x))
 def silu_slope(x: Array) -> Array:
     """σ(x) + x σ(x) σ(-x)"""
-    y = jnp.clip(x, -edge(x), edge(x))
+    y = jnp.clip(x, -max_exponent(x), max_exponent(x))
     decay, e = _decay(y)
     bracket = (1 - jnp.abs(y)) + e
     return _mirrored(y, SWISH, SWISH.root - jnp.abs(y), bracket, decay, e)
@@ -136,7 +143,7 @@ def silu_slope(x: Array) -> Array:
 
 def _less(root: float, x: Array, y: Array) -> Array:
     """root - x y, exactly where that is small."""
-    (x_hi, x_lo), (y_hi, y_lo) = split(x), split(y)
+    (x_hi, x_lo), (y_hi, y_lo) = split_hi_lo(x), split_hi_lo(y)
     return root - x_hi * y_hi - x_hi * y_lo - x_lo * y_hi - x_lo * y_lo
 
 
@@ -147,7 +154,7 @@ def _swish_slope(y: Array, y_lo: Array, root: Root, d: Array) -> Array:
 
 
 def _mirrored(
-    y: Array, root: Root, d: Array, bracket: Array, decay: Power, e: Array
+    y: Array, root: Root, d: Array, bracket: Array, decay: ScaledExp, e: Array
 ) -> Array:
     """bracket · e / (1 + e)², or for y > 0 what is missing to 1."""
     below = root.slope(d, bracket, 1 + e * (2 + e), decay)
@@ -156,19 +163,19 @@ def _mirrored(
 
 def swish_curvature(y: Array) -> Array:
     """The derivative of σ(y) + y σ(y) σ(-y)."""
-    y = jnp.clip(y, -edge(y), edge(y))
-    return sigmoid_slope(y) * (2 - y * tanh(y / 2))
+    y = jnp.clip(y, -max_exponent(y), max_exponent(y))
+    return sigmoid_derivative(y) * (2 - y * tanh(y / 2))
 
 
 def quick_gelu(x: Array) -> Array:
     """x σ(1.702 x)"""
-    return gated(x, *product(x, QUICK_HI, QUICK_LO))
+    return gated(x, *exact_product(x, QUICK_HI, QUICK_LO))
 
 
-@with_derivatives(lambda x: 1.702 * swish_curvature(1.702 * x))
+@with_partials(lambda x: 1.702 * swish_curvature(1.702 * x))
 def quick_gelu_slope(x: Array) -> Array:
     """σ(y) + y σ(y) σ(-y) with y = 1.702 x"""
-    y, y_lo = product(x, QUICK_HI, QUICK_LO)
+    y, y_lo = exact_product(x, QUICK_HI, QUICK_LO)
     return _swish_slope(y, y_lo, QUICK, QUICK.root - jnp.abs(x))
 
 
@@ -181,16 +188,16 @@ def _gelu_tanh_curvature(x: Array) -> Array:
     x = jnp.clip(x, -50, 50)
     slope, cube = SLOPE_HI + SLOPE_LO, CUBE_HI + CUBE_LO
     y, y1, y2 = slope * x + cube * x * x * x, slope + 3 * cube * x * x, 6 * cube * x
-    return sigmoid_slope(y) * (2 * y1 + x * y2 - x * y1 * y1 * tanh(y / 2))
+    return sigmoid_derivative(y) * (2 * y1 + x * y2 - x * y1 * y1 * tanh(y / 2))
 
 
-@with_derivatives(_gelu_tanh_curvature)
+@with_partials(_gelu_tanh_curvature)
 def gelu_tanh_slope(x: Array) -> Array:
     """σ(y) + x y' σ(y) σ(-y), where x y' = y + 2 (y - 2√(2/π) x)"""
     t = jnp.minimum(jnp.abs(x), 50)
     y, y_lo = _cubic(t)
     decay, e = _decay(y, y_lo)
-    hi, lo = split(t)
+    hi, lo = split_hi_lo(t)
     cubic = (y - SLOPE_HI * hi) + (y_lo - SLOPE_HI * lo - SLOPE_LO * t)
     bracket = (1 - y) - 2 * cubic + (e - y_lo)
     return _mirrored(x, GELU_TANH, GELU_TANH.root - t, bracket, decay, e)
@@ -199,10 +206,10 @@ def gelu_tanh_slope(x: Array) -> Array:
 def _cubic(x: Array) -> tuple[Array, Array]:
     """2√(2/π) (x + 0.044715 x³) in two parts, for |x| <= 50: beyond, σ is 0 or 1."""
     x = jnp.clip(x, -50, 50)
-    hi, lo = split(x)
-    square, rest = split(hi * hi)
+    hi, lo = split_hi_lo(x)
+    square, rest = split_hi_lo(hi * hi)
     rest = rest + (x + hi) * lo
-    factor, _ = split(SLOPE_HI + CUBE_HI * square)
+    factor, _ = split_hi_lo(SLOPE_HI + CUBE_HI * square)
     small = ((SLOPE_HI - factor) + CUBE_HI * square) + (
         CUBE_HI * rest + CUBE_LO * (square + rest) + SLOPE_LO
     )
@@ -212,24 +219,24 @@ def _cubic(x: Array) -> tuple[Array, Array]:
 def mish(x: Array) -> Array:
     """x tanh(log(1 + eˣ)) = x ((1 + eˣ)² - 1) / ((1 + eˣ)² + 1)"""
     decay, e = _decay(x)
-    near = jnp.where(x > -edge(x), x, 0.0)
-    below = times_power(near, decay, -e * (1 + e) / (2 + e * (2 + e)))
-    finite = jnp.where(x < edge(x), x, 0.0)
+    near = jnp.where(x > -max_exponent(x), x, 0.0)
+    below = scale_by_exp(near, decay, -e * (1 + e) / (2 + e * (2 + e)))
+    finite = jnp.where(x < max_exponent(x), x, 0.0)
     above = x - finite * (2 * e * e / (1 + 2 * e * (1 + e)))
     return jnp.where(x > 0, above, below)
 
 
 def _mish_curvature(x: Array) -> Array:
-    x = jnp.clip(x, -edge(x), edge(x))
-    inner = log1p_exp(x)
+    x = jnp.clip(x, -max_exponent(x), max_exponent(x))
+    inner = logistic.softplus(x)
     bell = sech_squared(inner) * sigmoid(x)
     return bell * (2 + x * (sigmoid(-x) - 2 * tanh(inner) * sigmoid(x)))
 
 
-@with_derivatives(_mish_curvature)
+@with_partials(_mish_curvature)
 def mish_slope(x: Array) -> Array:
     """tanh(s) + x σ(x) / cosh²(s) with s = log(1 + eˣ), over one denominator"""
-    t = jnp.minimum(jnp.abs(x), edge(x))
+    t = jnp.minimum(jnp.abs(x), max_exponent(x))
     decay, e = _decay(x)
     more = e * (2 + e)
     f = 4 * (1 - t) + e * (6 - 4 * t + e * (4 + e))
@@ -241,24 +248,24 @@ def mish_slope(x: Array) -> Array:
 
 def softplus(x: Array, beta: Array) -> Array:
     """log(1 + e^(βx)) / β"""
-    y, y_lo = product(x, *split(beta))
+    y, y_lo = exact_product(x, *split_hi_lo(beta))
     _, e = _decay(y, y_lo)
     return jnp.where(y > 0, x, 0.0) + log1p(e) / beta
 
 
-@with_derivatives(
-    lambda x, beta: beta * sigmoid_slope(beta * x),
-    lambda x, beta: times(sigmoid_slope(beta * x), x),
+@with_partials(
+    lambda x, beta: beta * sigmoid_derivative(beta * x),
+    lambda x, beta: multiply_no_nan(sigmoid_derivative(beta * x), x),
 )
 def softplus_slope(x: Array, beta: Array) -> Array:
     """σ(βx)"""
-    y, y_lo = product(x, *split(beta))
+    y, y_lo = exact_product(x, *split_hi_lo(beta))
     _, e = _decay(y, y_lo)
     return jnp.where(y > 0, 1.0, e) / (1 + e)
 
 
-def _decay(*y: Array) -> tuple[Power, Array]:
+def _decay(*y: Array) -> tuple[ScaledExp, Array]:
     """e^-|y|, to multiply with and as it is, for y in one part or two."""
     above = y[0] > 0
-    decay = power(*(jnp.where(above, -part, part) for part in y))
-    return decay, value(decay)
+    decay = scaled_exp(*(jnp.where(above, -part, part) for part in y))
+    return decay, to_float(decay)

@@ -7,9 +7,9 @@ number, are its rivals.
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.blocks import over_rows_once, transposed
-from jaxml._core.matmul import logsumexp_of_products
-from jaxml._core.numerics import keep
+from jaxml._core.blocks import map_blocks_fused_grad
+from jaxml._core.masking import apply_mask
+from jaxml._core.matmul import logsumexp_matmul, materialized_transpose
 from jaxml._core.special.logistic import softplus
 from jaxml._core.types import Scalar
 
@@ -23,8 +23,8 @@ def surprise(
 ) -> Array:
     """log(1 + Σⱼ e^(sᵢⱼ - sᵢᵢ)) over j ≠ i, with s = q·k / τ; 0 without the own key."""
     own, index = keys[: len(queries)], jnp.arange(len(queries))
-    shared = transposed(keys), jnp.asarray(temperature, keys.dtype)
-    return over_rows_once(
+    shared = materialized_transpose(keys), jnp.asarray(temperature, keys.dtype)
+    return map_blocks_fused_grad(
         _surprise, (queries, own, index, where), shared, len(keys), block
     )
 
@@ -36,5 +36,7 @@ def _surprise(rows: tuple, shared: tuple) -> Array:
     own = index[:, None] == jnp.arange(columns.shape[1])[None]
     rivals = ~own if kept is None else ~own & kept
     has_own = None if kept is None else jnp.any(own & kept, 1)
-    mine = keep(jnp.sum(query * key, 1), has_own)
-    return keep(softplus(logsumexp_of_products(query, columns, rivals) - mine), has_own)
+    mine = apply_mask(jnp.sum(query * key, 1), has_own)
+    return apply_mask(
+        softplus(logsumexp_matmul(query, columns, rivals) - mine), has_own
+    )

@@ -10,14 +10,16 @@ worked on at a time. An anchor with nothing to compare gives 0.
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.blocks import over_rows
-from jaxml._core.compiled import compiled
+from jaxml._core.blocks import map_blocks
+from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import matmul
-from jaxml._core.numerics import keep, logsumexp, sqrt
+from jaxml._core.public import public
+from jaxml._core.safe import safe_sqrt
+from jaxml._core.softmax import logsumexp
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import Scalar
+from jaxml._core.types import Count, Scalar
 from jaxml.losses.metric._per_anchor import (
     Batch,
     check_pairs,
@@ -31,16 +33,16 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@compiled(static=("block",))
+@public
 def batch_contrastive_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     margin: Scalar = 1.0,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """Positives drawn together, negatives pushed away: every pair, from both its ends.
 
@@ -62,27 +64,25 @@ def batch_contrastive_loss(
     """
 
     def formula(squares: Array, positive: Array, negative: Array) -> Array:
-        short = jax.nn.relu(margin - sqrt(squares))
+        short = jax.nn.relu(margin - safe_sqrt(squares))
         pairs = jnp.where(positive, squares, jnp.square(short))
         return mean_over(pairs, positive | negative)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(
-        "batch_contrastive_loss", batch, block, squared_euclidean, formula
-    )
+    return per_anchor(batch, block, squared_euclidean, formula)
 
 
-@compiled(static=("block",))
+@public
 def margin_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     margin: Scalar = 0.2,
     beta: Scalar = 1.2,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """Positives nearer, and negatives farther, than a boundary, each by a margin.
 
@@ -112,19 +112,19 @@ def margin_loss(
         beyond = jnp.where(positive, d - beta, beta - d)
         return mean_over(jax.nn.relu(margin + beyond), positive | negative)
 
-    return per_anchor("margin_loss", batch, block, euclidean, formula)
+    return per_anchor(batch, block, euclidean, formula)
 
 
-@compiled(static=("block",))
+@public
 def lifted_structure_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     margin: Scalar = 1.0,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """Every positive against all negatives of both of its ends, softly.
 
@@ -148,9 +148,8 @@ def lifted_structure_loss(
         Array([1.0864515, 1.0864515, 0.       ], dtype=float32)
     """
 
-    name = "lifted_structure_loss"
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    check_pairs(name, embeddings, batch.candidates, where, block)
+    check_pairs(embeddings, batch.candidates, where)
     bank = Batch(counted(batch.candidates, where, 0), batch.candidate_labels)
     of_bank = None if references is None or where is None else jnp.any(where, 0)
 
@@ -158,29 +157,29 @@ def lifted_structure_loss(
         return logsumexp(margin - d, 0, negative)
 
     def pull_of_bank(d: Array, positive: Array, negative: Array) -> Array:
-        return pull(d, positive, keep(negative, of_bank, False))
+        return pull(d, positive, apply_mask(negative, of_bank, False))
 
     others = batch if references is None else bank
-    of_positive = per_anchor(name, others, block, euclidean, pull_of_bank)
+    of_positive = per_anchor(others, block, euclidean, pull_of_bank)
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         own = jnp.full_like(d, pull(d, positive, negative))
         rivals = logsumexp(jnp.stack([own, of_positive]), 0)
         return mean_over(jnp.square(jax.nn.relu(d + rivals)) / 2, positive)
 
-    return per_anchor(name, batch, block, euclidean, formula)
+    return per_anchor(batch, block, euclidean, formula)
 
 
-@compiled(static=("block",))
+@public
 def angular_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     angle: Scalar = 0.7,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """The angle under which a negative sees the pair of anchor and positive, bounded.
 
@@ -206,7 +205,7 @@ def angular_loss(
     """
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    check_pairs("angular_loss", embeddings, batch.candidates, where, block)
+    check_pairs(embeddings, batch.candidates, where)
     candidates = counted(batch.candidates, where, 0)
     similarities = dot(candidates)
     labels_of = batch.candidate_labels
@@ -221,10 +220,10 @@ def angular_loss(
             return softplus(rivals - 2 * (1 + squared) * own)
 
         rows = candidates, labels_of, s.T, positive.T
-        values = over_rows(against, rows, 4 * len(candidates), block)
+        values = map_blocks(against, rows, 4 * len(candidates), block)
         return jax.vmap(mean_over)(values.T, positive)
 
-    return per_block("angular_loss", batch, block, dot, formula)
+    return per_block(batch, block, dot, formula)
 
 
 def _log_sums(x: Array, y: Array, of_x: Array, of_y: Array, asked: Array) -> Array:
@@ -248,7 +247,7 @@ def _log_sums(x: Array, y: Array, of_x: Array, of_y: Array, asked: Array) -> Arr
 
     short = jnp.any(lost & asked & some)
     sums = lax.cond(short, lambda: lax.map(pairwise, x), product)
-    return keep(sums, some, -jnp.inf)
+    return apply_mask(sums, some, -jnp.inf)
 
 
 def _shares(x: Array, kept: Array) -> tuple[Array, Array]:
@@ -257,21 +256,21 @@ def _shares(x: Array, kept: Array) -> tuple[Array, Array]:
     A compiler that joins the product in x to the difference rounds once where the
     maximum was rounded twice: of large x something above 0 is left.
     """
-    top = lax.stop_gradient(jnp.max(keep(x, kept, -jnp.inf), 1))
-    top = keep(top, jnp.any(kept, 1))
-    below = keep(x - top[:, None], kept, -jnp.inf)
+    top = lax.stop_gradient(jnp.max(apply_mask(x, kept, -jnp.inf), 1))
+    top = apply_mask(top, jnp.any(kept, 1))
+    below = apply_mask(x - top[:, None], kept, -jnp.inf)
     return jnp.exp(below - lax.stop_gradient(jnp.maximum(below, 0))), top
 
 
-@compiled(static=("block",))
+@public
 def nca_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """How unlikely a random neighbour, drawn by distance, has the anchor's class.
 
@@ -295,8 +294,8 @@ def nca_loss(
 
     def formula(squares: Array, positive: Array, negative: Array) -> Array:
         near = logsumexp(-squares, 0, positive)
-        near = keep(near, jnp.any(positive), jnp.inf)
+        near = apply_mask(near, jnp.any(positive), jnp.inf)
         return softplus(logsumexp(-squares, 0, negative) - near)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("nca_loss", batch, block, squared_euclidean, formula)
+    return per_anchor(batch, block, squared_euclidean, formula)

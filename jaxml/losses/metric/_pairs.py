@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxml._core.checks import check_count
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import logsumexp, norm
+from jaxml._core.public import public
+from jaxml._core.safe import norm
+from jaxml._core.softmax import logsumexp
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import Scalar
+from jaxml._core.types import Count, Scalar
 from jaxml.losses._regression import cosine_distance
 from jaxml.losses.metric._contrastive import surprise
 
 
-@compiled()
+@public
 def contrastive_loss(
     x: Float[Array, "*batch d"],
     y: Float[Array, "*batch d"],
@@ -50,7 +50,7 @@ def contrastive_loss(
     return jnp.where(match, _squared_norm(x - y), short**2)
 
 
-@compiled()
+@public
 def cosine_embedding_loss(
     x: Float[Array, "*batch d"],
     y: Float[Array, "*batch d"],
@@ -84,11 +84,11 @@ def cosine_embedding_loss(
     return jnp.where(match, distance, jax.nn.relu(1 - distance - margin))
 
 
-@compiled()
+@public
 def margin_ranking_loss(
     x: Float[Array, "*shape"],
     y: Float[Array, "*shape"],
-    order: Float[Array, "*shape"],
+    targets: Float[Array, "*shape"],
     *,
     margin: Scalar = 0.0,
 ) -> Float[Array, "*shape"]:
@@ -99,7 +99,7 @@ def margin_ranking_loss(
     Args:
         x: Scores.
         y: The scores they are compared with.
-        order: t, 1 where x should be the larger one, -1 where y should be.
+        targets: t, 1 where x should be the larger one, -1 where y should be.
         margin: m >= 0, in the units of the scores.
 
     Reference:
@@ -111,10 +111,10 @@ def margin_ranking_loss(
         >>> margin_ranking_loss(jnp.zeros(2), jnp.ones(2), jnp.array([1.0, -1.0]))
         Array([1., 0.], dtype=float32)
     """
-    return jax.nn.relu(margin - order * (x - y))
+    return jax.nn.relu(margin - targets * (x - y))
 
 
-@compiled()
+@public
 def triplet_loss(
     anchors: Float[Array, "*batch d"],
     positives: Float[Array, "*batch d"],
@@ -144,7 +144,7 @@ def triplet_loss(
     return jax.nn.relu(norm(anchors - positives) - norm(anchors - negatives) + margin)
 
 
-@compiled()
+@public
 def squared_triplet_loss(
     anchors: Float[Array, "*batch d"],
     positives: Float[Array, "*batch d"],
@@ -175,7 +175,7 @@ def squared_triplet_loss(
     return jax.nn.relu(near - _squared_norm(anchors - negatives) + margin)
 
 
-@compiled()
+@public
 def soft_triplet_loss(
     anchors: Float[Array, "*batch d"],
     positives: Float[Array, "*batch d"],
@@ -201,7 +201,7 @@ def soft_triplet_loss(
     return softplus(norm(anchors - positives) - norm(anchors - negatives))
 
 
-@compiled()
+@public
 def tuplet_loss(
     anchors: Float[Array, "*batch d"],
     positives: Float[Array, "*batch d"],
@@ -230,12 +230,12 @@ def tuplet_loss(
     return softplus(logsumexp(of_negatives) - jnp.sum(anchors * positives, -1))
 
 
-@compiled(static=("block",))
+@public
 def n_pair_loss(
     anchors: Float[Array, "n d"],
     positives: Float[Array, "n d"],
     *,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """The nats it costs to find an anchor's positive among the positives of all.
 
@@ -260,11 +260,10 @@ def n_pair_loss(
         >>> n_pair_loss(jnp.zeros((2, 3)), jnp.ones((2, 3)))
         Array([0.6931472, 0.6931472], dtype=float32)
     """
-    check_count("n_pair_loss", block=block)
     return surprise(anchors, positives, block=block)
 
 
-@compiled()
+@public
 def embedding_penalty(embeddings: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
     """The squared length of a row: what keeps the N-pair loss from growing rows.
 

@@ -12,12 +12,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.blocks import over_rows, transposed
-from jaxml._core.checks import check_count, refuse
-from jaxml._core.distances import euclidean as _euclidean
-from jaxml._core.distances import squared_euclidean as _squared_euclidean
-from jaxml._core.matmul import matmul
-from jaxml._core.numerics import keep, safe_divide
+from jaxml._core.blocks import map_blocks
+from jaxml._core.contract import raise_invalid
+from jaxml._core.masking import apply_mask
+from jaxml._core.matmul import (
+    materialized_transpose,
+    matmul,
+    pairwise_euclidean,
+    pairwise_squared_euclidean,
+)
+from jaxml._core.safe import safe_divide
 
 Formula = Callable[[Array, Array, Array], Array]
 Measure = Callable[[Array], Callable[[Array], Array]]
@@ -43,7 +47,6 @@ class Batch(NamedTuple):
 
 
 def per_anchor(
-    function: str,
     batch: Batch,
     block: int | None,
     measure: Measure,
@@ -56,11 +59,10 @@ def per_anchor(
     It makes about so many arrays of the length m, which decides a block's size.
     """
     lifted = jax.vmap(formula)
-    return per_block(function, batch, block, measure, lifted, arrays=arrays)
+    return per_block(batch, block, measure, lifted, arrays=arrays)
 
 
 def per_block(
-    function: str,
     batch: Batch,
     block: int | None,
     measure: Measure,
@@ -72,9 +74,9 @@ def per_block(
     rows, labels, references, reference_labels, where = batch
     if (references is None) != (reference_labels is None):
         rule = "come with reference_labels, and these with it"
-        refuse(TypeError, function, "references", rule, references)
+        raise_invalid(TypeError, "references", rule, references)
     candidates, candidate_labels = batch.candidates, batch.candidate_labels
-    check_pairs(function, rows, candidates, where, block)
+    check_pairs(rows, candidates, where)
     if not len(candidates):
         return jnp.zeros(len(rows), rows.dtype)
     rows, candidates = counted(rows, where, 1), counted(candidates, where, 0)
@@ -86,44 +88,41 @@ def per_block(
         kept = jnp.ones_like(same) if kept is None else kept
         if references is None:
             kept &= index[:, None] != jnp.arange(len(candidates))[None]
-        values = keep(measured(row), kept)
+        values = apply_mask(measured(row), kept)
         return formula(values, same & kept, ~same & kept)
 
     of_rows = rows, labels, jnp.arange(len(rows)), where
-    return over_rows(tile, of_rows, arrays * len(candidates), block)
+    return map_blocks(tile, of_rows, arrays * len(candidates), block)
 
 
-def check_pairs(
-    function: str, rows: Array, columns: Array, where: Array | None, block: int | None
-) -> None:
+def check_pairs(rows: Array, columns: Array, where: Array | None) -> None:
     """Refuses a mask that is not of all pairs, and a block of no rows."""
     pairs = len(rows), len(columns)
     if where is not None and where.shape != pairs:
         rule = f"be of shape [{pairs[0]},{pairs[1]}], all pairs"
-        refuse(TypeError, function, "where", rule, where)
-    check_count(function, block=block)
+        raise_invalid(TypeError, "where", rule, where)
 
 
 def counted(rows: Array, where: Array | None, axis: int) -> Array:
     """The rows, 0 for one that takes part in no pair: it may be NaN."""
-    return rows if where is None else keep(rows, jnp.any(where, axis)[:, None])
+    return rows if where is None else apply_mask(rows, jnp.any(where, axis)[:, None])
 
 
 def mean_over(values: Array, kept: Array) -> Array:
     """The mean of what is kept, 0 if that is nothing."""
     count = jnp.sum(kept, dtype=values.dtype)
-    return safe_divide(jnp.sum(keep(values, kept)), count)
+    return safe_divide(jnp.sum(apply_mask(values, kept)), count)
 
 
 def dot(candidates: Array) -> Callable[[Array], Array]:
     """Similarities."""
-    columns = transposed(candidates)
+    columns = materialized_transpose(candidates)
     return lambda rows: matmul(rows, columns)
 
 
 def euclidean(candidates: Array) -> Callable[[Array], Array]:
-    return lambda rows: _euclidean(rows, candidates)
+    return lambda rows: pairwise_euclidean(rows, candidates)
 
 
 def squared_euclidean(candidates: Array) -> Callable[[Array], Array]:
-    return lambda rows: _squared_euclidean(rows, candidates)
+    return lambda rows: pairwise_squared_euclidean(rows, candidates)

@@ -11,22 +11,24 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.blocks import over_rows, transposed
-from jaxml._core.compiled import compiled
-from jaxml._core.matmul import logsumexp_of_products, matmul
-from jaxml._core.numerics import keep, logsumexp, norm, safe_divide, unit
+from jaxml._core.blocks import map_blocks
+from jaxml._core.masking import apply_mask
+from jaxml._core.matmul import logsumexp_matmul, materialized_transpose, matmul
+from jaxml._core.public import public
+from jaxml._core.safe import l2_normalize, norm, safe_divide
+from jaxml._core.softmax import logsumexp
 from jaxml._core.special.logistic import softplus
 from jaxml._core.types import Scalar
-from jaxml.losses._labels import known, loud
+from jaxml.losses._labels import nan_if_invalid, valid_labels
 
 
-@compiled()
+@public
 def normalized_softmax_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     temperature: Scalar = 0.05,
 ) -> Float[Array, "*batch"]:
@@ -49,16 +51,16 @@ def normalized_softmax_loss(
         >>> normalized_softmax_loss(rows, proxies, jnp.array([0]), temperature=1.0)
         Array([0.3132617], dtype=float32)
     """
-    rows, proxies = unit(embeddings), unit(proxies)
+    rows, proxies = l2_normalize(embeddings), l2_normalize(proxies)
     own = jnp.sum(rows * _at(labels, proxies), -1)
     return _cross_entropy(own, rows, proxies, labels, 1 / temperature)
 
 
-@compiled()
+@public
 def cosface_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     margin: Scalar = 0.35,
     scale: Scalar = 64.0,
@@ -85,16 +87,16 @@ def cosface_loss(
         >>> cosface_loss(rows, proxies, jnp.array([0]), margin=0.5, scale=10.0)
         Array([5.0067153], dtype=float32)
     """
-    rows, proxies = unit(embeddings), unit(proxies)
+    rows, proxies = l2_normalize(embeddings), l2_normalize(proxies)
     own = jnp.sum(rows * _at(labels, proxies), -1) - margin
     return _cross_entropy(own, rows, proxies, labels, scale)
 
 
-@compiled()
+@public
 def arcface_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
     *,
     margin: Scalar = 0.5,
     scale: Scalar = 64.0,
@@ -123,7 +125,7 @@ def arcface_loss(
         >>> arcface_loss(rows, proxies, jnp.array([0]), margin=jnp.pi / 2, scale=1.0)
         Array([0.6931472], dtype=float32)
     """
-    rows, proxies = unit(embeddings), unit(proxies)
+    rows, proxies = l2_normalize(embeddings), l2_normalize(proxies)
     own = _at(labels, proxies)
     cosine, sine = jnp.sum(rows * own, -1), _sine(rows, own)
     widened = cosine * jnp.cos(margin) - sine * jnp.sin(margin)
@@ -132,11 +134,11 @@ def arcface_loss(
     return _cross_entropy(own, rows, proxies, labels, scale)
 
 
-@compiled()
+@public
 def proxy_nca_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
-    labels: Int[Array, "*batch"],
+    labels: Integer[Array, "*batch"],
 ) -> Float[Array, "*batch"]:
     """How much nearer the label's proxy is than all the others together.
 
@@ -159,18 +161,18 @@ def proxy_nca_loss(
         >>> proxy_nca_loss(jnp.array([[3.0, 0.0]]), jnp.eye(2), jnp.array([0]))
         Array([-2.], dtype=float32)
     """
-    rows, proxies = unit(embeddings), unit(proxies)
+    rows, proxies = l2_normalize(embeddings), l2_normalize(proxies)
     own = 2 * jnp.sum(rows * _at(labels, proxies), -1)
     rivals = _rivals(rows, labels, _log_sum(proxies, 2.0), len(proxies))
     loss = jnp.where(len(proxies) > 1, rivals - own, 0.0)
-    return loud(loss, labels, len(proxies))
+    return nan_if_invalid(loss, labels, len(proxies))
 
 
-@compiled()
+@public
 def proxy_anchor_loss(
     embeddings: Float[Array, "n d"],
     proxies: Float[Array, "classes d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     margin: Scalar = 0.1,
     alpha: Scalar = 32.0,
@@ -201,35 +203,37 @@ def proxy_anchor_loss(
     """
     count = len(proxies)
     kept = jnp.ones(labels.shape, bool) if where is None else where
-    own = jnp.where(kept, known(labels, count), -1)
+    own = jnp.where(kept, valid_labels(labels, count), -1)
     every = jnp.arange(count, dtype=own.dtype)
     present = jnp.zeros(count, embeddings.dtype)
     present = present.at[_beyond(own, count)].set(1.0, mode="drop")
     of_present = safe_divide(present, jnp.sum(present))
-    rows = unit(keep(embeddings, kept[:, None])).T
+    rows = l2_normalize(apply_mask(embeddings, kept[:, None])).T
 
     def pull_and_push(tile: tuple[Array, Array, Array]) -> Array:
         proxies, classes, share = tile
         cosines, same = matmul(proxies, rows), own[None] == classes[:, None]
-        pull = logsumexp(-alpha * (cosines - margin), where=same)
-        push = logsumexp(alpha * (cosines + margin), where=~same & kept[None])
+        pull = logsumexp(-alpha * (cosines - margin), mask=same)
+        push = logsumexp(alpha * (cosines + margin), mask=~same & kept[None])
         return share * softplus(pull) + softplus(push) / count
 
-    each = over_rows(pull_and_push, (unit(proxies), every, of_present), 4 * len(labels))
+    each = map_blocks(
+        pull_and_push, (l2_normalize(proxies), every, of_present), 4 * len(labels)
+    )
     return jnp.where(jnp.all(kept == (own >= 0)), jnp.sum(each), jnp.nan)
 
 
-@compiled()
+@public
 def soft_triple_loss(
     embeddings: Float[Array, "*batch d"],
-    centres: Float[Array, "classes k d"],
-    labels: Int[Array, "*batch"],
+    centers: Float[Array, "classes k d"],
+    labels: Integer[Array, "*batch"],
     *,
     margin: Scalar = 0.01,
     gamma: Scalar = 0.1,
     scale: Scalar = 20.0,
 ) -> Float[Array, "*batch"]:
-    """Cross entropy of similarities to classes that have several centres each.
+    """Cross entropy of similarities to classes that have several centers each.
 
         loss = -log(eᵒ / (eᵒ + Σⱼ e^(λ sⱼ)))    with o = λ (s[label] - δ), j ≠ label
         sⱼ = Σₖ softmax(cosⱼ/γ)ₖ cosⱼₖ
@@ -238,7 +242,7 @@ def soft_triple_loss(
 
     Args:
         embeddings: Rows of any length.
-        centres: k vectors of any length for each class.
+        centers: k vectors of any length for each class.
         labels: The true classes.
         margin: δ >= 0, by which the label's similarity should beat all others.
         gamma: γ > 0; the lower, the more the nearest centre stands for its class.
@@ -249,22 +253,22 @@ def soft_triple_loss(
         ICCV 2019, https://arxiv.org/abs/1909.05235
 
     Example:
-        >>> rows, centres = jnp.array([[2.0, 0.0]]), jnp.eye(2)[:, None]
-        >>> soft_triple_loss(rows, centres, jnp.array([0]), margin=1.0)
+        >>> rows, centers = jnp.array([[2.0, 0.0]]), jnp.eye(2)[:, None]
+        >>> soft_triple_loss(rows, centers, jnp.array([0]), margin=1.0)
         Array([0.6931472], dtype=float32)
     """
-    rows, centres = unit(embeddings), unit(centres)
-    own = jnp.sum(rows[..., None, :] * _at(labels, centres), -1)
+    rows, centers = l2_normalize(embeddings), l2_normalize(centers)
+    own = jnp.sum(rows[..., None, :] * _at(labels, centers), -1)
     own = scale * (_softly_nearest(own, gamma) - margin)
-    classes, k, d = centres.shape
-    columns = centres.reshape(-1, d).T
+    classes, k, d = centers.shape
+    columns = centers.reshape(-1, d).T
 
     def log_sum(rows: Array, others: Array) -> Array:
         cosines = matmul(rows, columns).reshape(-1, classes, k)
-        return logsumexp(scale * _softly_nearest(cosines, gamma), where=others)
+        return logsumexp(scale * _softly_nearest(cosines, gamma), mask=others)
 
     rivals = _rivals(rows, labels, log_sum, classes, k * classes)
-    return loud(softplus(rivals - own), labels, classes)
+    return nan_if_invalid(softplus(rivals - own), labels, classes)
 
 
 def _softly_nearest(cosines: Array, gamma: Scalar) -> Array:
@@ -280,7 +284,7 @@ def _sine(x: Array, y: Array) -> Array:
 
 def _at(labels: Array, proxies: Array) -> Array:
     """What belongs to the label, 0 where it is not a class."""
-    index = _beyond(known(labels, len(proxies)), len(proxies))
+    index = _beyond(valid_labels(labels, len(proxies)), len(proxies))
     return jnp.take(proxies, index, 0, mode="fill", fill_value=0.0)
 
 
@@ -294,13 +298,13 @@ def _cross_entropy(
 ) -> Array:
     """log(1 + Σⱼ e^(s cosⱼ - s own)) over j ≠ label"""
     rivals = _rivals(rows, labels, _log_sum(proxies, scale), len(proxies))
-    return loud(softplus(rivals - scale * own), labels, len(proxies))
+    return nan_if_invalid(softplus(rivals - scale * own), labels, len(proxies))
 
 
 def _log_sum(proxies: Array, scale: Scalar) -> Callable[[Array, Array], Array]:
     """log Σⱼ e^(s cosⱼ) of rows, over those classes j that count."""
-    columns = transposed(proxies)
-    return lambda rows, where: logsumexp_of_products(scale * rows, columns, where)
+    columns = materialized_transpose(proxies)
+    return lambda rows, where: logsumexp_matmul(scale * rows, columns, where)
 
 
 def _rivals(
@@ -318,5 +322,5 @@ def _rivals(
         others = own[:, None] != every[None]
         return log_sum(rows, others)
 
-    tiles = rows.reshape(-1, rows.shape[-1]), known(labels.reshape(-1), classes)
-    return over_rows(of_block, tiles, 4 * (columns or classes)).reshape(labels.shape)
+    tiles = rows.reshape(-1, rows.shape[-1]), valid_labels(labels.reshape(-1), classes)
+    return map_blocks(of_block, tiles, 4 * (columns or classes)).reshape(labels.shape)

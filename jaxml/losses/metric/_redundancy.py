@@ -11,30 +11,23 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxml._core.blocks import over_rows, scan_rows
-from jaxml._core.checks import check_count, refuse
-from jaxml._core.compiled import compiled
+from jaxml._core.blocks import map_blocks, scan_blocks
+from jaxml._core.contract import raise_invalid
 from jaxml._core.matmul import matmul
-from jaxml._core.numerics import (
-    add_exponentials,
-    finite,
-    log_of_sum,
-    logsumexp,
-    safe_divide,
-    sqrt,
-    times,
-)
+from jaxml._core.public import public
+from jaxml._core.safe import multiply_no_nan, safe_divide, safe_sqrt, zero_if_inf
+from jaxml._core.softmax import LogSumExp, logsumexp
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import Scalar
+from jaxml._core.types import Count, Scalar
 
 
-@compiled(static=("block",))
+@public
 def clip_loss(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
     *,
     temperature: Scalar = 0.07,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of finding the pair, from either side.
 
@@ -54,7 +47,6 @@ def clip_loss(
         >>> clip_loss(jnp.eye(3), jnp.eye(3), temperature=0.1)
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
-    check_count("clip_loss", block=block)
     scaled = a / temperature
     own = jnp.sum(scaled * b, 1)
     along, across = _rivals(block, scaled, b)
@@ -65,14 +57,14 @@ def _fold(block: int | None, a: Array, b: Array) -> tuple[Array, Array]:
     """log Σ e^(aᵢ·bⱼ) over j ≠ i, for each row i and for each column i."""
     transposed, index = b.T, jnp.arange(len(a))
 
-    def fold(carry: tuple[Array, Array], rows: tuple) -> tuple:
+    def fold(carry: LogSumExp, rows: tuple) -> tuple:
         row, own = rows
         s = jnp.where(own[:, None] == index[None], -jnp.inf, matmul(row, transposed))
-        return add_exponentials(*carry, s, 0), logsumexp(s, 1)
+        return carry.update(s, 0), logsumexp(s, 1)
 
-    nothing = jnp.full(len(b), -jnp.inf, a.dtype), jnp.zeros(len(b), a.dtype)
-    across, along = scan_rows(fold, nothing, (a, index), len(b), block)
-    return along, log_of_sum(*across)
+    nothing = LogSumExp.empty(jnp.zeros(len(b), a.dtype))
+    across, along = scan_blocks(fold, nothing, (a, index), len(b), block)
+    return along, across.log()
 
 
 def _forward(block: int | None, a: Array, b: Array) -> tuple:
@@ -89,12 +81,12 @@ def _backward(block: int | None, kept: tuple, cotangents: tuple) -> tuple:
     def fold(db: Array, rows: tuple) -> tuple:
         row, own, along, for_along = rows
         s = jnp.where(own[:, None] == index[None], -jnp.inf, matmul(row, transposed))
-        share = for_along[:, None] * jnp.exp(s - finite(along)[:, None])
-        share += for_across[None] * jnp.exp(s - finite(across)[None])
+        share = for_along[:, None] * jnp.exp(s - zero_if_inf(along)[:, None])
+        share += for_across[None] * jnp.exp(s - zero_if_inf(across)[None])
         return db + matmul(row.T, share), matmul(share, b)
 
     rows = a, index, along, for_along
-    db, da = scan_rows(fold, jnp.zeros_like(transposed), rows, len(b), block)
+    db, da = scan_blocks(fold, jnp.zeros_like(transposed), rows, len(b), block)
     return da, db.T
 
 
@@ -102,14 +94,14 @@ _rivals = jax.custom_vjp(_fold, nondiff_argnums=(0,))
 _rivals.defvjp(_forward, _backward)
 
 
-@compiled(static=("block",))
+@public
 def siglip_loss(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
     *,
     scale: Scalar,
     bias: Scalar,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """Each pair a yes or no of its own: no sum over the batch in a denominator.
 
@@ -130,7 +122,6 @@ def siglip_loss(
         >>> siglip_loss(jnp.eye(3), jnp.eye(3), scale=10.0, bias=-5.0)
         Array([0.02014605, 0.02014605, 0.02014605], dtype=float32)
     """
-    check_count("siglip_loss", block=block)
     transposed, index = b.T, jnp.arange(len(a))
 
     def tile(rows: tuple) -> Array:
@@ -139,17 +130,17 @@ def siglip_loss(
         match = own[:, None] == index[None]
         return jnp.sum(softplus(jnp.where(match, -logits, logits)), 1)
 
-    return over_rows(tile, (a, index), 4 * len(b), block)
+    return map_blocks(tile, (a, index), 4 * len(b), block)
 
 
-@compiled()
+@public
 def vicreg_loss(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
     *,
-    invariance: Scalar = 25.0,
-    variance: Scalar = 25.0,
-    covariance: Scalar = 1.0,
+    invariance_weight: Scalar = 25.0,
+    variance_weight: Scalar = 25.0,
+    covariance_weight: Scalar = 1.0,
 ) -> Float[Array, ""]:
     """Pairs alike, features spread, and no two features telling the same.
 
@@ -161,9 +152,9 @@ def vicreg_loss(
     Args:
         a: Rows of one view, at least two.
         b: Rows of the other.
-        invariance: λ >= 0, the weight of the mean squared distance.
-        variance: μ >= 0, the weight of what each feature lacks to a deviation of 1.
-        covariance: ν >= 0, the weight of what features have in common.
+        invariance_weight: λ >= 0, the weight of the mean squared distance.
+        variance_weight: μ >= 0, the weight of the hinge on each standard deviation.
+        covariance_weight: ν >= 0, the weight of what features have in common.
 
     Raises:
         TypeError: There is only one row.
@@ -177,14 +168,14 @@ def vicreg_loss(
         >>> vicreg_loss(x, x + 0.5)
         Array(6.25, dtype=float32)
     """
-    _check_rows("vicreg_loss", a)
+    _check_rows(a)
     spread = _narrowness(a) + _narrowness(b)
     redundancy = _redundancy(a) + _redundancy(b)
     alike = jnp.mean(jnp.square(a - b))
     return (
-        times(invariance, alike)
-        + times(variance, spread)
-        + times(covariance, redundancy)
+        multiply_no_nan(invariance_weight, alike)
+        + multiply_no_nan(variance_weight, spread)
+        + multiply_no_nan(covariance_weight, redundancy)
     )
 
 
@@ -202,9 +193,12 @@ def _squared_between(c: Array, own: Array) -> Array:
     return jnp.where(own, 0, jnp.square(c))
 
 
-@compiled()
+@public
 def barlow_twins_loss(
-    a: Float[Array, "n d"], b: Float[Array, "n d"], *, weight: Scalar = 5e-3
+    a: Float[Array, "n d"],
+    b: Float[Array, "n d"],
+    *,
+    off_diagonal_weight: Scalar = 5e-3,
 ) -> Float[Array, ""]:
     """Each feature at one with itself in the other view, and with no other feature.
 
@@ -216,7 +210,7 @@ def barlow_twins_loss(
     Args:
         a: Rows of one view, at least two.
         b: Rows of the other.
-        weight: λ >= 0, of the correlations that should be 0.
+        off_diagonal_weight: λ >= 0, of the correlations that should be 0.
 
     Raises:
         TypeError: There is only one row.
@@ -229,17 +223,17 @@ def barlow_twins_loss(
         >>> barlow_twins_loss(x, -x)
         Array(8., dtype=float32)
     """
-    _check_rows("barlow_twins_loss", a)
+    _check_rows(a)
 
     def cost(c: Array, own: Array) -> Array:
-        return jnp.where(own, jnp.square(1 - c), weight * jnp.square(c))
+        return jnp.where(own, jnp.square(1 - c), off_diagonal_weight * jnp.square(c))
 
     return jnp.sum(_products(_standard(a) / len(a), _standard(b), cost))
 
 
 def _standard(x: Array) -> Array:
     centred = x - jnp.mean(x, 0)[None]
-    return safe_divide(centred, sqrt(jnp.mean(jnp.square(centred), 0))[None])
+    return safe_divide(centred, safe_sqrt(jnp.mean(jnp.square(centred), 0))[None])
 
 
 def _products(a: Array, b: Array, cost: Callable[[Array, Array], Array]) -> Array:
@@ -250,9 +244,9 @@ def _products(a: Array, b: Array, cost: Callable[[Array, Array], Array]) -> Arra
         feature, own = features
         return jnp.sum(cost(matmul(feature, b), own[:, None] == index[None]), 1)
 
-    return over_rows(tile, (a.T, index), 2 * a.shape[1])
+    return map_blocks(tile, (a.T, index), 2 * a.shape[1])
 
 
-def _check_rows(function: str, a: Array) -> None:
+def _check_rows(a: Array) -> None:
     if len(a) < 2:
-        refuse(TypeError, function, "a", "have at least two rows", a)
+        raise_invalid(TypeError, "a", "have at least two rows", a)

@@ -13,14 +13,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.blocks import over_rows
-from jaxml._core.checks import refuse
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, log_softmax, logsumexp, times
+from jaxml._core.blocks import map_blocks
+from jaxml._core.contract import raise_invalid
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.safe import multiply_no_nan
+from jaxml._core.softmax import log_softmax, logsumexp
 from jaxml._core.special.logistic import sigmoid, softplus
-from jaxml._core.types import Scalar
+from jaxml._core.types import Count, Scalar
 from jaxml.losses.metric._contrastive import surprise
 from jaxml.losses.metric._per_anchor import (
     Batch,
@@ -32,14 +34,14 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@compiled(static=("row_loss", "block"))
+@public
 def in_batch(
     row_loss: Callable[[Array, Array], Array],
     queries: Float[Array, "n d"],
     keys: Float[Array, "m d"],
     *,
     where: Bool[Array, "n m"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """One's own formula of one query against all keys, lifted to a batch of queries.
 
@@ -65,26 +67,28 @@ def in_batch(
         >>> in_batch(lambda s, i: jax.nn.logsumexp(s) - s[i], x, 10 * x)
         Array([9.059906e-05, 9.059906e-05, 9.059906e-05], dtype=float32)
     """
-    check_pairs("in_batch", queries, keys, where, block)
+    check_pairs(queries, keys, where)
     queries, keys = counted(queries, where, 1), counted(keys, where, 0)
     similarities = dot(keys)
 
     def tile(rows: tuple) -> Array:
         query, index, kept = rows
-        return jax.vmap(row_loss)(keep(similarities(query), kept, -jnp.inf), index)
+        return jax.vmap(row_loss)(
+            apply_mask(similarities(query), kept, -jnp.inf), index
+        )
 
     rows = queries, jnp.arange(len(queries)), where
-    return over_rows(tile, rows, len(keys), block)
+    return map_blocks(tile, rows, len(keys), block)
 
 
-@compiled(static=("block",))
+@public
 def info_nce(
     queries: Float[Array, "n d"],
     keys: Float[Array, "m d"],
     *,
     temperature: Scalar = 0.1,
     where: Bool[Array, "n m"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of finding a query's own key among all keys.
 
@@ -111,23 +115,23 @@ def info_nce(
         >>> info_nce(jnp.eye(3), jnp.eye(3))
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
-    check_pairs("info_nce", queries, keys, where, block)
+    check_pairs(queries, keys, where)
     if len(keys) < len(queries):
-        refuse(TypeError, "info_nce", "keys", "be at least as many as queries", keys)
+        raise_invalid(TypeError, "keys", "be at least as many as queries", keys)
     queries, keys = counted(queries, where, 1), counted(keys, where, 0)
     return surprise(queries, keys, temperature, where, block)
 
 
-@compiled(static=("block",))
+@public
 def nt_xent(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     temperature: Scalar = 0.07,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of finding each positive among all negatives.
 
@@ -155,19 +159,19 @@ def nt_xent(
         return mean_over(softplus(logsumexp(s, 0, negative) - s), positive)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("nt_xent", batch, block, dot, formula)
+    return per_anchor(batch, block, dot, formula)
 
 
-@compiled(static=("block",))
+@public
 def supcon_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     temperature: Scalar = 0.1,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of finding each positive among all candidates.
 
@@ -195,21 +199,21 @@ def supcon_loss(
         return mean_over(-log_p, positive)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("supcon_loss", batch, block, dot, formula)
+    return per_anchor(batch, block, dot, formula)
 
 
-@compiled(static=("block",))
+@public
 def multi_similarity_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     alpha: Scalar = 2.0,
     beta: Scalar = 50.0,
     base: Scalar = 0.5,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """Positives less similar, and negatives more similar, than a base, softly.
 
@@ -240,20 +244,20 @@ def multi_similarity_loss(
         return near + far
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("multi_similarity_loss", batch, block, dot, formula)
+    return per_anchor(batch, block, dot, formula)
 
 
-@compiled(static=("block",))
+@public
 def circle_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     margin: Scalar = 0.4,
     gamma: Scalar = 80.0,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """Every similarity weighted by how far it is from where it should be.
 
@@ -280,25 +284,25 @@ def circle_loss(
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
         fixed = lax.stop_gradient(s)
-        of_negative = times(jax.nn.relu(fixed + margin), s - margin)
-        of_positive = times(jax.nn.relu(1 + margin - fixed), 1 - margin - s)
+        of_negative = multiply_no_nan(jax.nn.relu(fixed + margin), s - margin)
+        of_positive = multiply_no_nan(jax.nn.relu(1 + margin - fixed), 1 - margin - s)
         near = logsumexp(gamma * of_positive, 0, positive)
         return softplus(logsumexp(gamma * of_negative, 0, negative) + near)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("circle_loss", batch, block, dot, formula)
+    return per_anchor(batch, block, dot, formula)
 
 
-@compiled(static=("block",))
+@public
 def smooth_ap_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     temperature: Scalar = 0.01,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """What a smoothed average precision, of retrieving the positives, lacks to 1.
 
@@ -329,11 +333,11 @@ def smooth_ap_loss(
         def lack(own: tuple) -> Array:
             score, i = own
             ahead = sigmoid((s - score) / temperature)
-            wrong = jnp.sum(keep(ahead, negative))
-            right = jnp.sum(keep(ahead, positive & (index != i)))
+            wrong = jnp.sum(apply_mask(ahead, negative))
+            right = jnp.sum(apply_mask(ahead, positive & (index != i)))
             return wrong / (1 + right + wrong)
 
         return mean_over(lax.map(lack, (s, index)), positive)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("smooth_ap_loss", batch, block, dot, formula)
+    return per_anchor(batch, block, dot, formula)

@@ -10,11 +10,12 @@ worked on at a time. An anchor with nothing to compare gives 0.
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, safe_divide
-from jaxml._core.types import Scalar
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.safe import safe_divide
+from jaxml._core.types import Count, Scalar
 from jaxml.losses.metric._per_anchor import (
     Batch,
     euclidean,
@@ -23,16 +24,16 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@compiled(static=("block",))
+@public
 def batch_hard_triplet_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     margin: Scalar = 0.2,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """The triplet of the farthest positive and the nearest negative.
 
@@ -56,25 +57,27 @@ def batch_hard_triplet_loss(
     """
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
-        farthest = jnp.max(keep(d, positive, 0.0))
-        nearest = jnp.min(keep(d, negative, jnp.inf))
+        farthest = jnp.max(apply_mask(d, positive, 0.0))
+        nearest = jnp.min(apply_mask(d, negative, jnp.inf))
         both = jnp.any(positive) & jnp.any(negative)
-        return keep(jax.nn.relu(farthest - keep(nearest, both) + margin), both)
+        return apply_mask(
+            jax.nn.relu(farthest - apply_mask(nearest, both) + margin), both
+        )
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor("batch_hard_triplet_loss", batch, block, euclidean, formula)
+    return per_anchor(batch, block, euclidean, formula)
 
 
-@compiled(static=("block",))
+@public
 def batch_semihard_triplet_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     margin: Scalar = 0.2,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """Every positive with its nearest farther negative: hard, but not yet wrong.
 
@@ -100,34 +103,32 @@ def batch_semihard_triplet_loss(
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         fixed = lax.stop_gradient(d)
-        far = _sorted(keep(fixed, negative, jnp.inf))
+        far = _sorted(apply_mask(fixed, negative, jnp.inf))
         next_one = _count(far, fixed, "right")
         farther = jnp.take(far, next_one, mode="fill", fill_value=jnp.inf)
-        farthest = jnp.max(keep(fixed, negative, 0.0))
+        farthest = jnp.max(apply_mask(fixed, negative, 0.0))
         chosen = jnp.where(jnp.isinf(farther), farthest, farther)
         active = positive & (fixed - chosen + margin > 0) & jnp.any(negative)
-        choices = _sorted(keep(chosen, active, jnp.inf))
+        choices = _sorted(apply_mask(chosen, active, jnp.inf))
         often, equal = (_times(values, fixed) for values in (choices, far))
-        of_negative = keep(safe_divide(often, equal), negative)
+        of_negative = apply_mask(safe_divide(often, equal), negative)
         of_positive = active.astype(d.dtype)
         return _linear(d, margin, of_positive, of_negative, jnp.sum(positive))
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(
-        "batch_semihard_triplet_loss", batch, block, euclidean, formula, arrays=32
-    )
+    return per_anchor(batch, block, euclidean, formula, arrays=32)
 
 
-@compiled(static=("block",))
+@public
 def batch_all_triplet_loss(
     embeddings: Float[Array, "n d"],
-    labels: Int[Array, "n"],
+    labels: Integer[Array, "n"],
     *,
     margin: Scalar = 0.2,
     references: Float[Array, "m d"] | None = None,
-    reference_labels: Int[Array, "m"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
-    block: int | None = None,
+    block: Count | None = None,
 ) -> Float[Array, "n"]:
     """The mean over all of the anchor's triplets: each positive with each negative.
 
@@ -155,17 +156,15 @@ def batch_all_triplet_loss(
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         fixed = lax.stop_gradient(d)
         reach = fixed + lax.stop_gradient(margin)
-        nearer = _count(_sorted(keep(fixed, negative, jnp.inf)), reach, "left")
-        beyond = _count(_sorted(keep(reach, positive, jnp.inf)), fixed, "right")
+        nearer = _count(_sorted(apply_mask(fixed, negative, jnp.inf)), reach, "left")
+        beyond = _count(_sorted(apply_mask(reach, positive, jnp.inf)), fixed, "right")
         positives, negatives = (jnp.sum(m, dtype=d.dtype) for m in (positive, negative))
-        of_positive = keep(nearer.astype(d.dtype), positive)
-        of_negative = keep(positives - beyond.astype(d.dtype), negative)
+        of_positive = apply_mask(nearer.astype(d.dtype), positive)
+        of_negative = apply_mask(positives - beyond.astype(d.dtype), negative)
         return _linear(d, margin, of_positive, of_negative, positives * negatives)
 
     batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(
-        "batch_all_triplet_loss", batch, block, euclidean, formula, arrays=32
-    )
+    return per_anchor(batch, block, euclidean, formula, arrays=32)
 
 
 def _linear(

@@ -7,17 +7,17 @@ import functools
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.checks import check_pixel_axes
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, safe_divide, sqrt
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.safe import safe_divide, safe_sqrt
 from jaxml._core.types import Scalar
-from jaxml.losses._labels import known
-from jaxml.losses.segmentation._pixels import counts, unmarked
+from jaxml.losses._labels import valid_labels
+from jaxml.losses.segmentation._pixels import check_pixel_axes, counts, unmarked
 
 
-@compiled(static=("axis",))
+@public
 def sensitivity_specificity_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
@@ -48,10 +48,10 @@ def sensitivity_specificity_loss(
         >>> sensitivity_specificity_loss(p, t, sensitivity=0.05)
         Array([0.25], dtype=float32)
     """
-    check_pixel_axes("sensitivity_specificity_loss", axis, probabilities)
+    check_pixel_axes(axis, probabilities)
     kept = None if where is None else where[..., None]
-    p, t = keep(probabilities, kept), keep(targets, kept)
-    outside, error = keep(1 - t, kept), (t - p) ** 2
+    p, t = apply_mask(probabilities, kept), apply_mask(targets, kept)
+    outside, error = apply_mask(1 - t, kept), (t - p) ** 2
 
     def mean(region: Array) -> Array:
         return safe_divide(jnp.sum(error * region, axis), jnp.sum(region, axis))
@@ -59,7 +59,7 @@ def sensitivity_specificity_loss(
     return sensitivity * mean(t) + (1 - sensitivity) * mean(outside)
 
 
-@compiled(static=("axis",))
+@public
 def matthews_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
@@ -89,10 +89,10 @@ def matthews_loss(
         >>> matthews_loss(jnp.full_like(t, 0.5), t), matthews_loss(t, t)
         (Array([1.], dtype=float32), Array([0.], dtype=float32))
     """
-    tp, fp, fn = counts("matthews_loss", probabilities, targets, axis, where)
+    tp, fp, fn = counts(probabilities, targets, axis, where)
     tn = unmarked(probabilities, targets, axis, where)
     margins = tp + fp, tp + fn, tn + fp, tn + fn
-    predicted, true, outside, cleared = map(sqrt, margins)
+    predicted, true, outside, cleared = map(safe_sqrt, margins)
     # 1 - √q = (1 - q)/(1 + √q), where q is the product of four rates of being right
     wrong = map(safe_divide, (fp, fn, fp, fn), margins)
     one_minus_q = functools.reduce(lambda below, w: w + (1 - w) * below, wrong)
@@ -101,10 +101,10 @@ def matthews_loss(
     return one_minus_q / (1 + root) + against
 
 
-@compiled(static=("classes", "axis"), widen=False)
+@public(upcast=False)
 def present(
-    labels: Int[Array, "*pixels"],
-    classes: int,
+    labels: Integer[Array, "*pixels"],
+    num_classes: int,
     *,
     axis: int | tuple[int, ...] = (-2, -1),
     where: Bool[Array, "*pixels"] | None = None,
@@ -113,7 +113,7 @@ def present(
 
     Args:
         labels: The true class of each pixel.
-        classes: How many there are.
+        num_classes: How many there are.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -121,9 +121,9 @@ def present(
         >>> present(jnp.array([[0, 2], [2, 2]]), 4)
         Array([ True, False,  True, False], dtype=bool)
     """
-    check_pixel_axes("present", axis, labels, last=True)
+    check_pixel_axes(axis, labels, last=True)
     axes = (axis,) if isinstance(axis, int) else axis
     axes = tuple(a % labels.ndim for a in axes)
-    own = keep(known(labels, classes), where, -1)[..., None]
-    index = jnp.arange(classes, dtype=own.dtype)
+    own = apply_mask(valid_labels(labels, num_classes), where, -1)[..., None]
+    index = jnp.arange(num_classes, dtype=own.dtype)
     return jnp.any(own == index.reshape((1,) * labels.ndim + (-1,)), axes)

@@ -11,19 +11,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from jaxml._core.checks import check_non_negative, check_pixel_axes
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, safe_divide, times
-from jaxml._core.types import Scalar
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.safe import multiply_no_nan, safe_divide
+from jaxml._core.types import NonNegative, Scalar
+from jaxml.losses.segmentation._pixels import check_pixel_axes
 
 
-@compiled(static=("iterations", "axis"))
+@public
 def cldice_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    iterations: int,
-    smoothing: Scalar = 0.0,
+    iterations: NonNegative,
+    smooth: Scalar = 0.0,
     axis: int | tuple[int, ...] = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
@@ -40,7 +41,7 @@ def cldice_loss(
         probabilities: p in [0, 1].
         targets: t in [0, 1].
         iterations: How often regions are eroded: the largest radius, in pixels.
-        smoothing: s >= 0, in pixels.
+        smooth: s >= 0, in pixels.
         axis: The pixel axes, along which pixels are neighbours.
         where: The pixels that count.
 
@@ -52,13 +53,12 @@ def cldice_loss(
         >>> cldice_loss(t.at[1:4].set(1.0), t, iterations=2)
         Array([0.], dtype=float32)
     """
-    check_pixel_axes("cldice_loss", axis, probabilities)
-    check_non_negative("cldice_loss", iterations=iterations)
+    check_pixel_axes(axis, probabilities)
     axes = (axis,) if isinstance(axis, int) else axis
     kept = None if where is None else where[..., None]
-    p, t = keep(probabilities, kept), keep(targets, kept)
+    p, t = apply_mask(probabilities, kept), apply_mask(targets, kept)
     missed = [
-        safe_divide(jnp.sum(line * (1 - region), axes), jnp.sum(line, axes) + smoothing)
+        safe_divide(jnp.sum(line * (1 - region), axes), jnp.sum(line, axes) + smooth)
         for line, region in [
             (_skeleton(p, axes, iterations), t),
             (_skeleton(t, axes, iterations), p),
@@ -95,7 +95,7 @@ def _pooled(pick: Callable, x: Array, axes: tuple[int, ...]) -> Array:
     return lax.reduce_window(x, beyond, pick, window, [1] * x.ndim, padding)
 
 
-@compiled(static=("axis",))
+@public
 def boundary_loss(
     probabilities: Float[Array, "*pixels classes"],
     distances: Float[Array, "*pixels classes"],
@@ -125,8 +125,8 @@ def boundary_loss(
         >>> boundary_loss(jnp.array([[[1.0], [1.0], [0.0], [0.0]]]), phi)
         Array([0.], dtype=float32)
     """
-    check_pixel_axes("boundary_loss", axis, probabilities)
+    check_pixel_axes(axis, probabilities)
     kept = None if where is None else where[..., None]
-    p, phi = keep(probabilities, kept), keep(distances, kept)
-    counted = jnp.sum(keep(jnp.ones_like(p), kept), axis)
-    return safe_divide(jnp.sum(times(p, phi), axis), counted)
+    p, phi = apply_mask(probabilities, kept), apply_mask(distances, kept)
+    counted = jnp.sum(apply_mask(jnp.ones_like(p), kept), axis)
+    return safe_divide(jnp.sum(multiply_no_nan(p, phi), axis), counted)

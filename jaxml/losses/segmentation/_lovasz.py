@@ -15,18 +15,19 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.checks import check_pixel_axes
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import keep, times
-from jaxml._core.types import Tree
-from jaxml.losses._labels import known
+from jaxml._core.masking import apply_mask
+from jaxml._core.public import public
+from jaxml._core.safe import multiply_no_nan
+from jaxml._core.types import PyTree
+from jaxml.losses._labels import valid_labels
+from jaxml.losses.segmentation._pixels import check_pixel_axes
 
 BLOCK = 2**14  # ranks of which a core holds the counts in its cache
 
 
-@compiled(static=("axis",))
+@public
 def lovasz_hinge_loss(
     logits: Float[Array, "*pixels"],
     targets: Float[Array, "*pixels"],
@@ -55,7 +56,7 @@ def lovasz_hinge_loss(
         >>> lovasz_hinge_loss(z, t)
         Array(1., dtype=float32)
     """
-    check_pixel_axes("lovasz_hinge_loss", axis, logits, last=True)
+    check_pixel_axes(axis, logits, last=True)
     images = _Images(logits.shape, axis)
     inside = targets > 0.5
     errors = 1 - jnp.where(inside, logits, -logits)
@@ -63,14 +64,14 @@ def lovasz_hinge_loss(
     each = jax.tree.map(lambda x: x.reshape(-1, *images.pixels), moved)
     steps = lax.map(lambda image: _steps(*image), each)
     steps = images.back(steps.reshape(*images.batch, *images.pixels))
-    wrong = keep(jnp.where(errors <= 0, 0.0, errors), where)
-    return jnp.sum(times(steps, wrong), images.axes)
+    wrong = apply_mask(jnp.where(errors <= 0, 0.0, errors), where)
+    return jnp.sum(multiply_no_nan(steps, wrong), images.axes)
 
 
-@compiled(static=("axis",))
+@public
 def lovasz_softmax_loss(
     probabilities: Float[Array, "*pixels classes"],
-    labels: Int[Array, "*pixels"],
+    labels: Integer[Array, "*pixels"],
     *,
     axis: int | tuple[int, ...] = (-2, -1),
     where: Bool[Array, "*pixels"] | None = None,
@@ -97,12 +98,12 @@ def lovasz_softmax_loss(
         >>> lovasz_softmax_loss(p, jnp.array([[0, 1, 1, 1]]))
         Array([0.5       , 0.33333334, 0.        ], dtype=float32)
     """
-    check_pixel_axes("lovasz_softmax_loss", axis, labels, last=True)
+    check_pixel_axes(axis, labels, last=True)
     classes = probabilities.shape[-1]
     images = _Images(labels.shape, axis)
     loss = _by_class(images, probabilities, labels, where)
-    unknown = keep(known(labels, classes) < 0, where, False)
-    return keep(loss, ~jnp.any(unknown, images.axes)[..., None], jnp.nan)
+    unknown = apply_mask(valid_labels(labels, classes) < 0, where, False)
+    return apply_mask(loss, ~jnp.any(unknown, images.axes)[..., None], jnp.nan)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -125,18 +126,18 @@ def _with_slopes(
 
     def enter(slopes: Array, i: Array) -> tuple[Array, Array]:
         *image, one = jnp.unravel_index(i, (*images.batch, classes))
-        at = (*image, *(jnp.zeros_like(i) for _ in images.pixels))
+        start = (*image, *(jnp.zeros_like(i) for _ in images.pixels))
 
         def here(x: Array, *own: Array) -> Array:
             sizes = (*(1 for _ in image), *images.pixels, *(1 for _ in own))
-            return lax.dynamic_slice(x, (*at, *own), sizes)
+            return lax.dynamic_slice(x, (*start, *own), sizes)
 
         q, inside = here(p, one), here(labels)[..., None] == one.astype(labels.dtype)
         kept = None if where is None else here(where)[..., None]
-        errors = keep(jnp.where(inside, 1 - q, q), kept)
+        errors = apply_mask(jnp.where(inside, 1 - q, q), kept)
         steps = _steps(errors, inside, kept)
-        slope = keep(jnp.where(inside, -steps, steps), kept)
-        slopes = lax.dynamic_update_slice(slopes, slope, (*at, one))
+        slope = apply_mask(jnp.where(inside, -steps, steps), kept)
+        slopes = lax.dynamic_update_slice(slopes, slope, (*start, one))
         return slopes, jnp.sum(steps * errors)
 
     pairs = jnp.arange(math.prod(images.batch) * classes, dtype=jnp.int32)
@@ -154,7 +155,7 @@ class _Images:
         self.batch = tuple(n for a, n in enumerate(shape) if a not in self.axes)
         self.pixels = tuple(shape[a] for a in self.axes)
 
-    def last(self, arrays: Tree) -> Tree:
+    def last(self, arrays: PyTree) -> PyTree:
         """[*batch *pixels ...]"""
         return jax.tree.map(lambda x: jnp.moveaxis(x, self.axes, self.ends), arrays)
 
@@ -170,8 +171,8 @@ def _steps(errors: Array, inside: Array, kept: Array | None) -> Array:
     two Jaccard losses is, without its cancellation.
     """
     shape, kept = errors.shape, None if kept is None else kept.reshape(-1)
-    errors = keep(lax.stop_gradient(errors).reshape(-1), kept, -jnp.inf)
-    inside = keep(inside.reshape(-1), kept, False)
+    errors = apply_mask(lax.stop_gradient(errors).reshape(-1), kept, -jnp.inf)
+    inside = apply_mask(inside.reshape(-1), kept, False)
     region = jnp.sum(inside, dtype=jnp.int32)  # P
     (size,) = errors.shape
     block = min(size, BLOCK)
@@ -184,16 +185,16 @@ def _steps(errors: Array, inside: Array, kept: Array | None) -> Array:
     def enter(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         """The steps of a block of ranks, to where their pixels are."""
         steps, before = carry
-        at = lax.dynamic_slice_in_dim(order, i * block, block)
+        packed = lax.dynamic_slice_in_dim(order, i * block, block)
         ranks = i * block + jnp.arange(block, dtype=jnp.int32)
-        mine = (at & 1).astype(jnp.int32)
+        mine = (packed & 1).astype(jnp.int32)
         upto = before + jnp.cumsum(mine)
         left = (region - (upto - mine)).astype(errors.dtype)  # P - B
         union = (region + ranks - (upto - mine)).astype(errors.dtype)  # P + N
         step = jnp.where(mine == 1, 1.0, left / (union + 1)) / jnp.maximum(union, 1.0)
         first = (ranks == 0).astype(errors.dtype)  # where there is no region
         step = jnp.where(region == 0, first, step)
-        steps = steps.at[at >> 1].set(step, unique_indices=True, mode="drop")
+        steps = steps.at[packed >> 1].set(step, unique_indices=True, mode="drop")
         return steps, upto[-1]
 
     start = jnp.zeros(size, errors.dtype), jnp.zeros((), jnp.int32)

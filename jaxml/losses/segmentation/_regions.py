@@ -10,19 +10,19 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxml._core.compiled import compiled
-from jaxml._core.numerics import safe_divide
-from jaxml._core.special.partials import with_derivatives
+from jaxml._core.public import public
+from jaxml._core.safe import safe_divide
+from jaxml._core.special.partials import with_partials
 from jaxml._core.types import Scalar
 from jaxml.losses.segmentation._pixels import counts
 
 
-@compiled(static=("axis",))
+@public
 def dice_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    smoothing: Scalar = 0.0,
+    smooth: Scalar = 0.0,
     axis: int | tuple[int, ...] = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
@@ -36,7 +36,7 @@ def dice_loss(
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
-        smoothing: s >= 0, in pixels: draws small regions towards a loss of 0.
+        smooth: s >= 0, in pixels: draws small regions towards a loss of 0.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -47,17 +47,17 @@ def dice_loss(
         >>> dice_loss(jnp.full((4, 4, 1), 1.0), jnp.full((4, 4, 1), 0.5))
         Array([0.33333334], dtype=float32)
     """
-    both, false, missed = counts("dice_loss", probabilities, targets, axis, where)
+    both, false, missed = counts(probabilities, targets, axis, where)
     apart = false + missed
-    return safe_divide(apart, 2 * both + apart + smoothing)
+    return safe_divide(apart, 2 * both + apart + smooth)
 
 
-@compiled(static=("axis",))
+@public
 def generalized_dice_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    smoothing: Scalar = 0.0,
+    smooth: Scalar = 0.0,
     axis: int | tuple[int, ...] = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch"]:
@@ -71,7 +71,7 @@ def generalized_dice_loss(
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
-        smoothing: s >= 0, beside the weighted sums.
+        smooth: s >= 0, beside the weighted sums.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -84,28 +84,26 @@ def generalized_dice_loss(
         >>> generalized_dice_loss(jnp.full_like(t, 0.5), t)
         Array(0.625, dtype=float32)
     """
-    both, false, missed = counts(
-        "generalized_dice_loss", probabilities, targets, axis, where
-    )
+    both, false, missed = counts(probabilities, targets, axis, where)
     size, apart = both + missed, false + missed
     present = size > 0
     smallest = jnp.min(jnp.where(present, size, jnp.inf), -1, keepdims=True)
     smallest = jnp.where(jnp.isinf(smallest), 1.0, smallest)
     # in units of the largest weight, which nothing overflows
     weight = jnp.where(present, smallest / jnp.where(present, size, 1.0), 1.0) ** 2
-    smoothing = smoothing * jnp.squeeze(smallest, -1) ** 2
-    total = jnp.sum(weight * (2 * both + apart), -1) + smoothing
+    smooth = smooth * jnp.squeeze(smallest, -1) ** 2
+    total = jnp.sum(weight * (2 * both + apart), -1) + smooth
     return safe_divide(jnp.sum(weight * apart, -1), total)
 
 
-@compiled(static=("axis",))
+@public
 def tversky_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
     alpha: Scalar = 0.5,
     beta: Scalar = 0.5,
-    smoothing: Scalar = 0.0,
+    smooth: Scalar = 0.0,
     axis: int | tuple[int, ...] = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
@@ -113,14 +111,14 @@ def tversky_loss(
 
         loss = 1 - TI,   TI = (Σpt + s) / (Σpt + α Σp(1 - t) + β Σt(1 - p) + s)
 
-    At α = β = ½ it is the Dice loss, with half the smoothing; at 1 the Jaccard loss.
+    At α = β = ½ it is the Dice loss, with half the smooth; at 1 the Jaccard loss.
 
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
         alpha: α >= 0, the weight of false positives.
         beta: β >= 0, the weight of false negatives.
-        smoothing: s >= 0, in pixels.
+        smooth: s >= 0, in pixels.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -133,12 +131,12 @@ def tversky_loss(
         >>> tversky_loss(p, t, alpha=0.5, beta=1.0)
         Array([0.33333334], dtype=float32)
     """
-    both, false, missed = counts("tversky_loss", probabilities, targets, axis, where)
+    both, false, missed = counts(probabilities, targets, axis, where)
     apart = alpha * false + beta * missed
-    return safe_divide(apart, both + apart + smoothing)
+    return safe_divide(apart, both + apart + smooth)
 
 
-@compiled(static=("axis",))
+@public
 def focal_tversky_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
@@ -146,7 +144,7 @@ def focal_tversky_loss(
     gamma: Scalar = 0.75,
     alpha: Scalar = 0.5,
     beta: Scalar = 0.5,
-    smoothing: Scalar = 0.0,
+    smooth: Scalar = 0.0,
     axis: int | tuple[int, ...] = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
@@ -163,7 +161,7 @@ def focal_tversky_loss(
         gamma: γ > 0; the paper writes 1/γ and finds 3/4 best.
         alpha: α >= 0, the weight of false positives.
         beta: β >= 0, the weight of false negatives.
-        smoothing: s >= 0, in pixels.
+        smooth: s >= 0, in pixels.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -175,11 +173,9 @@ def focal_tversky_loss(
         >>> focal_tversky_loss(jnp.ones((2, 2, 1)), jnp.full((2, 2, 1), 0.5), gamma=0.5)
         Array([0.57735026], dtype=float32)
     """
-    both, false, missed = counts(
-        "focal_tversky_loss", probabilities, targets, axis, where
-    )
+    both, false, missed = counts(probabilities, targets, axis, where)
     apart = alpha * false + beta * missed
-    return _power(safe_divide(apart, both + apart + smoothing), jnp.asarray(gamma))
+    return _power(safe_divide(apart, both + apart + smooth), jnp.asarray(gamma))
 
 
 def _power_slope(x: Array, y: Array) -> Array:
@@ -190,7 +186,7 @@ def _power_growth(x: Array, y: Array) -> Array:
     return _power(x, y) * jnp.log(jnp.where(x == 0, 1.0, x))
 
 
-@with_derivatives(_power_slope, _power_growth)
+@with_partials(_power_slope, _power_growth)
 def _power(x: Array, y: Array) -> Array:
     """xʸ for x >= 0, and 0⁰ = 1; 0 where it is infinite, at x = 0 with y < 0."""
     nothing = x == 0
@@ -198,12 +194,12 @@ def _power(x: Array, y: Array) -> Array:
     return jnp.where(nothing, at_zero, jnp.where(nothing, 1.0, x) ** y)
 
 
-@compiled(static=("axis",))
+@public
 def jaccard_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    smoothing: Scalar = 0.0,
+    smooth: Scalar = 0.0,
     axis: int | tuple[int, ...] = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
@@ -214,7 +210,7 @@ def jaccard_loss(
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
-        smoothing: s >= 0, in pixels.
+        smooth: s >= 0, in pixels.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -226,6 +222,6 @@ def jaccard_loss(
         >>> jaccard_loss(jnp.ones((2, 2, 1)), jnp.full((2, 2, 1), 0.5))
         Array([0.5], dtype=float32)
     """
-    both, false, missed = counts("jaccard_loss", probabilities, targets, axis, where)
+    both, false, missed = counts(probabilities, targets, axis, where)
     apart = false + missed
-    return safe_divide(apart, both + apart + smoothing)
+    return safe_divide(apart, both + apart + smooth)

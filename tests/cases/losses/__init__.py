@@ -1,10 +1,10 @@
 """Losses: the truth is one example at a time, written from the definition."""
 
 from cases.losses import (
+    binary_and_margin,
     classification,
     inbatch,
     information,
-    margin,
     pairs,
     proxies,
     regression,
@@ -14,7 +14,7 @@ from cases.losses import (
 CASES = [
     *information.CASES,
     *classification.CASES,
-    *margin.CASES,
+    *binary_and_margin.CASES,
     *regression.CASES,
     *pairs.CASES,
     *inbatch.CASES,

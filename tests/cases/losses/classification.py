@@ -29,10 +29,11 @@ def logits_and_targets(rng):
     return 3 * rng.normal(size=(4, 5)), rng.dirichlet(np.ones(5), 4)
 
 
-def cross_entropy(z, label, kept=None, smoothing=0.0):
+def cross_entropy(z, label, kept=None, label_smoothing=0.0):
     log_q = log_softmax(z, kept)
     return sum(
-        -((1 - smoothing) * (j == label) + smoothing / len(log_q)) * log_q[j]
+        -((1 - label_smoothing) * (j == label) + label_smoothing / len(log_q))
+        * log_q[j]
         for j in log_q
     )
 
@@ -58,14 +59,17 @@ def generalized_cross_entropy(z, label, q=0.7):
 
 
 def linear_cross_entropy(
-    x, w, labels, smoothing=0.0, z_loss=0.0, softcap=None, block=None
+    x, w, labels, label_smoothing=0.0, z_loss=0.0, softcap=None, block=None
 ):
     result = np.empty(labels.shape)
     for i in np.ndindex(labels.shape):
         z = np.array([sum(x[i] * column) for column in w.T])
         z = z if softcap is None else softcap * np.tanh(z / softcap)
         lse = max(z) + np.log(sum(np.exp(z - max(z))))
-        result[i] = cross_entropy(z, labels[i], smoothing=smoothing) + z_loss * lse**2
+        result[i] = (
+            cross_entropy(z, labels[i], label_smoothing=label_smoothing)
+            + z_loss * lse**2
+        )
     return result
 
 
@@ -92,7 +96,7 @@ CASES = [
         losses.cross_entropy,
         logits_and_labels,
         rows(cross_entropy),
-        numbers={"smoothing": (0.0, 0.1, 1.0)},
+        hyperparams={"label_smoothing": (0.0, 0.1, 1.0)},
         mask=keeps_labels,
         ulps=16,
         extremes=(
@@ -135,7 +139,7 @@ CASES = [
         losses.focal_loss,
         logits_and_labels,
         rows(focal_loss),
-        numbers={"gamma": (0.0, 0.5, 1.0, 5.0)},
+        hyperparams={"gamma": (0.0, 0.5, 1.0, 5.0)},
         mask=keeps_labels,
         ulps=64,
         extremes=(
@@ -157,7 +161,7 @@ CASES = [
         losses.poly_loss,
         logits_and_labels,
         rows(poly_loss),
-        numbers={"epsilon": (0.0, -1.0, 2.0)},
+        hyperparams={"epsilon": (0.0, -1.0, 2.0)},
         mask=keeps_labels,
         ulps=32,
         extremes=(
@@ -171,7 +175,7 @@ CASES = [
         losses.generalized_cross_entropy,
         logits_and_labels,
         rows(generalized_cross_entropy),
-        numbers={"q": (0.0, 0.3, 1.0)},
+        hyperparams={"q": (0.0, 0.3, 1.0)},
         ulps=32,
         extremes=(
             Extreme((np.array([[1e30, 0.0]]), np.array([0])), [0.0]),
@@ -196,24 +200,26 @@ CASES = [
     Case(
         losses.smooth_labels,
         lambda rng: (rng.dirichlet(np.ones(5), 4),),
-        lambda t, smoothing=0.1: (1 - smoothing) * t + smoothing / 5,
-        numbers={"smoothing": (0.0, 0.3, 1.0)},
-        call=lambda t, smoothing=0.1: losses.smooth_labels(t, smoothing=smoothing),
+        lambda t, label_smoothing=0.1: (1 - label_smoothing) * t + label_smoothing / 5,
+        hyperparams={"label_smoothing": (0.0, 0.3, 1.0)},
+        adapter=lambda t, label_smoothing=0.1: losses.smooth_labels(
+            t, label_smoothing=label_smoothing
+        ),
     ),
     *(
         Case(
             losses.linear_cross_entropy,
             head,
             linear_cross_entropy,
-            numbers={
-                "smoothing": (0.0, 0.2),
+            hyperparams={
+                "label_smoothing": (0.0, 0.2),
                 "z_loss": (0.0, 1e-2),
                 "softcap": (0.5, 30.0),
             },
-            options={"block": block},
-            forward=False,
+            static_args={"block": block},
+            has_jvp=False,
             ulps=32,
-            label=f"block={block}",
+            id_suffix=f"block={block}",
             extremes=(
                 Extreme(
                     (np.full((1, 1), 69.0), np.array([[1.0, 0.0]]), np.array([0])),

@@ -75,7 +75,7 @@ CASES = [
         extremes=(
             Extreme((EVEN, EVEN), 0.0),
             Extreme((EVEN, SURE), LOG2),
-            Extreme((SURE, OTHER), INF, finite=()),
+            Extreme((SURE, OTHER), INF, check_grads_of=()),
             Extreme((SURE, SURE), 0.0),
             Extreme((np.full((1, 2), NAN),) * 2, 0.0, NOTHING),
         ),

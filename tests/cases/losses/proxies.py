@@ -69,11 +69,11 @@ def proxy_anchor(x, proxies, labels, margin=0.1, alpha=32.0):
     return np.mean(pulls) + np.mean(pushes)
 
 
-def soft_triple(x, centres, labels, margin=0.01, gamma=0.1, scale=20.0):
+def soft_triple(x, centers, labels, margin=0.01, gamma=0.1, scale=20.0):
     result = np.empty(labels.shape)
     for i in np.ndindex(labels.shape):
         similarities = []
-        for own in centres:
+        for own in centers:
             cosines = np.array([cosine(x[i], v) for v in own])
             weights = np.exp(cosines / gamma)
             similarities += [sum(weights * cosines) / sum(weights)]
@@ -117,32 +117,32 @@ CASES = [
         losses.normalized_softmax_loss,
         rows_and_proxies,
         each(normalized_softmax),
-        free=(1,),
-        numbers={"temperature": (0.05, 0.5, 1.0)},
+        any_num_rows=(1,),
+        hyperparams={"temperature": (0.05, 0.5, 1.0)},
         ulps=64,
         extremes=(
             edges([2 * np.exp(-20), 40.0, np.log(4), 20.0]),
-            Extreme(one(RIGHT, UP), 0.0, finite=(0,)),
+            Extreme(one(RIGHT, UP), 0.0, check_grads_of=(0,)),
         ),
     ),
     Case(
         losses.cosface_loss,
         rows_and_proxies,
         each(cosface),
-        free=(1,),
-        numbers={"margin": (0.0, 0.35), "scale": (1.0, 30.0)},
+        any_num_rows=(1,),
+        hyperparams={"margin": (0.0, 0.35), "scale": (1.0, 30.0)},
         ulps=512,  # of a loss e^(s cos) in a difference of 64 cosines
         extremes=(
             edges([2 * np.exp(-41.6), 150.4, 22.4 + np.log(3), 86.4]),
-            Extreme(one(RIGHT, UP), 0.0, finite=(0,)),
+            Extreme(one(RIGHT, UP), 0.0, check_grads_of=(0,)),
         ),
     ),
     Case(
         losses.arcface_loss,
         rows_and_proxies,
         each(arcface),
-        free=(1,),
-        numbers={"margin": (0.0, 0.5, 1.2), "scale": (1.0, 30.0)},
+        any_num_rows=(1,),
+        hyperparams={"margin": (0.0, 0.5, 1.2), "scale": (1.0, 30.0)},
         ulps=512,  # of a loss e^(s cos) in a difference of 64 cosines
         extremes=(
             edges(
@@ -153,15 +153,15 @@ CASES = [
                     64 + 64 * SINE,
                 ]
             ),
-            Extreme(one(RIGHT, UP), 0.0, finite=(0,)),
+            Extreme(one(RIGHT, UP), 0.0, check_grads_of=(0,)),
         ),
     ),
     Case(
         losses.proxy_nca_loss,
         rows_and_proxies,
         each(proxy_nca),
-        free=(1,),
-        cancels=True,
+        any_num_rows=(1,),
+        tol_relative_to_max=True,
         ulps=8,
         extremes=(
             edges(
@@ -172,15 +172,15 @@ CASES = [
                     np.log(np.exp(2) + np.exp(-2) + 1),
                 ]
             ),
-            Extreme(one(RIGHT, UP), 0.0, finite=(0,)),
+            Extreme(one(RIGHT, UP), 0.0, check_grads_of=(0,)),
         ),
     ),
     Case(
         losses.proxy_anchor_loss,
         a_batch,
         proxy_anchor,
-        free=(1,),
-        numbers={"margin": (0.0, 0.1), "alpha": (1.0, 32.0)},
+        any_num_rows=(1,),
+        hyperparams={"margin": (0.0, 0.1), "alpha": (1.0, 32.0)},
         ulps=64,
         extremes=(
             Extreme(one(HUGE, RIGHT, UP), np.exp(-28.8) + np.log1p(np.exp(3.2)) / 2),
@@ -196,8 +196,8 @@ CASES = [
             rng.integers(0, 5, (2, 3)),
         ),
         soft_triple,
-        free=(1,),
-        numbers={"margin": (0.0, 0.5), "gamma": (0.1, 1.0), "scale": (1.0, 20.0)},
+        any_num_rows=(1,),
+        hyperparams={"margin": (0.0, 0.5), "gamma": (0.1, 1.0), "scale": (1.0, 20.0)},
         ulps=256,
         extremes=(
             edges(

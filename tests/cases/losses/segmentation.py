@@ -37,14 +37,14 @@ def over(a, b):
     return a / b if b else 0.0
 
 
-def dice(pixels, smoothing=0.0):
+def dice(pixels, smooth=0.0):
     common = total(p * t for p, t in pixels)
     sizes = total(p + t for p, t in pixels)
-    return 1 - (2 * common + smoothing) / (sizes + smoothing) if sizes else 0.0
+    return 1 - (2 * common + smooth) / (sizes + smooth) if sizes else 0.0
 
 
-def tversky(pixels, alpha=0.5, beta=0.5, smoothing=0.0):
-    both = total(p * t for p, t in pixels) + smoothing
+def tversky(pixels, alpha=0.5, beta=0.5, smooth=0.0):
+    both = total(p * t for p, t in pixels) + smooth
     false = total(p * (1 - t) for p, t in pixels)
     missed = total((1 - p) * t for p, t in pixels)
     return 1 - both / (both + alpha * false + beta * missed) if pixels else 0.0
@@ -54,10 +54,10 @@ def focal_tversky(pixels, gamma=0.75, **numbers):
     return tversky(pixels, **numbers) ** gamma
 
 
-def jaccard(pixels, smoothing=0.0):
+def jaccard(pixels, smooth=0.0):
     common = total(p * t for p, t in pixels)
     union = total(p + t - p * t for p, t in pixels)
-    return 1 - (common + smoothing) / (union + smoothing) if union else 0.0
+    return 1 - (common + smooth) / (union + smooth) if union else 0.0
 
 
 def sensitivity_specificity(pixels, sensitivity=0.5):
@@ -80,7 +80,7 @@ def matthews(pixels):
     return 1 - (tp * tn - fp * fn) / root
 
 
-def generalized_dice(p, t, smoothing=0.0, axis=(-3, -2), where=None):
+def generalized_dice(p, t, smooth=0.0, axis=(-3, -2), where=None):
     def of(term):
         return by_region(lambda pixels: total(term(*pixel) for pixel in pixels))(
             p, t, axis=axis, where=where
@@ -91,8 +91,8 @@ def generalized_dice(p, t, smoothing=0.0, axis=(-3, -2), where=None):
     for i in np.ndindex(*result.shape):
         largest = max((1 / v**2 for v in true[i] if v), default=1.0)
         weights = [1 / v**2 if v else largest for v in true[i]]
-        above = 2 * total(w * c for w, c in zip(weights, common[i])) + smoothing
-        below = total(w * s for w, s in zip(weights, sizes[i])) + smoothing
+        above = 2 * total(w * c for w, c in zip(weights, common[i])) + smooth
+        below = total(w * s for w, s in zip(weights, sizes[i])) + smooth
         result[i] = 1 - above / below if below else 0.0
     return result
 
@@ -157,7 +157,7 @@ def skeleton(x, iterations):
     return found
 
 
-def cldice(p, t, iterations, smoothing=0.0, axis=(-3, -2), where=None):
+def cldice(p, t, iterations, smooth=0.0, axis=(-3, -2), where=None):
     where = np.ones(p.shape[:-1], bool) if where is None else where
     p, t = (
         np.moveaxis(np.where(where[..., None], x, 0), axis, range(-len(axis), 0))
@@ -166,8 +166,8 @@ def cldice(p, t, iterations, smoothing=0.0, axis=(-3, -2), where=None):
     result = np.empty(p.shape[: -len(axis)])
     for i in np.ndindex(*result.shape):
         ours, true = skeleton(p[i], iterations), skeleton(t[i], iterations)
-        precision = (np.sum(ours * t[i]) + smoothing) / (np.sum(ours) + smoothing)
-        sensitivity = (np.sum(true * p[i]) + smoothing) / (np.sum(true) + smoothing)
+        precision = (np.sum(ours * t[i]) + smooth) / (np.sum(ours) + smooth)
+        sensitivity = (np.sum(true * p[i]) + smooth) / (np.sum(true) + smooth)
         result[i] = 1 - 2 * precision * sensitivity / (precision + sensitivity)
     return result
 
@@ -236,9 +236,9 @@ CASES = [
         region(
             losses.dice_loss,
             by_region(dice),
-            numbers={"smoothing": (0.0, 1.0)},
-            options={"axis": axis},
-            label=f"axis={axis}",
+            hyperparams={"smooth": (0.0, 1.0)},
+            static_args={"axis": axis},
+            id_suffix=f"axis={axis}",
         )
         for axis in AXES
     ),
@@ -246,16 +246,16 @@ CASES = [
         losses.generalized_dice_loss,
         generalized_dice,
         sample=with_an_absent_class,
-        numbers={"smoothing": (0.0, 1.0)},
-        constant=(1,),  # the smallest class may change, and a weight with it
+        hyperparams={"smooth": (0.0, 1.0)},
+        not_differentiated=(1,),  # the smallest class may change, and a weight with it
     ),
     region(
         losses.tversky_loss,
         by_region(tversky),
-        numbers={
+        hyperparams={
             "alpha": (0.5, 0.0, 0.3),
             "beta": (0.5, 0.0, 1.7),
-            "smoothing": (0.0, 1.0),
+            "smooth": (0.0, 1.0),
         },
     ),
     region(
@@ -264,19 +264,19 @@ CASES = [
         Extreme((HALF, HALF), 0.0, {"gamma": 0.25}),
         Extreme((HALF, HALF), 0.0, {"gamma": 1.5}),
         Extreme((HALF, HALF), 0.0, {"gamma": 1.0}),
-        numbers={
+        hyperparams={
             "gamma": (0.75, 1.0, 1.0 / 3, 2.0),
             "alpha": (0.5, 0.3),
             "beta": (0.5, 1.7),
-            "smoothing": (0.0, 1.0),
+            "smooth": (0.0, 1.0),
         },
     ),
-    region(losses.jaccard_loss, by_region(jaccard), numbers={"smoothing": (0.0, 1.0)}),
+    region(losses.jaccard_loss, by_region(jaccard), hyperparams={"smooth": (0.0, 1.0)}),
     region(
         losses.sensitivity_specificity_loss,
         by_region(sensitivity_specificity),
         missed=0.5,
-        numbers={"sensitivity": (0.5, 0.05, 1.0)},
+        hyperparams={"sensitivity": (0.5, 0.05, 1.0)},
     ),
     region(
         losses.matthews_loss,
@@ -296,7 +296,7 @@ CASES = [
                 for i in range(len(labels))
             ]
         ),
-        options={"classes": 6},
+        static_args={"classes": 6},
         mask=lambda rng: rng.random((2, 3, 4)) < 0.5,
         dtypes=(),
     ),
@@ -305,7 +305,7 @@ CASES = [
         logits_and_marks,
         lovasz_hinge,
         mask=some,
-        constant=(1,),
+        not_differentiated=(1,),
         ulps=16,
         extremes=(
             Extreme((np.full((1, 2, 2), -9.0), np.zeros((1, 2, 2))), 0.0),
@@ -339,10 +339,10 @@ CASES = [
             function,
             sample,
             truth,
-            options={"axis": (-3, -1)},
-            constant=constant,
+            static_args={"axis": (-3, -1)},
+            not_differentiated=constant,
             ulps=16,
-            label="axis=(-3, -1)",
+            id_suffix="axis=(-3, -1)",
         )
         for function, sample, truth, constant in [
             (losses.lovasz_hinge_loss, logits_and_marks, lovasz_hinge, (1,)),
@@ -353,8 +353,8 @@ CASES = [
         losses.cldice_loss,
         lambda rng: tuple(rng.random((2, 2, 4, 5, 3))),
         cldice,
-        numbers={"smoothing": (0.0, 1.0)},
-        options={"iterations": 1},
+        hyperparams={"smooth": (0.0, 1.0)},
+        static_args={"iterations": 1},
         mask=lambda rng: rng.random((2, 4, 5)) < 0.8,
         ulps=64,
         extremes=(
@@ -371,16 +371,16 @@ CASES = [
         losses.cldice_loss,
         lambda rng: tuple(rng.random((2, 3, 3, 4, 2))),
         cldice,
-        options={"iterations": 1, "axis": (-4, -3, -2)},
+        static_args={"iterations": 1, "axis": (-4, -3, -2)},
         dtypes=(),  # what is said of images, volumes need not say again
-        label="volumes",
+        id_suffix="volumes",
     ),
     Case(
         losses.boundary_loss,
         lambda rng: (rng.random((2, 4, 5, 3)), 4 * rng.normal(size=(2, 4, 5, 3))),
         by_region(boundary),
         mask=some,
-        cancels=True,
+        tol_relative_to_max=True,
         extremes=(
             Extreme((ALL, np.full_like(ALL, 1e30)), 1e30),
             Extreme((NONE, ALL), 0.0),

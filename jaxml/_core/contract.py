@@ -1,0 +1,245 @@
+"""What a signature promises, read once, and the messages of calls that break it.
+
+Annotations give the shape and dtype of each array, the range of each hyperparameter,
+and whether an argument is traced (arrays, `Scalar`) or static (everything else).
+
+Every message reads `<function>: <argument> must <requirement>, got <value>.`
+"""
+
+import contextlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from beartype.door import is_bearable
+from jaxtyping import AbstractArray, jaxtyped
+
+from jaxml._core.types import Range, compute_dtype, result_dtype
+
+_KINDS = {
+    "Float": "a float array",
+    "Integer": "an integer array",
+    "Bool": "a boolean array",
+    "Key": "a random key",
+}
+
+
+class InvalidArgumentError(Exception):
+    """An invalid argument of a function whose name the decorator adds."""
+
+    def __init__(self, error: type[Exception], message: str) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+def raise_invalid(
+    error: type[Exception], argument: str, requirement: str, value: object
+) -> NoReturn:
+    """Raises `error` for an argument, under the name of the public function."""
+    message = f"{argument} must {requirement}, got {describe(value)}."
+    raise InvalidArgumentError(error, message)
+
+
+def check_number(argument: str, value: object, range_: Range | None = None) -> None:
+    """Raises unless the value is one number, and in range if it is a Python number."""
+    if isinstance(value, int | float):
+        if range_ and not range_.contains(value):
+            raise_invalid(ValueError, argument, range_.requirement, value)
+    elif not _is_traceable(value) or np.shape(value):
+        raise_invalid(TypeError, argument, "be a number", value)
+
+
+@contextlib.contextmanager
+def reports_as(function: str) -> Iterator[None]:
+    """Raises what `raise_invalid` raises as an error of this function."""
+    try:
+        yield
+    except InvalidArgumentError as invalid:
+        raise invalid.error(f"{function}: {invalid}") from None
+
+
+def describe(value: object) -> str:
+    """`float32[3,4]` for an array, the type or a short repr for anything else."""
+    if hasattr(value, "dtype"):
+        shape = ",".join(map(str, getattr(value, "shape", ())))
+        return f"{getattr(value, 'dtype', '?')}[{shape}]"
+    if value is None or isinstance(value, int | float | complex | str):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(describe, value))})"
+    return f"a {type(value).__name__}"
+
+
+class Parameter:
+    """What the annotation of one parameter says."""
+
+    def __init__(self, parameter: inspect.Parameter) -> None:
+        self.name = parameter.name
+        self.annotation = parameter.annotation
+        self.range: Range | None = None
+        members = list(self._members(parameter.annotation))
+        self.arrays = [m for m in members if _is_array(m)]
+        self.is_scalar = float in members
+        self.is_optional = type(None) in members
+        self.takes_schedule = self.is_scalar and any(
+            typing.get_origin(m) is not None for m in members
+        )
+        self.is_static = not (self.arrays or Any in members)
+
+    def _members(self, annotation: Any) -> Iterator[Any]:
+        """The members of a union, and the range of an annotated type."""
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation, self.range = typing.get_args(annotation)
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            for member in typing.get_args(annotation):
+                yield from self._members(member)
+        else:
+            yield annotation
+
+    def admits(self, value: Any) -> bool:
+        """Whether the type, shape and dtype fit. Shapes fix the named dimensions."""
+        if value is None:
+            return self.is_optional
+        if self.is_static:
+            return is_bearable(value, self.annotation)
+        if not self.arrays:
+            return True
+        return any(isinstance(value, array) for array in self.arrays)
+
+    def check_range(self, value: Any) -> None:
+        """Raises unless a hyperparameter is one number, or None, or a schedule."""
+        if value is None and self.is_optional:
+            return
+        if not self.is_scalar and isinstance(value, float | bool):
+            raise_invalid(TypeError, self.name, "be a whole number", value)
+        if not (self.takes_schedule and callable(value)):
+            check_number(self.name, value, self.range)
+
+    @property
+    def dimensions(self) -> str:
+        return "" if self.is_scalar or not self.arrays else self.arrays[0].dim_str
+
+    @property
+    def requirement(self) -> str:
+        """Its type as the verb phrase of a message."""
+        if self.is_scalar:
+            return "be a number"
+        if self.arrays:
+            kind = _KINDS[self.arrays[0].__name__.split("[")[0]]
+            return f"be {kind} of shape [{self.dimensions}]"
+        members = [m for m in self._members(self.annotation) if m is not type(None)]
+        names = [f"of type {getattr(member, '__name__', member)}" for member in members]
+        return f"be {' or '.join(names)}"
+
+
+class Contract:
+    """What the signature of a function promises."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function.__name__
+        self.signature = inspect.signature(function)
+        self.parameters = {
+            name: Parameter(parameter)
+            for name, parameter in self.signature.parameters.items()
+        }
+        self.static_argnames = [n for n, p in self.parameters.items() if p.is_static]
+        self.ranged = {n: p for n, p in self.parameters.items() if p.range}
+
+    def bind(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """All arguments by name, with defaults."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}.") from None
+        bound.apply_defaults()
+        return bound.arguments
+
+    def named(self, values: tuple) -> dict[str, Any]:
+        """All arguments by name, from their values in order."""
+        return dict(zip(self.parameters, values, strict=True))
+
+    def check(self, arguments: dict[str, Any]) -> None:
+        """Raises a TypeError for the first argument that does not fit."""
+        with jaxtyped("context"):
+            for name, value in arguments.items():
+                parameter = self.parameters[name]
+                if not parameter.admits(value):
+                    where = self._conflicting_argument(parameter, arguments)
+                    requirement = f"{parameter.requirement}{where}"
+                    raise_invalid(TypeError, name, requirement, value)
+
+    def check_ranges(self, arguments: dict[str, Any]) -> None:
+        """Raises for the first hyperparameter that is out of its range."""
+        for name, parameter in self.parameters.items():
+            if name in arguments and (parameter.range or parameter.is_scalar):
+                parameter.check_range(arguments[name])
+
+    def check_traceable(self, arguments: dict[str, Any]) -> None:
+        """Raises a TypeError for the first argument that `jax.jit` cannot take."""
+        for name, value in arguments.items():
+            parameter = self.parameters[name]
+            if parameter.is_static:
+                is_valid = isinstance(value, Hashable)
+            else:
+                is_valid = all(map(_is_traceable, jax.tree.leaves(value)))
+            if not is_valid:
+                raise_invalid(TypeError, name, parameter.requirement, value)
+
+    def float_dtype(self, arguments: dict[str, Any]) -> Any:
+        """The dtype that the float arrays promote to; hyperparameters have no say."""
+        arrays = [v for n, v in arguments.items() if not self.parameters[n].is_scalar]
+        leaves = filter(_is_float, jax.tree.leaves(arrays))
+        return result_dtype(*(leaf.dtype for leaf in leaves))
+
+    def upcast(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Hyperparameters and float arrays in one dtype, float32 or wider."""
+        dtype = compute_dtype(self.float_dtype(arguments))
+        return {
+            name: value
+            if value is None
+            else jnp.asarray(value, dtype)
+            if self.parameters[name].is_scalar
+            else cast_floats(value, dtype)
+            for name, value in arguments.items()
+        }
+
+    def _conflicting_argument(
+        self, parameter: Parameter, arguments: dict[str, Any]
+    ) -> str:
+        """The first argument before this one that fixed one of its dimensions."""
+        dimensions = set(parameter.dimensions.split())
+        for name, value in arguments.items():
+            if name == parameter.name:
+                break
+            shape = self.parameters[name].dimensions
+            if isinstance(value, jax.Array) and dimensions & set(shape.split()):
+                return f" where {name} is [{shape}] = {describe(value)}"
+        return ""
+
+
+def cast_floats(tree: Any, dtype: Any) -> Any:
+    """The tree with its float arrays in this dtype."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, dtype) if _is_float(leaf) else leaf, tree
+    )
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _is_array(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, AbstractArray)
+
+
+def _is_traceable(leaf: object) -> bool:
+    try:
+        jax.typeof(leaf)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,17 @@
+"""Masks: True counts. A masked entry may hold anything and has gradient 0."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxml._core.safe import safe_divide
+
+
+def apply_mask(x: Array, mask: Array | None, fill: float = 0.0) -> Array:
+    """`x` where the mask is True, `fill` elsewhere; no mask keeps everything."""
+    return x if mask is None else jnp.where(mask, x, fill)
+
+
+def masked_mean(x: Array, mask: Array) -> Array:
+    """The mean of the unmasked entries, 0 if there are none."""
+    count = jnp.sum(mask, dtype=x.dtype)
+    return safe_divide(jnp.sum(apply_mask(x, mask)), count)

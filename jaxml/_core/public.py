@@ -1,0 +1,173 @@
+"""The decorators of public functions: the signature is the contract.
+
+`public` checks a call while JAX traces it, runs the formula in float32 or wider, rounds
+the result once, and compiles. `elementwise` also attaches partial derivatives.
+`factory` is for functions that return functions: optimizers and schedules.
+"""
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxml._core.contract import (
+    Contract,
+    InvalidArgumentError,
+    cast_floats,
+    reports_as,
+)
+from jaxml._core.special.partials import with_partials
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def public(
+    function: Callable[P, R] | None = None, *, upcast: bool = True, remat: bool = False
+) -> Any:
+    """Checks and compiles a function of arrays.
+
+    Args:
+        function: The formula. Its arguments arrive as arrays that fit the signature.
+        upcast: Whether 16-bit arguments become float32 and the result is rounded once.
+            False leaves the dtypes to the formula.
+        remat: Whether the backward pass saves only the arguments, in their own dtype.
+    """
+    if function is None:
+        return functools.partial(public, upcast=upcast, remat=remat)
+    contract = Contract(function)
+
+    def body(arguments: dict[str, Any]) -> Any:
+        static = {n: arguments.pop(n) for n in contract.static_argnames}
+
+        def formula(traced: dict[str, Any]) -> Any:
+            if not upcast:
+                return function(**traced, **static)  # pyright: ignore[reportCallIssue]
+            result = function(**contract.upcast(traced), **static)  # pyright: ignore[reportCallIssue]
+            return cast_floats(result, contract.float_dtype(traced))
+
+        if remat:
+            formula = jax.checkpoint(formula, prevent_cse=False)
+        return formula(arguments)
+
+    return _compile(function, contract, body)
+
+
+def elementwise(
+    *partials: Callable[..., Any],
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """`public`, for an elementwise formula with its partial derivatives.
+
+    The derivatives take the formula's arguments by position. The backward pass saves
+    the arguments in their own dtype, or one byte where a derivative is 0 or 1.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        contract = Contract(function)
+
+        def upcast(f: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*values: Any) -> Any:
+                return f(*contract.upcast(contract.named(values)).values())
+
+            return call
+
+        def by_position(*values: Any) -> Any:
+            return function(**contract.named(values))  # pyright: ignore[reportCallIssue]
+
+        formula = with_partials(*map(upcast, partials))(upcast(by_position))
+
+        def body(arguments: dict[str, Any]) -> Any:
+            result = formula(*arguments.values())
+            return cast_floats(result, contract.float_dtype(arguments))
+
+        return _compile(function, contract, body)
+
+    return decorate
+
+
+def factory(function: Callable[P, R]) -> Callable[P, R]:
+    """Checks the hyperparameters of a function that returns functions.
+
+    The functions it returns (a schedule, or `init` and `update`) report invalid input
+    under its name too.
+    """
+    contract = Contract(function)
+
+    @functools.wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> R:
+        with reports_as(contract.name):
+            arguments = contract.bind(args, kwargs)
+            contract.check_ranges(arguments)
+            result = function(*args, **kwargs)
+        return _report_as(contract.name, result)
+
+    return make
+
+
+def _compile(
+    function: Callable[P, R], contract: Contract, body: Callable[[dict], R]
+) -> Callable[P, R]:
+    """The formula's body, checked and compiled, with the signature of the function."""
+
+    @functools.partial(jax.jit, static_argnames=contract.static_argnames)
+    @functools.wraps(function)
+    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+        arguments = {
+            name: value
+            if name in contract.static_argnames
+            else jax.tree.map(_as_array, value)  # NumPy's, under `jax.disable_jit`
+            for name, value in contract.bind(args, kwargs).items()
+        }
+        contract.check(arguments)
+        return body(arguments)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            for name, parameter in contract.ranged.items():
+                if name in kwargs:
+                    parameter.check_range(kwargs[name])
+            return traced(*args, **kwargs)
+        except InvalidArgumentError as invalid:
+            raise invalid.error(f"{contract.name}: {invalid}") from None
+        except (TypeError, ValueError) as error:
+            with reports_as(contract.name):
+                contract.check_traceable(contract.bind(args, kwargs))
+            error.__traceback__ = _without_own_frames(error.__traceback__)
+            raise
+
+    return call
+
+
+def _without_own_frames(
+    traceback: types.TracebackType | None,
+) -> types.TracebackType | None:
+    """A traceback with one frame of this file: the user's call, then the formula."""
+    frames = []
+    while traceback:
+        if not frames or traceback.tb_frame.f_code.co_filename != __file__:
+            frames.append(traceback)
+        traceback = traceback.tb_next
+    for frame, following in zip(frames, [*frames[1:], None]):
+        frame.tb_next = following
+    return frames[0] if frames else None
+
+
+def _report_as(name: str, result: Any) -> Any:
+    """A function, or a named tuple of functions, that reports under this name."""
+    if isinstance(result, tuple):
+        return type(result)(*(_report_as(name, function) for function in result))
+
+    @functools.wraps(result)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with reports_as(name):
+            return result(*args, **kwargs)
+
+    return call
+
+
+def _as_array(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)

@@ -1,0 +1,98 @@
+"""Arithmetic with a value and a derivative wherever the mathematics has them.
+
+All arrays have one float dtype, float32 or wider.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxml._core.special.partials import with_partials
+
+MIN_NORM = 1e-6
+"""The smallest norm by which `l2_normalize` divides, by default."""
+
+
+def safe_subtract(x: Array, y: Array) -> Array:
+    """x - y, and 0 where both are the same infinity."""
+    return jnp.where(jnp.isinf(x) & (x == y), 0.0, x - y)
+
+
+def safe_divide(x: Array, y: Array) -> Array:
+    """x / y; where y = 0, the value and all derivatives are 0."""
+    return jnp.where(y == 0, 0.0, x / jnp.where(y == 0, 1.0, y))
+
+
+def multiply_no_nan(weight: ArrayLike, x: ArrayLike) -> Array:
+    """weight · x, where 0 · ∞ = 0."""
+    weight = jnp.asarray(weight)
+    return weight * jnp.where((weight == 0) & jnp.isinf(x), 0.0, x)
+
+
+def safe_sqrt(x: Array) -> Array:
+    """√x, with derivative 0 at 0."""
+    return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
+
+
+def _safe_power_dx(x: Array, p: Array) -> Array:
+    return p * safe_power(x, p - 1)
+
+
+def _safe_power_dp(x: Array, p: Array) -> Array:
+    return safe_power(x, p) * jnp.log(jnp.where(x == 0, 1.0, x))
+
+
+@with_partials(_safe_power_dx, _safe_power_dp)
+def safe_power(x: Array, p: Array) -> Array:
+    """xᵖ for x >= 0, with 0⁰ = 1, and 0 where it is infinite: at x = 0 with p < 0."""
+    at_zero = jnp.where(p == 0, 1.0, 0.0)
+    return jnp.where(x == 0, at_zero, jnp.where(x == 0, 1.0, x) ** p)
+
+
+def zero_if_inf(x: Array) -> Array:
+    """x with ±∞ replaced by 0: a safe shift for exp(x - shift)."""
+    return jnp.where(jnp.isinf(x), 0.0, x)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def norm(x: Array, axis: int = -1) -> Array:
+    """‖x‖₂, with derivative 0 at 0. The squares neither overflow nor underflow."""
+    x_max = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0.0)
+    squares = jnp.square(safe_divide(x, x_max))
+    x_max = jnp.squeeze(x_max, axis)
+    return jnp.where(jnp.isinf(x_max), x_max, x_max * safe_sqrt(jnp.sum(squares, axis)))
+
+
+@norm.defjvp
+def norm_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    (x,), (x_dot,) = primals, tangents
+    y = norm(x, axis)
+    unit = safe_divide(x, jnp.expand_dims(y, axis))
+    return y, jnp.sum(unit * x_dot, axis)
+
+
+def l2_normalize(x: Array, min_norm: ArrayLike = MIN_NORM, axis: int = -1) -> Array:
+    """x / max(‖x‖, min_norm): 0 for 0, with a derivative of at most 1 / min_norm."""
+    return _l2_normalize(x, jnp.asarray(min_norm, x.dtype), axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _l2_normalize(x: Array, min_norm: Array, axis: int) -> Array:
+    return x / jnp.maximum(_norm_keepdims(x, axis), min_norm)
+
+
+@_l2_normalize.defjvp
+def _l2_normalize_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    (x, min_norm), (x_dot, min_norm_dot) = primals, tangents
+    y = _l2_normalize(x, min_norm, axis)
+    x_norm = _norm_keepdims(x, axis)
+    x_norm_dot = jnp.sum(y * x_dot, axis, keepdims=True)
+    divisor_dot = jnp.where(x_norm > min_norm, x_norm_dot, min_norm_dot)
+    return y, (x_dot - y * divisor_dot) / jnp.maximum(x_norm, min_norm)
+
+
+def _norm_keepdims(x: Array, axis: int) -> Array:
+    return jnp.expand_dims(norm(x, axis), axis)

@@ -1,0 +1,131 @@
+"""Log-sum-exp, log-softmax and the negative log-likelihood of a softmax.
+
+Every function is invariant to a common offset of its scores and keeps full precision
+where a probability is near 0 or 1.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxml._core.masking import apply_mask
+from jaxml._core.safe import safe_divide, zero_if_inf
+from jaxml._core.special.logistic import softplus
+
+
+class LogSumExp(NamedTuple):
+    """Σ eˣ as `sum` · e^`max`, which takes more terms block by block."""
+
+    max: Array
+    sum: Array
+
+    @classmethod
+    def empty(cls, like: Array) -> "LogSumExp":
+        """The sum of no terms for each element of `like`."""
+        return cls(jnp.full_like(like, -jnp.inf), jnp.zeros_like(like))
+
+    def update(self, x: Array, axis: int) -> "LogSumExp":
+        """The sum with the terms of x along this axis added (online softmax)."""
+        x_max = jnp.maximum(self.max, jnp.max(x, axis, initial=-jnp.inf))
+        shift = zero_if_inf(x_max)
+        terms = jnp.sum(jnp.exp(x - jnp.expand_dims(shift, axis)), axis)
+        return LogSumExp(x_max, self.sum * jnp.exp(self.max - shift) + terms)
+
+    def log(self) -> Array:
+        """log Σ eˣ, -∞ for no terms."""
+        return self.max + jnp.log(jnp.where(self.sum > 0, self.sum, 1.0))
+
+
+def logsumexp(x: Array, axis: int = -1, mask: Array | None = None) -> Array:
+    """log Σ eˣ over the unmasked entries, -∞ if there are none."""
+    return _logsumexp(apply_mask(x, mask, -jnp.inf), axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _logsumexp(x: Array, axis: int) -> Array:
+    return jnp.squeeze(exp_terms(x, axis)[0].log(), axis)
+
+
+@_logsumexp.defjvp
+def _logsumexp_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    (x,), (x_dot,) = primals, tangents
+    lse, exps = exp_terms(x, axis)
+    p = safe_divide(exps, lse.sum)
+    return jnp.squeeze(lse.log(), axis), jnp.sum(p * x_dot, axis)
+
+
+def exp_terms(x: Array, axis: int) -> tuple[LogSumExp, Array]:
+    """Σ eˣ along an axis, which stays with length 1, and its terms e^(x - max x).
+
+    The maximum carries no derivative. At a maximum of ∞ the terms are 1 where x = ∞.
+    """
+    x_max = lax.stop_gradient(jnp.max(x, axis, keepdims=True, initial=-jnp.inf))
+    exps = jnp.exp(x - zero_if_inf(x_max))
+    exps = jnp.where(x_max == jnp.inf, (x == x_max).astype(x.dtype), exps)
+    return LogSumExp(x_max, jnp.sum(exps, axis, keepdims=True)), exps
+
+
+def log_softmax(x: Array, axis: int = -1, mask: Array | None = None) -> Array:
+    """log(eˣ / Σ eˣ) over the unmasked entries, -∞ at the masked ones.
+
+    Values near 0 keep full relative precision: log(1 - 1e-30) is -1e-30.
+    """
+    log_p = _log_softmax(apply_mask(x, mask, -jnp.inf), axis)
+    return apply_mask(log_p, mask, -jnp.inf)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _log_softmax(x: Array, axis: int) -> Array:
+    _, shifted = subtract_max(x, axis)
+    # log1p of all terms but the largest, and of its ties
+    exps = jnp.where(shifted == 0, 0.0, jnp.exp(shifted))
+    ties = jnp.sum(shifted == 0, axis, keepdims=True, dtype=x.dtype)
+    others = jnp.sum(exps, axis, keepdims=True) + jnp.maximum(ties - 1, 0)
+    return shifted - jnp.log1p(others)
+
+
+@_log_softmax.defjvp
+def _log_softmax_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    (x,), (x_dot,) = primals, tangents
+    log_p = _log_softmax(x, axis)
+    p, one_minus_p = jnp.exp(log_p), -jnp.expm1(log_p)
+    mean = jnp.sum(p * x_dot, axis, keepdims=True)
+    return log_p, one_minus_p * x_dot + p * x_dot - mean
+
+
+def subtract_max(x: Array, axis: int) -> tuple[Array, Array]:
+    """max x, and x - max x, which is 0 at an infinite maximum too."""
+    x_max = jnp.max(x, axis, keepdims=True)
+    return x_max, jnp.where(x == x_max, 0.0, x - x_max)
+
+
+def softmax_nll(label_logit: Array, other_lse: Array) -> Array:
+    """-log(e^z / (e^z + e^L)) = log(1 + e^(L - z)), from 0 to ∞ in full precision.
+
+    z is the logit of the label (or the similarity of the positive), and L the
+    log-sum-exp of all other logits (of the negatives).
+    """
+    return softplus(other_lse - label_logit)
+
+
+@jax.custom_jvp
+def project_simplex(x: Array) -> Array:
+    """The distribution nearest to x: max(0, x - τ) along the last axis, with sum 1."""
+    _, z = subtract_max(x, -1)
+    sorted_z = -jnp.sort(-z, -1)
+    k = jnp.cumsum(jnp.ones_like(x), -1)
+    thresholds = (jnp.cumsum(sorted_z, -1) - 1) / k  # τ if the k largest are positive
+    threshold = jnp.max(thresholds, -1, keepdims=True)
+    return jnp.maximum(z - threshold, 0.0)
+
+
+@project_simplex.defjvp
+def project_simplex_jvp(primals: tuple, tangents: tuple) -> tuple:
+    p, (x_dot,) = project_simplex(*primals), tangents
+    support = (p > 0).astype(p.dtype)
+    masked_dot = support * x_dot
+    mean = jnp.sum(masked_dot, -1, keepdims=True) / jnp.sum(support, -1, keepdims=True)
+    return p, masked_dot - support * mean

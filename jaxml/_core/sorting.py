@@ -1,0 +1,31 @@
+"""Sorting and counting, with float32 sorted as integers.
+
+XLA:CPU sorts integers five times as fast as floats.
+"""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def sort(x: Array) -> Array:
+    """x ascending."""
+    if x.dtype != jnp.float32:
+        return jnp.sort(x)
+    return float_from_sort_key(jnp.sort(sort_key(x)))
+
+
+def sort_key(x: Array) -> Array:
+    """The int32 that orders as the float32 does."""
+    bits = lax.bitcast_convert_type(x, jnp.int32)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def float_from_sort_key(key: Array) -> Array:
+    """The float32 whose `sort_key` this is."""
+    return lax.bitcast_convert_type(key ^ ((key >> 31) & 0x7FFFFFFF), jnp.float32)
+
+
+def count_equal(ascending: Array, x: Array) -> Array:
+    """How many entries of a sorted array equal each x."""
+    end = jnp.searchsorted(ascending, x, side="right")
+    return end - jnp.searchsorted(ascending, x, side="left")
