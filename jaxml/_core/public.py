@@ -133,9 +133,10 @@ def _compile(
             return traced(*args, **kwargs)
         except InvalidArgumentError as invalid:
             raise invalid.error(f"{contract.name}: {invalid}") from None
-        except (TypeError, ValueError) as error:
-            with reports_as(contract.name):
-                contract.check_traceable(contract.bind(args, kwargs))
+        except Exception as error:
+            if isinstance(error, TypeError | ValueError):  # jit refuses an argument
+                with reports_as(contract.name):
+                    contract.check_traceable(contract.bind(args, kwargs))
             error.__traceback__ = _without_own_frames(error.__traceback__)
             raise
 

@@ -132,7 +132,7 @@ def binary_focal_loss(
         >>> binary_focal_loss(jnp.zeros(2), jnp.array([1.0, 0.0]), alpha=0.25)
         Array([0.0433217, 0.1299651], dtype=float32)
     """
-    yes, no = (focal(odds, jnp.asarray(gamma)) for odds in (-logits, logits))
+    yes, no = (focal_from_logit(odds, jnp.asarray(gamma)) for odds in (-logits, logits))
     if alpha is not None:
         yes, no = multiply_no_nan(alpha, yes), multiply_no_nan(1 - alpha, no)
     return multiply_no_nan(targets, yes) + multiply_no_nan(1 - targets, no)
@@ -144,11 +144,11 @@ def _focal_slope(odds: Array, gamma: Array) -> Array:
 
 
 def _focal_slope_of_gamma(odds: Array, gamma: Array) -> Array:
-    return -multiply_no_nan(softplus(-odds), focal(odds, gamma))
+    return -multiply_no_nan(softplus(-odds), focal_from_logit(odds, gamma))
 
 
 @with_partials(_focal_slope, _focal_slope_of_gamma)
-def focal(odds: Array, gamma: Array) -> Array:
+def focal_from_logit(odds: Array, gamma: Array) -> Array:
     """-(1 - p)^γ log p, of the log-odds against p."""
     return multiply_no_nan(_doubt(odds, gamma), softplus(odds))
 

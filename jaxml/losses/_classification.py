@@ -1,9 +1,12 @@
 """Classification: scores of classes against labels or target distributions.
 
-The event is the last axis, the classes. `where` keeps classes: one that is left out has
-probability 0. An integer label outside [0, classes) gives NaN for that example alone. A
-row of which nothing is kept costs 0.
+The event is the last axis, the classes. A class masked by `where` has probability 0. An
+integer label outside [0, classes) gives NaN for its example alone. An example whose
+classes are all masked has loss 0.
 """
+
+import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +16,14 @@ from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import multiply_no_nan, safe_subtract, zero_if_inf
-from jaxml._core.softmax import log_softmax, logsumexp, project_simplex
+from jaxml._core.safe import multiply_no_nan, safe_subtract
+from jaxml._core.softmax import log_softmax, logsumexp, project_simplex, subtract_max
 from jaxml._core.special.exp import expm1_minus_x, expm1_minus_x_over_x2
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.special.partials import with_partials
-from jaxml._core.types import Scalar
-from jaxml.losses._binary import focal
-from jaxml.losses._labels import label_mask, nan_if_invalid, take_label
+from jaxml._core.types import Fraction, NonNegative, Range, Scalar
+from jaxml.losses._binary import focal_from_logit
+from jaxml.losses._labels import label_index, label_mask, nan_if_invalid, take_label
 
 
 @public
@@ -28,95 +31,97 @@ def cross_entropy(
     logits: Float[Array, "*batch classes"],
     labels: Integer[Array, "*batch"],
     *,
-    label_smoothing: Scalar = 0.0,
+    label_smoothing: Fraction = 0.0,
     where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """The nats that the label costs under the predicted distribution.
+    """The negative log-likelihood of the label under softmax(logits), in nats.
 
         loss = (1 - ε) s[label] + ε/C Σⱼ sⱼ    with s = -log softmax(logits)
 
-    over the C kept classes. A loss of 1e-30 is 1e-30, not 0.
+    over the C unmasked classes. A loss of 1e-30 keeps full precision.
 
     Args:
-        logits: Unnormalised scores.
+        logits: Unnormalized scores z.
         labels: The true classes.
-        label_smoothing: ε in [0, 1], the share of the target spread over all classes.
+        label_smoothing: ε in [0, 1], the part of the target spread over all classes.
         where: The classes that exist.
 
     Reference:
         Szegedy et al., Rethinking the Inception architecture for computer vision, CVPR
-        2016, https://arxiv.org/abs/1512.00567 (label label_smoothing)
+        2016, https://arxiv.org/abs/1512.00567 (label smoothing)
 
     Example:
         >>> cross_entropy(jnp.zeros((2, 4)), jnp.array([1, -100]))
         Array([1.3862944,       nan], dtype=float32)
     """
+    index = label_index(labels, logits.shape[-1])
     epsilon = jnp.asarray(label_smoothing)
-    return _settled(
-        _cross_entropy(logits, labels, epsilon, where), labels, logits, where
-    )
+    return _finalize(_cross_entropy(logits, index, epsilon, where), index, where)
 
 
 @jax.custom_jvp
+@functools.partial(jax.jit, inline=True)
 def _cross_entropy(
-    z: Array, labels: Array, epsilon: Array, where: Array | None
+    z: Array, index: Array, epsilon: Array, where: Array | None
 ) -> Array:
-    own, rivals = _under_max(labels, apply_mask(z, where, -jnp.inf))
-    others = jnp.sum(rivals, -1)
-    lead = lax.cond(
+    label, other_exps = _shifted_label_and_exps(z, index, where)
+    nll = jnp.log1p(jnp.sum(other_exps, -1) + jnp.expm1(label)) - label
+    # without label smoothing, the default, this saves a pass over z
+    label_minus_mean = lax.cond(
         epsilon != 0,
-        lambda: _lead(labels, z, where),
-        lambda: jnp.zeros(labels.shape, z.dtype),
+        lambda: _label_minus_mean(z, index, where),
+        lambda: jnp.zeros_like(nll),
     )
-    return jnp.log1p(others + jnp.expm1(own)) - own + epsilon * lead
+    return nll + epsilon * label_minus_mean
 
 
-def _change(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """∂z is p - (1 - ε) onehot - ε/C, in fewer passes than that of the formula.
+def _cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """∂/∂z = p - (1 - ε) onehot - ε/C in one pass, where 1 - p is never a difference.
 
-    p - 1 is minus the probability of the others, with all its digits.
+    The backward pass recomputes p, so that it saves no other array of the size of z.
     """
-    z, labels, epsilon, where = primals
-    dz, _, d_epsilon, _ = tangents
+    z, index, epsilon, where = primals
+    z_dot, _, epsilon_dot, _ = tangents
 
-    def slope(z: Array, epsilon: Array) -> Array:
-        z = apply_mask(z, where, -jnp.inf)
-        own, rivals = _under_max(labels, z)
-        others = jnp.sum(rivals, -1)
-        total = others + jnp.exp(own)
-        of_label = (epsilon - others / total)[..., None]
-        of_rivals = rivals / total[..., None]
-        p_less_onehot = jnp.where(label_mask(labels, z), of_label, of_rivals)
-        return apply_mask(p_less_onehot - epsilon / _count(z, where), where)
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def tangent(z: Array, epsilon: Array, z_dot: Array) -> Array:
+        label, other_exps = _shifted_label_and_exps(z, index, where)
+        others = jnp.sum(other_exps, -1, keepdims=True)
+        total = others + jnp.exp(jnp.expand_dims(label, -1))
+        gradient = jnp.where(
+            label_mask(index, z), epsilon - others / total, other_exps / total
+        )
+        gradient = apply_mask(gradient - epsilon / _num_classes(z, where), where)
+        return jnp.sum(gradient * z_dot, -1)
 
-    change = jnp.zeros(labels.shape, z.dtype)
-    if not isinstance(dz, SymbolicZero):
-        slope = jax.checkpoint(slope, prevent_cse=False)
-        change += jnp.sum(slope(z, epsilon) * dz, -1)
-    if not isinstance(d_epsilon, SymbolicZero):
-        lead = _lead(labels, z, where)
-        change += apply_mask(lead, (epsilon != 0) | jnp.isfinite(lead)) * d_epsilon
-    return _cross_entropy(*primals), change
-
-
-_cross_entropy.defjvp(_change, symbolic_zeros=True)
+    loss_dot = jnp.zeros(index.shape, z.dtype)
+    if not isinstance(z_dot, SymbolicZero):
+        loss_dot = tangent(z, epsilon, z_dot)
+    if not isinstance(epsilon_dot, SymbolicZero):
+        epsilon_grad = _label_minus_mean(z, index, where)
+        mask = (epsilon != 0) | jnp.isfinite(epsilon_grad)
+        loss_dot += apply_mask(epsilon_grad, mask) * epsilon_dot
+    return _cross_entropy(*primals), loss_dot
 
 
-def _under_max(labels: Array, z: Array) -> tuple[Array, Array]:
-    """z - max z of the label, and e^(z - max z) of its rivals, with 0 at the label."""
-    top = lax.stop_gradient(jnp.max(z, -1))
-    own = take_label(labels, z)
-    of_infinity = jnp.where(own == top, 0.0, -jnp.inf)
-    own = jnp.where(top == jnp.inf, of_infinity, own - zero_if_inf(top))
-    largest = float(jnp.finfo(z.dtype).max)  # stands for ∞, for ∞ - ∞ is none
-    below = jnp.minimum(z, largest) - jnp.clip(top, -largest, largest)[..., None]
-    return own, jnp.where(label_mask(labels, z), 0.0, jnp.exp(below))
+_cross_entropy.defjvp(_cross_entropy_jvp, symbolic_zeros=True)
 
 
-def _lead(labels: Array, z: Array, where: Array | None) -> Array:
-    """How far the label's logit is above the mean."""
-    mean = jnp.sum(apply_mask(z, where), -1, keepdims=True) / _count(z, where)
-    return safe_subtract(take_label(labels, apply_mask(z, where)), mean[..., 0])
+@functools.partial(jax.jit, inline=True)  # traced once, for value and gradient
+def _shifted_label_and_exps(
+    z: Array, index: Array, where: Array | None
+) -> tuple[Array, Array]:
+    """z - max z at the label, and e^(z - max z) with 0 at the label."""
+    _, shifted = subtract_max(apply_mask(z, where, -jnp.inf), -1)
+    exps = jnp.where(label_mask(index, z), 0.0, jnp.exp(shifted))
+    return take_label(index, shifted), exps
+
+
+def _label_minus_mean(z: Array, index: Array, where: Array | None) -> Array:
+    """The label's logit minus the mean of the unmasked logits."""
+    z = apply_mask(z, where)
+    mean = jnp.sum(z / _num_classes(z, where), -1)
+    return safe_subtract(take_label(index, z), mean)
 
 
 @public
@@ -131,11 +136,11 @@ def soft_cross_entropy(
         loss = -Σⱼ pⱼ log qⱼ    with q = softmax(logits)
              = H(p) + KL(p‖q)
 
-    so it falls to the entropy of p, not to 0. A class that has target 0 contributes 0,
-    even when its logit is -∞.
+    Its minimum is the entropy of p, not 0. A class with target 0 contributes 0, even if
+    its logit is -∞.
 
     Args:
-        logits: Unnormalised scores.
+        logits: Unnormalized scores.
         targets: p, a distribution over the classes.
         where: The classes that exist.
 
@@ -149,8 +154,8 @@ def soft_cross_entropy(
         ... )
         Array(0.6931472, dtype=float32)
     """
-    surprise = -log_softmax(logits, mask=where)
-    return jnp.sum(multiply_no_nan(apply_mask(targets, where), surprise), -1)
+    nll = -log_softmax(logits, mask=where)
+    return jnp.sum(multiply_no_nan(apply_mask(targets, where), nll), -1)
 
 
 @public
@@ -158,20 +163,20 @@ def focal_loss(
     logits: Float[Array, "*batch classes"],
     labels: Integer[Array, "*batch"],
     *,
-    gamma: Scalar = 2.0,
+    gamma: NonNegative = 2.0,
     where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """Cross entropy that counts a well classified example for less.
+    """Cross entropy with less weight on well-classified examples.
 
         loss = -(1 - p)^γ log p    with p = softmax(logits)[label]
 
     At γ = 0 it is the cross entropy. First and second derivatives are finite for every
-    γ, however sure the prediction.
+    γ, however confident the prediction.
 
     Args:
-        logits: Unnormalised scores.
+        logits: Unnormalized scores.
         labels: The true classes.
-        gamma: γ >= 0, how fast easy examples lose their weight.
+        gamma: γ >= 0, the focusing parameter. Large values ignore easy examples.
         where: The classes that exist.
 
     Reference:
@@ -182,8 +187,9 @@ def focal_loss(
         >>> focal_loss(jnp.zeros((1, 2)), jnp.array([0]), gamma=2.0)
         Array([0.1732868], dtype=float32)
     """
-    odds = _log_odds_against(labels, logits, where)
-    return _settled(focal(odds, jnp.asarray(gamma)), labels, logits, where)
+    index = label_index(labels, logits.shape[-1])
+    u = _negative_logit(logits, index, where)
+    return _finalize(focal_from_logit(u, jnp.asarray(gamma)), index, where)
 
 
 @public
@@ -191,17 +197,17 @@ def poly_loss(
     logits: Float[Array, "*batch classes"],
     labels: Integer[Array, "*batch"],
     *,
-    epsilon: Scalar = 1.0,
+    epsilon: Annotated[Scalar, Range("be at least -1", lambda x: x >= -1)] = 1.0,
     where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """Cross entropy with the weight of its first polynomial term changed.
+    """Cross entropy with another weight on the first term of its series in 1 - p.
 
         loss = -log p + ε (1 - p)    with p = softmax(logits)[label]
 
     Args:
-        logits: Unnormalised scores.
+        logits: Unnormalized scores.
         labels: The true classes.
-        epsilon: ε >= -1, what is added to the weight 1 of the term 1 - p.
+        epsilon: ε >= -1, added to the weight 1 of the term 1 - p.
         where: The classes that exist.
 
     Reference:
@@ -212,9 +218,9 @@ def poly_loss(
         >>> poly_loss(jnp.zeros((1, 2)), jnp.array([0]), epsilon=2.0)
         Array([1.6931472], dtype=float32)
     """
-    odds = _log_odds_against(labels, logits, where)
-    loss = softplus(odds) + epsilon * sigmoid(odds)
-    return _settled(loss, labels, logits, where)
+    index = label_index(labels, logits.shape[-1])
+    u = _negative_logit(logits, index, where)
+    return _finalize(softplus(u) + epsilon * sigmoid(u), index, where)
 
 
 @public
@@ -222,16 +228,16 @@ def generalized_cross_entropy(
     logits: Float[Array, "*batch classes"],
     labels: Integer[Array, "*batch"],
     *,
-    q: Scalar = 0.7,
+    q: Fraction = 0.7,
 ) -> Float[Array, "*batch"]:
-    """Between cross entropy and absolute error: bounded, so wrong labels weigh less.
+    """A loss between cross entropy and absolute error, robust to wrong labels.
 
         loss = (1 - p^q) / q    with p = softmax(logits)[label]
 
-    Its limit at q = 0 is the cross entropy; at q = 1 it is 1 - p.
+    The limit at q = 0 is the cross entropy. At q = 1 it is 1 - p, which is bounded.
 
     Args:
-        logits: Unnormalised scores.
+        logits: Unnormalized scores.
         labels: The true classes.
         q: In [0, 1].
 
@@ -243,38 +249,39 @@ def generalized_cross_entropy(
         >>> generalized_cross_entropy(jnp.zeros((1, 2)), jnp.array([0]), q=1.0)
         Array([0.5], dtype=float32)
     """
-    surprise = softplus(_log_odds_against(labels, logits, None))  # -log p
-    return _settled(_bounded(surprise, jnp.asarray(q)), labels, logits, None)
+    index = label_index(labels, logits.shape[-1])
+    nll = softplus(_negative_logit(logits, index, None))
+    return _finalize(_box_cox(nll, jnp.asarray(q)), index, None)
 
 
-def _bounded_growth(s: Array, q: Array) -> Array:
+def _box_cox_dq(s: Array, q: Array) -> Array:
     """-(1 - (1 + y) e⁻ʸ) / q² with y = q s, which is -s²/2 at q = 0."""
     y = multiply_no_nan(q, s)
-    near = y < 0.5
-    small, some = jnp.where(near, y, 0.0), jnp.where(near, s, 0.0)
-    by_series = some * some * jnp.exp(-small) * expm1_minus_x_over_x2(small)
-    large = jnp.where(near, 1.0, jnp.minimum(y, 40.0))  # at 40 the bracket is 1
-    direct = jnp.exp(-large) * expm1_minus_x(large) / jnp.where(near, 1.0, q) ** 2
-    return -jnp.where(near, by_series, direct)
+    is_small = y < 0.5
+    small_y, small_s = jnp.where(is_small, y, 0.0), jnp.where(is_small, s, 0.0)
+    series = small_s * small_s * jnp.exp(-small_y) * expm1_minus_x_over_x2(small_y)
+    large_y = jnp.where(is_small, 1.0, jnp.minimum(y, 40.0))  # e⁻⁴⁰ adds nothing to 1
+    direct = jnp.exp(-large_y) * expm1_minus_x(large_y)
+    direct = direct / jnp.where(is_small, 1.0, q) ** 2
+    return -jnp.where(is_small, series, direct)
 
 
-@with_partials(lambda s, q: jnp.exp(-multiply_no_nan(q, s)), _bounded_growth)
-def _bounded(s: Array, q: Array) -> Array:
-    """(1 - e^(-q s)) / q, which is s at q = 0."""
+@with_partials(lambda s, q: jnp.exp(-multiply_no_nan(q, s)), _box_cox_dq)
+def _box_cox(s: Array, q: Array) -> Array:
+    """(1 - e^(-q s)) / q, which is s at q = 0: the Box-Cox transform of e^-s."""
     y = multiply_no_nan(q, s)
-    nothing = y == 0
-    return jnp.where(nothing, s, -jnp.expm1(-y) / jnp.where(nothing, 1.0, q))
+    return jnp.where(y == 0, s, -jnp.expm1(-y) / jnp.where(y == 0, 1.0, q))
 
 
 @public
 def sparsemax_loss(
     logits: Float[Array, "*batch classes"], labels: Integer[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """The loss that sparsemax is made for: 0 once the label leads by 1.
+    """The loss whose gradient uses sparsemax: 0 once the label leads by a margin of 1.
 
         loss = Σⱼ pⱼ (zⱼ - z[label]) + ½ (1 - Σⱼ pⱼ²)    with p = sparsemax(z)
 
-    Its gradient is p - onehot, 0 for every class that has no probability.
+    Its gradient is p - onehot, which is 0 for every class with p = 0 but the label.
 
     Args:
         logits: Scores z.
@@ -288,41 +295,43 @@ def sparsemax_loss(
         >>> sparsemax_loss(jnp.array([[0.5, 0.0], [1.0, 0.0]]), jnp.array([0, 0]))
         Array([0.0625, 0.    ], dtype=float32)
     """
-    return nan_if_invalid(_sparsemax_loss(logits, labels), labels, logits.shape[-1])
+    index = label_index(labels, logits.shape[-1])
+    return nan_if_invalid(_sparsemax_loss(logits, index), index)
 
 
 @jax.custom_jvp
-def _sparsemax_loss(z: Array, labels: Array) -> Array:
-    """Σ pⱼ ((pⱼ + r)/2 + t) over the others, of which no term is negative.
+def _sparsemax_loss(z: Array, index: Array) -> Array:
+    """Σ pⱼ ((pⱼ + r)/2 + t) over the other classes, a sum without negative terms.
 
-    r is their sum, t how far the label's score is from having a probability.
+    r is the sum of the other pⱼ, and t the distance of the label's score from support.
     """
     p = project_simplex(z)
-    others = apply_mask(p, ~label_mask(labels, z))
-    r = jnp.sum(others, -1, keepdims=True)
-    lead = safe_subtract(jnp.max(z, -1), take_label(labels, z))
-    t = jnp.maximum(lead - jnp.max(p, -1), 0)[..., None]
-    return jnp.sum(multiply_no_nan(others, (others + r) / 2 + t), -1)
+    other_p = apply_mask(p, ~label_mask(index, z))
+    r = jnp.sum(other_p, -1, keepdims=True)
+    max_minus_label = safe_subtract(jnp.max(z, -1), take_label(index, z))
+    t = jnp.maximum(max_minus_label - jnp.max(p, -1), 0)[..., None]
+    return jnp.sum(multiply_no_nan(other_p, (other_p + r) / 2 + t), -1)
 
 
 @_sparsemax_loss.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple:
-    (z, labels), (dz, _) = primals, tangents
-    own = label_mask(labels, z).astype(z.dtype)
-    return _sparsemax_loss(z, labels), jnp.sum((project_simplex(z) - own) * dz, -1)
+def _sparsemax_loss_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (z, index), (z_dot, _) = primals, tangents
+    onehot = label_mask(index, z).astype(z.dtype)
+    gradient = project_simplex(z) - onehot
+    return _sparsemax_loss(z, index), jnp.sum(gradient * z_dot, -1)
 
 
 @public
 def smooth_labels(
-    targets: Float[Array, "*batch classes"], *, label_smoothing: Scalar
+    targets: Float[Array, "*batch classes"], *, label_smoothing: Fraction
 ) -> Float[Array, "*batch classes"]:
-    """Target distributions of which a share is spread evenly over all C classes.
+    """Target distributions mixed with the uniform distribution over the C classes.
 
         t' = (1 - ε) t + ε/C
 
     Args:
         targets: t, one-hot or any distributions.
-        label_smoothing: ε in [0, 1], the share that is spread.
+        label_smoothing: ε in [0, 1], the weight of the uniform distribution.
 
     Reference:
         Szegedy et al., Rethinking the Inception architecture for computer vision, CVPR
@@ -335,20 +344,20 @@ def smooth_labels(
     return (1 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
 
 
-def _count(z: Array, where: Array | None) -> Array:
-    """[*batch 1], or [] if all are kept: how many classes, at least 1."""
+def _negative_logit(logits: Array, index: Array, where: Array | None) -> Array:
+    """u = log((1 - p) / p) with p the label's probability: -log p = softplus(u)."""
+    z = apply_mask(logits, where, -jnp.inf)
+    return logsumexp(z, mask=~label_mask(index, z)) - take_label(index, z)
+
+
+def _num_classes(z: Array, where: Array | None) -> Array:
+    """The number of unmasked classes, at least 1: [*batch 1], or [] without a mask."""
     if where is None:
-        return jnp.asarray(z.shape[-1], z.dtype)
+        return jnp.asarray(max(z.shape[-1], 1), z.dtype)
     return jnp.maximum(jnp.sum(where, -1, keepdims=True, dtype=z.dtype), 1)
 
 
-def _settled(loss: Array, labels: Array, logits: Array, where: Array | None) -> Array:
-    """The loss, NaN where the label is not a class, 0 where no class is kept."""
-    loss = nan_if_invalid(loss, labels, logits.shape[-1])
+def _finalize(loss: Array, index: Array, where: Array | None) -> Array:
+    """The loss, NaN where the label is out of range, 0 where all classes are masked."""
+    loss = nan_if_invalid(loss, index)
     return apply_mask(loss, None if where is None else jnp.any(where, -1))
-
-
-def _log_odds_against(labels: Array, logits: Array, where: Array | None) -> Array:
-    """u = log((1 - p) / p) of the label's probability p: -log p is softplus(u)."""
-    z = apply_mask(logits, where, -jnp.inf)
-    return logsumexp(z, mask=~label_mask(labels, z)) - take_label(labels, z)

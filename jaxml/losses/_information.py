@@ -15,7 +15,7 @@ from jaxml._core.safe import multiply_no_nan, safe_subtract
 from jaxml._core.special.exp import expm1_minus_x
 from jaxml._core.special.logistic import softplus
 from jaxml._core.special.partials import with_partials
-from jaxml.losses._labels import nan_if_invalid, take_label
+from jaxml.losses._labels import label_index, nan_if_invalid, take_label
 
 
 @public
@@ -143,7 +143,8 @@ def nll_loss(
         >>> nll_loss(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([0]))
         Array([1.3862944], dtype=float32)
     """
-    return nan_if_invalid(-take_label(labels, log_p), labels, log_p.shape[-1])
+    index = label_index(labels, log_p.shape[-1])
+    return nan_if_invalid(-take_label(index, log_p), index)
 
 
 @with_partials(

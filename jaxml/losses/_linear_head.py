@@ -20,7 +20,7 @@ from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import LogSumExp
 from jaxml._core.special.logistic import sech_squared, softplus, tanh
 from jaxml._core.types import Count, Scalar, compute_dtype, result_dtype
-from jaxml.losses._labels import nan_if_invalid, valid_labels
+from jaxml.losses._labels import label_index, nan_if_invalid
 
 TILE = 512  # rows and classes of a tile: one of float32 is a megabyte
 
@@ -63,7 +63,7 @@ def linear_cross_entropy(
         Array([1.3862944,       nan], dtype=float32)
     """
     rows = x.reshape(-1, x.shape[-1])
-    own = valid_labels(labels.reshape(-1), w.shape[1])
+    own = label_index(labels.reshape(-1), w.shape[1])
     wide = compute_dtype(x.dtype, w.dtype)
     bias = jnp.zeros(w.shape[1], wide) if bias is None else bias.astype(wide)
     cap = None if softcap is None else jnp.asarray(softcap, wide)
@@ -78,7 +78,7 @@ def linear_cross_entropy(
         + evenly
         + multiply_no_nan(z_loss, lse**2)
     )
-    loss = nan_if_invalid(loss, own, w.shape[-1])
+    loss = nan_if_invalid(loss, own)
     return loss.reshape(labels.shape).astype(result_dtype(x.dtype, w.dtype))
 
 

@@ -15,7 +15,7 @@ from jaxml._core.safe import multiply_no_nan, zero_if_inf
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
-from jaxml.losses._labels import label_mask, nan_if_invalid, take_label
+from jaxml.losses._labels import label_index, label_mask, nan_if_invalid, take_label
 
 
 def _short(x: Array, t: Array, margin: float) -> Array:
@@ -153,9 +153,10 @@ def multiclass_hinge_loss(
         >>> multiclass_hinge_loss(jnp.array([[1.0, 0.5, 0.0]]), jnp.array([0]))
         Array([0.5], dtype=float32)
     """
-    rivals = jnp.where(label_mask(labels, scores), -jnp.inf, scores)
-    loss = jax.nn.relu(margin + jnp.max(rivals, -1) - take_label(labels, scores))
-    return nan_if_invalid(loss, labels, scores.shape[-1])
+    index = label_index(labels, scores.shape[-1])
+    rivals = jnp.where(label_mask(index, scores), -jnp.inf, scores)
+    loss = jax.nn.relu(margin + jnp.max(rivals, -1) - take_label(index, scores))
+    return nan_if_invalid(loss, index)
 
 
 @public
@@ -184,12 +185,13 @@ def multi_margin_loss(
         >>> multi_margin_loss(jnp.array([[1.0, 0.5]]), jnp.array([0]))
         Array([0.25], dtype=float32)
     """
-    own = take_label(labels, scores)[..., None]
+    index = label_index(labels, scores.shape[-1])
+    own = take_label(index, scores)[..., None]
     short = jax.nn.relu(margin - own + scores)
     positive = short > 0
     terms = jnp.where(positive, jnp.where(positive, short, 1.0) ** p, 0.0)
-    others = jnp.where(label_mask(labels, scores), 0.0, terms)
-    return nan_if_invalid(jnp.mean(others, -1), labels, scores.shape[-1])
+    others = jnp.where(label_mask(index, scores), 0.0, terms)
+    return nan_if_invalid(jnp.mean(others, -1), index)
 
 
 @public

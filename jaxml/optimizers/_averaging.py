@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.contract import raise_invalid
+from jaxml._core.contract import raise_invalid, reports_as
 from jaxml._core.public import factory
 from jaxml._core.safe import safe_divide
 from jaxml._core.types import PyTree, UnitInterval
@@ -118,7 +118,8 @@ def averaged_params(state: Any, params: PyTree = None) -> PyTree:
     shadows = [leaf for leaf in leaves if _is_shadow(leaf)]
     if len(shadows) != 1:
         rule, found = "hold one state of shadow_weights", f"{len(shadows)} of them"
-        raise_invalid(ValueError, "state", rule, found)
+        with reports_as("averaged_params"):
+            raise_invalid(ValueError, "state", rule, found)
     (shadow,) = shadows
 
     def unbiased(mean: Array) -> Array:

@@ -25,7 +25,6 @@ from jax import Array
 
 from jaxml._core import trees
 from jaxml._core.contract import raise_invalid
-from jaxml._core.public import factory
 from jaxml._core.types import PyTree
 from jaxml.optimizers._per_leaf import Transformation, wide
 
@@ -72,7 +71,6 @@ class Model(NamedTuple):
         return jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
 
 
-@factory
 def second_order(
     name: str,
     roles: tuple[tuple[str, ...], ...],

@@ -19,7 +19,6 @@ import optax
 from jax import Array
 
 from jaxml._core.contract import raise_invalid
-from jaxml._core.public import factory
 from jaxml._core.special.partials import with_partials
 from jaxml._core.types import PyTree, Scalar, Schedule, compute_dtype
 
@@ -38,7 +37,6 @@ class Slot(NamedTuple):
     real: bool = False  # as |g|² is, where g is complex
 
 
-@factory
 def transformation(
     name: str,
     state_type: Callable[..., Any],

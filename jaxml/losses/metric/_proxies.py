@@ -21,7 +21,7 @@ from jaxml._core.safe import l2_normalize, norm, safe_divide
 from jaxml._core.softmax import logsumexp
 from jaxml._core.special.logistic import softplus
 from jaxml._core.types import Scalar
-from jaxml.losses._labels import nan_if_invalid, valid_labels
+from jaxml.losses._labels import label_index, nan_if_invalid
 
 
 @public
@@ -165,7 +165,7 @@ def proxy_nca_loss(
     own = 2 * jnp.sum(rows * _at(labels, proxies), -1)
     rivals = _rivals(rows, labels, _log_sum(proxies, 2.0), len(proxies))
     loss = jnp.where(len(proxies) > 1, rivals - own, 0.0)
-    return nan_if_invalid(loss, labels, len(proxies))
+    return nan_if_invalid(loss, label_index(labels, len(proxies)))
 
 
 @public
@@ -203,7 +203,7 @@ def proxy_anchor_loss(
     """
     count = len(proxies)
     kept = jnp.ones(labels.shape, bool) if where is None else where
-    own = jnp.where(kept, valid_labels(labels, count), -1)
+    own = jnp.where(kept, label_index(labels, count), -1)
     every = jnp.arange(count, dtype=own.dtype)
     present = jnp.zeros(count, embeddings.dtype)
     present = present.at[_beyond(own, count)].set(1.0, mode="drop")
@@ -268,7 +268,7 @@ def soft_triple_loss(
         return logsumexp(scale * _softly_nearest(cosines, gamma), mask=others)
 
     rivals = _rivals(rows, labels, log_sum, classes, k * classes)
-    return nan_if_invalid(softplus(rivals - own), labels, classes)
+    return nan_if_invalid(softplus(rivals - own), label_index(labels, classes))
 
 
 def _softly_nearest(cosines: Array, gamma: Scalar) -> Array:
@@ -284,7 +284,7 @@ def _sine(x: Array, y: Array) -> Array:
 
 def _at(labels: Array, proxies: Array) -> Array:
     """What belongs to the label, 0 where it is not a class."""
-    index = _beyond(valid_labels(labels, len(proxies)), len(proxies))
+    index = _beyond(label_index(labels, len(proxies)), len(proxies))
     return jnp.take(proxies, index, 0, mode="fill", fill_value=0.0)
 
 
@@ -298,7 +298,9 @@ def _cross_entropy(
 ) -> Array:
     """log(1 + Σⱼ e^(s cosⱼ - s own)) over j ≠ label"""
     rivals = _rivals(rows, labels, _log_sum(proxies, scale), len(proxies))
-    return nan_if_invalid(softplus(rivals - scale * own), labels, len(proxies))
+    return nan_if_invalid(
+        softplus(rivals - scale * own), label_index(labels, len(proxies))
+    )
 
 
 def _log_sum(proxies: Array, scale: Scalar) -> Callable[[Array, Array], Array]:
@@ -322,5 +324,5 @@ def _rivals(
         others = own[:, None] != every[None]
         return log_sum(rows, others)
 
-    tiles = rows.reshape(-1, rows.shape[-1]), valid_labels(labels.reshape(-1), classes)
+    tiles = rows.reshape(-1, rows.shape[-1]), label_index(labels.reshape(-1), classes)
     return map_blocks(of_block, tiles, 4 * (columns or classes)).reshape(labels.shape)

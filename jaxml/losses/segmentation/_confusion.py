@@ -13,7 +13,7 @@ from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import safe_divide, safe_sqrt
 from jaxml._core.types import Scalar
-from jaxml.losses._labels import valid_labels
+from jaxml.losses._labels import label_index
 from jaxml.losses.segmentation._pixels import check_pixel_axes, counts, unmarked
 
 
@@ -124,6 +124,6 @@ def present(
     check_pixel_axes(axis, labels, last=True)
     axes = (axis,) if isinstance(axis, int) else axis
     axes = tuple(a % labels.ndim for a in axes)
-    own = apply_mask(valid_labels(labels, num_classes), where, -1)[..., None]
+    own = apply_mask(label_index(labels, num_classes), where, -1)[..., None]
     index = jnp.arange(num_classes, dtype=own.dtype)
     return jnp.any(own == index.reshape((1,) * labels.ndim + (-1,)), axes)

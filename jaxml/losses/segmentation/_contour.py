@@ -5,6 +5,7 @@ Event, axes and masks are those of the losses by regions; one value per image an
 
 import functools
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_divide
-from jaxml._core.types import NonNegative, Scalar
+from jaxml._core.types import Range, Scalar
 from jaxml.losses.segmentation._pixels import check_pixel_axes
 
 
@@ -23,7 +24,7 @@ def cldice_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    iterations: NonNegative,
+    iterations: Annotated[int, Range("be non-negative", lambda n: n >= 0)],
     smooth: Scalar = 0.0,
     axis: int | tuple[int, ...] = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,

@@ -21,7 +21,7 @@ from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.types import PyTree
-from jaxml.losses._labels import valid_labels
+from jaxml.losses._labels import label_index
 from jaxml.losses.segmentation._pixels import check_pixel_axes
 
 BLOCK = 2**14  # ranks of which a core holds the counts in its cache
@@ -102,7 +102,7 @@ def lovasz_softmax_loss(
     classes = probabilities.shape[-1]
     images = _Images(labels.shape, axis)
     loss = _by_class(images, probabilities, labels, where)
-    unknown = apply_mask(valid_labels(labels, classes) < 0, where, False)
+    unknown = apply_mask(label_index(labels, classes) < 0, where, False)
     return apply_mask(loss, ~jnp.any(unknown, images.axes)[..., None], jnp.nan)
 
 
