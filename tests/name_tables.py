@@ -1,0 +1,110 @@
+"""Writes the tables of names of every chapter's README from the docstrings.
+
+    python tests/name_tables.py
+
+A table has one row per public name, grouped by the file that defines it: the first
+sentence, the first line of the formula and the reference of its docstring.
+`test_readme.py` fails when a table and the docstrings differ.
+"""
+
+import importlib
+import inspect
+import pathlib
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+CHAPTERS = (
+    "losses",
+    "mining",
+    "activations",
+    "optimizers",
+    "schedules",
+    "sweep",
+    "tasks",
+)
+ROOT = pathlib.Path(__file__).parent.parent
+BEGIN = "<!-- names: python tests/name_tables.py -->\n"
+END = "<!-- end of names -->"
+WITHOUT_FORMULAS = "sweep", "tasks"
+
+
+def readme(chapter: str) -> pathlib.Path:
+    return ROOT / "jaxml" / chapter / "README.md"
+
+
+def with_tables(chapter: str) -> str:
+    """The chapter's README with its tables made anew."""
+    before, rest = readme(chapter).read_text().split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{tables(chapter)}\n{END}{after}"
+
+
+def tables(chapter: str) -> str:
+    module = importlib.import_module(f"jaxml.{chapter}")
+    families = groupby(public_names(module), key=lambda entry: entry[1].__module__)
+    return "\n".join(
+        f"**{title(family)}**\n\n{table(chapter, list(entries))}"
+        for family, entries in families
+    )
+
+
+def public_names(module: Any) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(module).items():
+        if not name.startswith("_") and not inspect.ismodule(value):
+            yield name, value
+
+
+def title(family: str) -> str:
+    """The first sentence of the family's module docstring, without the period."""
+    doc = inspect.getdoc(importlib.import_module(family)) or ""
+    return paragraph(doc).split(". ")[0].rstrip(".:")
+
+
+def table(chapter: str, entries: list[tuple[str, Any]]) -> str:
+    docs = [(name, inspect.getdoc(value) or "") for name, value in entries]
+    if chapter in WITHOUT_FORMULAS:
+        rows = [(f"`{name}`", paragraph(doc)) for name, doc in docs]
+        return markdown(("name", "what it is"), rows)
+    rows = [
+        (f"`{name}`", paragraph(doc), formula(doc), reference(doc))
+        for name, doc in docs
+    ]
+    return markdown(("name", "what it is", "formula", "reference"), rows)
+
+
+def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def paragraph(doc: str) -> str:
+    return " ".join(doc.split("\n\n")[0].split()).rstrip(":")
+
+
+def formula(doc: str) -> str:
+    """The first indented line before the arguments."""
+    found = re.search(r"^    +(\S.*)$", doc.split("\nArgs:")[0], re.MULTILINE)
+    return f"`{re.sub(' {2,}', '  ', found[1])}`" if found else ""
+
+
+def reference(doc: str) -> str:
+    """The authors and the year, linked."""
+    found = re.search(r"^Reference:\n((?:    .*\n?)+)", doc, re.MULTILINE)
+    if not found:
+        return ""
+    text = " ".join(found[1].split())
+    authors, link = text.split(",")[0], re.search(r"https?://[^\s,;)]+", text)
+    years = re.findall(r"\b(?:19|20)\d\d\b", text.split("http")[0])
+    label = f"{authors} {years[-1]}" if years else authors
+    return f"[{label}]({link[0].rstrip('.')})" if link else label
+
+
+if __name__ == "__main__":
+    for chapter in CHAPTERS:
+        readme(chapter).write_text(with_tables(chapter))
