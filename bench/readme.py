@@ -1,4 +1,10 @@
-"""README's figures, from the last run of each bench: `python -m bench.readme`."""
+"""Fills in the figures of the READMEs from the last run of each bench.
+
+    python -m bench.readme
+
+The README of the project gets the headline figures, the README of this folder the
+headline figures and every table. `tests/test_readme.py` fails when they differ.
+"""
 
 import ast
 import itertools
@@ -9,84 +15,151 @@ from typing import Any, NamedTuple
 from bench.__main__ import CHAPTERS
 from bench.measure import RESULTS, shown
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+FRONT_PAGE = pathlib.Path(__file__).parent.parent / "README.md"
+ALL_FIGURES = pathlib.Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- figures: python -m bench.readme -->\n", "<!-- end of figures -->"
-ONE_BY_ONE = ("accuracy.exhaustive",)  # minutes for each function
+MEASURED_ONE_BY_ONE = ("accuracy.exhaustive",)  # minutes per function
 STAMP = ("time", "device", "jax", "optax", "bench")
 
 Rows = list[dict[str, Any]]
 
 
-class Claim(NamedTuple):
-    """A line of the overview: the largest of a column in the rows that match.
+class Headline(NamedTuple):
+    """A row of the headline table: the largest value of a column in matching rows.
 
-    What stands beside it is another column, or another row.
+    It is compared with another column of these rows, or with the same column of other
+    rows.
     """
 
-    what: str
+    measured: str
     bench: str
     match: dict[str, Any]
-    ours: str
-    rival: str
-    theirs: str | dict[str, Any]
+    column: str
+    baseline: str
+    baseline_column: str | None = None
+    baseline_match: dict[str, Any] | None = None
 
 
-LOOP, PML = {"way": "loop of jitted runs"}, "pytorch-metric-learning"
-OVERVIEW = [
-    Claim(
-        "ulp, the worst value of an activation, sampled inputs",
-        *("accuracy", {}, "value", "jax.nn", "jax.nn value"),
+PML = "pytorch-metric-learning"
+LOOP = {
+    "baseline": "a loop of jitted runs",
+    "baseline_match": {"way": "loop of jitted runs"},
+}
+HEADLINES = [
+    Headline(
+        "worst error of an activation, sampled float32 inputs (ulp)",
+        "accuracy",
+        {},
+        "value",
+        "jax.nn",
+        "jax.nn value",
     ),
-    Claim(
-        "ulp, the worst derivative of an activation, sampled inputs",
-        *("accuracy", {}, "derivative", "jax.nn", "jax.nn derivative"),
+    Headline(
+        "worst error of an activation's derivative (ulp)",
+        "accuracy",
+        {},
+        "derivative",
+        "jax.nn",
+        "jax.nn derivative",
     ),
-    Claim(
-        "ms, `cross_entropy` and its gradient",
-        *("losses", {"loss": "cross_entropy"}, "ours_ms", "optax", "optax_ms"),
+    Headline(
+        "`cross_entropy` with its gradient (ms)",
+        "losses",
+        {"loss": "cross_entropy"},
+        "ours_ms",
+        "optax",
+        "optax_ms",
     ),
-    Claim(
-        "MiB held by `info_nce` and its gradient, n = 8192",
-        *("metric", {"loss": "info_nce"}, "ours_MiB", "dense, optax", "dense_MiB"),
+    Headline(
+        "first trace of `cross_entropy` and its gradient (ms)",
+        "losses.first_trace",
+        {},
+        "ours_ms",
+        "optax",
+        "optax_ms",
     ),
-    Claim(
-        "seconds, `info_nce` and its gradient, n = 8192",
-        *("metric", {"loss": "info_nce"}, "ours_s", "dense, optax", "dense_s"),
+    Headline(
+        "memory of `info_nce` with its gradient, n = 8192 (MiB)",
+        "metric",
+        {"loss": "info_nce"},
+        "ours_MiB",
+        "dense, optax",
+        "dense_MiB",
     ),
-    Claim(
-        "ms, `batch_all_triplet_loss` and its gradient, n = 512",
-        *("metric.pml", {"loss": "batch_all_triplet_loss"}, "ours_ms", PML, "pml_ms"),
+    Headline(
+        "time of `info_nce` with its gradient, n = 8192 (s)",
+        "metric",
+        {"loss": "info_nce"},
+        "ours_s",
+        "dense, optax",
+        "dense_s",
     ),
-    Claim(
+    Headline(
+        "`batch_all_triplet_loss` with its gradient, n = 512 (ms)",
+        "metric.pml",
+        {"loss": "batch_all_triplet_loss"},
+        "ours_ms",
+        PML,
+        "pml_ms",
+    ),
+    Headline(
         "error of the Lovász gradient, 16 M pixels",
-        *("segmentation.lovasz_gradient", {"pixels": 2**24}, "ours"),
-        *("the published code, PyTorch", "torch"),
+        "segmentation.lovasz_gradient",
+        {"pixels": 2**24},
+        "ours",
+        "the published code, PyTorch",
+        "torch",
     ),
-    Claim(
-        "ms, logistic regression to a gradient of 1e-7",
-        *("second_order.logistic", {"solver": "newton"}, "ms"),
-        *("optax.lbfgs", {"solver": "optax.lbfgs"}),
+    Headline(
+        "logistic regression to a gradient of 1e-7 (ms)",
+        "second_order.logistic",
+        {"solver": "newton"},
+        "ms",
+        "optax.lbfgs",
+        baseline_match={"solver": "optax.lbfgs"},
     ),
-    Claim(
+    Headline(
         "networks trained per second (task R)",
-        *("sweep.R", {"way": "sweep, own batches"}, "models_per_s"),
-        *("a loop of jitted runs", LOOP),
+        "sweep.R",
+        {"way": "sweep, own batches"},
+        "models_per_s",
+        **LOOP,
     ),
-    Claim(
+    Headline(
         "tiny networks trained per second (task T)",
-        *("sweep.T", {"way": "sweep, own batches"}, "models_per_s"),
-        *("a loop of jitted runs", LOOP),
+        "sweep.T",
+        {"way": "sweep, own batches"},
+        "models_per_s",
+        **LOOP,
     ),
-    Claim(
-        "the same (task T), models of one seed sharing their batches",
-        *("sweep.T", {"way": "sweep, shared batches"}, "models_per_s"),
-        *("a loop of jitted runs", LOOP),
+    Headline(
+        "the same, with models of one seed sharing their batches",
+        "sweep.T",
+        {"way": "sweep, shared batches"},
+        "models_per_s",
+        **LOOP,
     ),
 ]
 
 
-def figures() -> str:
-    """An overview of each device, and every table of each bench."""
+def front_page() -> str:
+    """The README of the project with its headline figures."""
+    return filled(FRONT_PAGE.read_text(), "\n".join(map(headlines, by_device())))
+
+
+def all_figures() -> str:
+    """The README of this folder with every table."""
+    return filled(ALL_FIGURES.read_text(), "\n".join(map(device_section, by_device())))
+
+
+def filled(text: str, figures: str) -> str:
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{figures}\n{END}{after}"
+
+
+def by_device() -> list[dict[str, Rows]]:
+    """The last rows of each bench, for each device."""
     lines = [
         json.loads(line)
         for path in sorted(RESULTS.glob("*.jsonl"))
@@ -94,73 +167,79 @@ def figures() -> str:
     ]
     lines.sort(key=lambda line: (line["device"], line["bench"], line["time"]))
     devices = itertools.groupby(lines, key=lambda line: line["device"])
-    return "\n".join(_of_device(device, list(group)) for device, group in devices)
+    return [
+        {
+            bench: last_rows(bench, list(rows))
+            for bench, rows in itertools.groupby(group, key=lambda line: line["bench"])
+        }
+        for _, group in devices
+    ]
 
 
-def filled(text: str) -> str:
-    """README with its figures as they are in the results."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{figures()}\n{END}{after}"
-
-
-def _of_device(device: str, lines: Rows) -> str:
-    last = {
-        bench: _last(bench, list(group))
-        for bench, group in itertools.groupby(lines, key=lambda line: line["bench"])
-    }
-    overview = _overview(last)
-    parts = [f"On {device}:\n", *([_table(overview)] if overview else [])]
-    for chapter in CHAPTERS:
-        own = {b: rows for b, rows in last.items() if b.split(".")[0] == chapter}
-        parts += [_chapter(chapter, own)] if own else []
-    return "\n".join(parts)
-
-
-def _last(bench: str, rows: Rows) -> Rows:
-    """The rows of the last run, or of each function's."""
-    if bench in ONE_BY_ONE:
+def last_rows(bench: str, rows: Rows) -> Rows:
+    """The rows of the last run, or of the last run of each function."""
+    if bench in MEASURED_ONE_BY_ONE:
         return [*{row["name"]: row for row in rows}.values()]
     return [row for row in rows if row["time"] == rows[-1]["time"]]
 
 
-def _overview(last: dict[str, Rows]) -> Rows:
-    return [
+def headlines(benches: dict[str, Rows]) -> str:
+    rows = [
         {
-            "measured": claim.what,
-            "jaxml": _largest(last[claim.bench], claim.match, claim.ours),
-            "beside it": _beside(last[claim.bench], claim),
-            "what stands beside it": claim.rival,
+            "measured": headline.measured,
+            "jaxml": largest(benches, headline, headline.match, headline.column),
+            "baseline": largest(
+                benches,
+                headline,
+                headline.baseline_match or headline.match,
+                headline.baseline_column or headline.column,
+            ),
+            "baseline is": headline.baseline,
         }
-        for claim in OVERVIEW
-        if claim.bench in last
+        for headline in HEADLINES
+        if headline.bench in benches
     ]
+    return f"On {device(benches)}:\n\n{table(rows)}" if rows else ""
 
 
-def _beside(rows: Rows, claim: Claim) -> float:
-    if isinstance(claim.theirs, str):
-        return _largest(rows, claim.match, claim.theirs)
-    return _largest(rows, claim.theirs, claim.ours)
+def largest(
+    benches: dict[str, Rows], headline: Headline, match: dict[str, Any], column: str
+) -> float:
+    matching = (row for row in benches[headline.bench] if match.items() <= row.items())
+    values = (row[column] for row in matching)
+    return max(value for value in values if isinstance(value, int | float))
 
 
-def _largest(rows: Rows, match: dict[str, Any], column: str) -> float:
-    matched = [row[column] for row in rows if match.items() <= row.items()]
-    return max(value for value in matched if isinstance(value, int | float))
+def device(benches: dict[str, Rows]) -> str:
+    return next(iter(benches.values()))[0]["device"]
 
 
-def _chapter(name: str, tables: dict[str, Rows]) -> str:
-    """What the bench says of itself, and its tables."""
-    source = pathlib.Path(__file__).with_name(f"{name}.py").read_text()
+def device_section(benches: dict[str, Rows]) -> str:
+    chapters = [
+        chapter_section(chapter, own)
+        for chapter in CHAPTERS
+        if (
+            own := {
+                b: rows for b, rows in benches.items() if b.split(".")[0] == chapter
+            }
+        )
+    ]
+    return "\n".join([headlines(benches), *chapters])
+
+
+def chapter_section(chapter: str, tables: dict[str, Rows]) -> str:
+    """The docstring of a bench, and its tables."""
+    source = pathlib.Path(__file__).with_name(f"{chapter}.py").read_text()
     title, *about = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
     about = [text for text in about if not text.startswith(" ")]
     parts = [f"<details><summary>{title}</summary>\n", *(f"{t}\n" for t in about)]
     for bench, rows in tables.items():
-        taken = f"{rows[0]['time'][:10]}, jax {rows[0]['jax']}"
-        parts += [f"`{bench}`, {taken}:\n", _table(rows)]
+        date = f"{rows[0]['time'][:10]}, jax {rows[0]['jax']}"
+        parts += [f"`{bench}`, {date}:\n", table(rows)]
     return "\n".join([*parts, "</details>\n"])
 
 
-def _table(rows: Rows) -> str:
+def table(rows: Rows) -> str:
     columns = [column for column in rows[0] if column not in STAMP]
     body = [[shown(row[column]) for column in columns] for row in rows]
     lines = [columns, ["---"] * len(columns), *body]
@@ -168,4 +247,5 @@ def _table(rows: Rows) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    FRONT_PAGE.write_text(front_page())
+    ALL_FIGURES.write_text(all_figures())

@@ -1,4 +1,4 @@
-"""README's tables of other libraries' functions, of which both sides are run."""
+"""The tables of equivalents in the README of losses: both sides of each row run."""
 
 import importlib
 import os
@@ -14,10 +14,11 @@ import pytest
 
 from jaxml import losses, mining
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+README = pathlib.Path(losses.__file__).with_name("README.md").read_text()
 
 
 def rows(library: str) -> list[tuple[str, str]]:
+    """(their expression, ours) of each row."""
     section = README.split(f"### From {library}\n")[1].split("\n#")[0]
     return re.findall(r"^\| `(.+)` \| `(.+)` \|$", section, flags=re.MULTILINE)
 
@@ -60,6 +61,8 @@ def check(peer: str, ours: str, module: object, **given: object) -> None:
         with jax.numpy_rank_promotion("allow"):
             theirs = eval(peer, {**plain, **vars(module), **given})
         own = {name: jnp.asarray(value) for name, value in arrays().items()}
+        e, i, j, n = (own[name] for name in "eijn")
+        own["l"] = losses.triplet_loss(e[i], e[j], e[n], margin=0.5)
         got = eval(ours, {**plain, **vars(mining), **vars(losses), **own})
     theirs = theirs.detach() if hasattr(theirs, "detach") else theirs
     np.testing.assert_allclose(got, np.asarray(theirs), rtol=2e-5, atol=2e-6)

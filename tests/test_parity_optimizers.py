@@ -1,7 +1,8 @@
-"""README's tables of other libraries' optimizers and schedules: both sides are run.
+"""The tables of equivalents in the READMEs of optimizers and schedules.
 
-An optimizer descends a function with many minima for 50 steps, at a rate that is
-constant first and falls then, so that it shows where a library keeps the rate.
+Both sides of each row run. An optimizer minimizes a function with many minima for 50
+steps. The learning rate is constant at first and then falls, which shows whether a
+library applies it inside or outside the momentum.
 """
 
 import os
@@ -18,19 +19,21 @@ import pytest
 
 from jaxml import optimizers, schedules
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 START = np.array([-2.0, -0.7, -0.1, 0.4, 1.1, 2.5])
 STEPS, RATE = 50, 0.03
+STEPS_OF_SCHEDULE = 30
 OURS = {**vars(schedules), **vars(optimizers), "optax": optax, "jnp": jnp}
 
 
-def rows(subject: str, library: str) -> list[tuple[str, str]]:
-    section = README.split(f"### {subject} from {library}\n")[1].split("\n#")[0]
+def rows(chapter: Any, library: str) -> list[tuple[str, str]]:
+    """(their expression, ours) of each row."""
+    readme = pathlib.Path(chapter.__file__).with_name("README.md").read_text()
+    section = readme.split(f"### From {library}\n")[1].split("\n#")[0]
     return re.findall(r"^\| `(.+)` \| `(.+)` \|$", section, flags=re.MULTILINE)
 
 
-def slope(x: Any) -> Any:
-    """Of x²/2 + cos(5x)."""
+def gradient(x: Any) -> Any:
+    """The gradient of x²/2 + cos(5x)."""
     x = np.asarray(x)
     return x - 5 * np.sin(5 * x)
 
@@ -43,7 +46,7 @@ def descend(optimizer: Any) -> np.ndarray:
     x = jnp.asarray(START)
     state, path = optimizer.init(x), []
     for _ in range(STEPS):
-        update, state = optimizer.update(jnp.asarray(slope(x)), state, x)
+        update, state = optimizer.update(jnp.asarray(gradient(x)), state, x)
         x = x + update
         path.append(x)
     return np.stack(path)
@@ -55,12 +58,12 @@ def compare(ours: str, theirs: Callable[[], np.ndarray], rtol: float = 1e-9) -> 
         np.testing.assert_allclose(got, theirs(), rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize(("peer", "ours"), rows("Optimizers", "optax"))
+@pytest.mark.parametrize(("peer", "ours"), rows(optimizers, "optax"))
 def test_optax(peer: str, ours: str) -> None:
     compare(ours, lambda: descend(eval(peer, {**vars(optax), "r": rate})))
 
 
-@pytest.mark.parametrize(("peer", "ours"), rows("Optimizers", "PyTorch"))
+@pytest.mark.parametrize(("peer", "ours"), rows(optimizers, "PyTorch"))
 def test_torch(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
 
@@ -70,7 +73,7 @@ def test_torch(peer: str, ours: str) -> None:
         path = []
         for step in range(STEPS):
             optimizer.param_groups[0]["lr"] = float(rate(step))
-            x.grad = torch.from_numpy(slope(x.detach()))
+            x.grad = torch.from_numpy(gradient(x.detach()))
             optimizer.step()
             path.append(x.detach().numpy().copy())
         return np.stack(path)
@@ -82,7 +85,7 @@ def test_torch(peer: str, ours: str) -> None:
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize(("peer", "ours"), rows("Optimizers", "keras"))
+@pytest.mark.parametrize(("peer", "ours"), rows(optimizers, "keras"))
 def test_keras(peer: str, ours: str) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
@@ -93,18 +96,46 @@ def test_keras(peer: str, ours: str) -> None:
         path = []
         for step in range(STEPS):
             optimizer.learning_rate = float(rate(step))
-            optimizer.apply([jnp.asarray(slope(x.value))], [x])
+            optimizer.apply([jnp.asarray(gradient(x.value))], [x])
             path.append(np.asarray(x))
         return np.stack(path)
 
     compare(ours, theirs, rtol=1e-5)  # keras holds the rate in float32
 
 
-@pytest.mark.parametrize(("peer", "ours"), rows("Schedules", "optax"))
+def compare_schedules(ours: str, expected: list[float]) -> None:
+    with jax.numpy_dtype_promotion("standard"):
+        schedule = eval(ours, OURS)
+        got = [float(schedule(step)) for step in range(STEPS_OF_SCHEDULE)]
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("peer", "ours"), rows(schedules, "optax"))
 def test_schedules_of_optax(peer: str, ours: str) -> None:
     with jax.numpy_dtype_promotion("standard"):
-        theirs, own = eval(peer, {**vars(optax)}), eval(ours, OURS)
-        steps = range(30)
-        expected = [float(theirs(step)) for step in steps]
-        got = [float(own(step)) for step in steps]
-    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+        theirs = eval(peer, {**vars(optax)})
+        expected = [float(theirs(step)) for step in range(STEPS_OF_SCHEDULE)]
+    compare_schedules(ours, expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # the order of its step functions
+@pytest.mark.parametrize(("peer", "ours"), rows(schedules, "PyTorch"))
+def test_schedules_of_torch(peer: str, ours: str) -> None:
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = eval(peer, {**vars(torch.optim.lr_scheduler), "o": optimizer})
+    expected = []
+    for _ in range(STEPS_OF_SCHEDULE):
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step()
+    compare_schedules(ours, expected)
+
+
+@pytest.mark.parametrize(("peer", "ours"), rows(schedules, "keras"))
+def test_schedules_of_keras(peer: str, ours: str) -> None:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    theirs = eval(peer, {**vars(keras.optimizers.schedules)})
+    with jax.numpy_dtype_promotion("standard"):
+        expected = [float(theirs(step)) for step in range(STEPS_OF_SCHEDULE)]
+    compare_schedules(ours, expected)
