@@ -1,38 +1,40 @@
-"""What every function promises, held against every row of the table of cases."""
+"""What every function promises, checked for every row of the table of cases."""
 
 import inspect
 import re
 import zlib
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import Case, cases
+from cases import Case, Extreme, cases
 
 CASES = cases()
 ULP = {jnp.float32: 2.0**-23, jnp.bfloat16: 2.0**-7, jnp.float16: 2.0**-10}
 
 
-def rows(condition: Any = lambda case: True) -> Any:
-    """The rows of which a promise speaks, each under its name.
+def for_rows(condition: Callable[[Case], Any] = lambda case: True) -> Any:
+    """Parametrizes a promise over the rows that it holds for.
 
-    One process holds a row to all promises, so that its program is compiled once.
+    One process checks all promises of a row, so that its program compiles once.
     """
-    chosen = [(f"{c.name}-{c.id_suffix}".rstrip("-"), c) for c in CASES if condition(c)]
+    named = [(f"{c.name}-{c.id_suffix}".rstrip("-"), c) for c in CASES if condition(c)]
     return pytest.mark.parametrize(
         "case",
         [
             pytest.param(case, id=name, marks=pytest.mark.xdist_group(name))
-            for name, case in chosen
+            for name, case in named
         ],
     )
 
 
-def quick_jit(function: Any) -> Any:
-    """`jax.jit` with XLA:CPU's older kernels, which are compiled in half the time."""
+def jit_without_fusion_emitters(function: Callable[..., Any]) -> Any:
+    """`jax.jit` with XLA:CPU's older kernels, which compile in half the time."""
     return jax.jit(function, compiler_options=older_kernels())
 
 
@@ -41,7 +43,7 @@ def older_kernels() -> dict[str, bool]:
     options = {"xla_cpu_use_fusion_emitters": False}
     try:
         jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # a jaxlib that has no others
+    except jax.errors.JaxRuntimeError:  # this jaxlib has only the older kernels
         return {}
     return options
 
@@ -60,253 +62,300 @@ def is_float(array: Any) -> bool:
     return jnp.issubdtype(jnp.asarray(array).dtype, jnp.floating)
 
 
-def floats_of(case: Case, arrays: tuple, **keywords: Any) -> tuple[Any, list]:
-    """The row as a function of its float arrays alone, and these."""
+def differentiated(case: Case, arrays: tuple) -> list[int]:
+    """The positions of the float arrays that the row differentiates."""
+    return [
+        i
+        for i, array in enumerate(arrays)
+        if is_float(array) and i not in case.not_differentiated
+    ]
+
+
+def replaced(arrays: tuple, positions: list[int], values: Any) -> list[Any]:
+    merged = list(arrays)
+    for i, value in zip(positions, values, strict=True):
+        merged[i] = value
+    return merged
+
+
+def as_function_of_floats(
+    case: Case, arrays: tuple, **keywords: Any
+) -> tuple[Callable[..., jax.Array], list[jax.Array]]:
+    """The row as a function of the arrays it differentiates, and these arrays."""
     arrays = tuple(map(jnp.asarray, arrays))
-    floats = [i for i, a in enumerate(arrays) if is_float(a)]
-    moving = [i for i in floats if i not in case.not_differentiated]
+    positions = differentiated(case, arrays)
 
     def function(*floats: jax.Array) -> jax.Array:
-        merged = list(arrays)
-        for i, value in zip(moving, floats, strict=True):
-            merged[i] = value
-        return case(*merged, **keywords)
+        return case(*replaced(arrays, positions, floats), **keywords)
 
-    return function, [arrays[i] for i in moving]
+    return function, [arrays[i] for i in positions]
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows()
+def weighted_sum(values: jax.Array) -> jax.Array:
+    """A scalar to differentiate, in which no two values can cancel."""
+    return jnp.sum(values * jnp.cos(jnp.arange(values.size).reshape(values.shape)))
+
+
+def dot(xs: list, ys: list) -> jax.Array:
+    return sum(jnp.sum(x * y) for x, y in zip(xs, ys))
+
+
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows()
 def test_equals_the_truth_in_float64(case: Case) -> None:
     for arrays in samples(case, 2):
-        for numbers in case.variations():
+        for hyperparams in case.variations():
             np.testing.assert_allclose(
-                case(*arrays, **numbers),
-                case.expected(*arrays, **numbers),
+                case(*arrays, **hyperparams),
+                case.expected(*arrays, **hyperparams),
                 rtol=case.rtol,
                 atol=1e-300,
-                err_msg=str(numbers),
+                err_msg=str(hyperparams),
             )
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows(lambda case: case.mask)
-def test_equals_the_truth_of_what_is_kept(case: Case) -> None:
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows(lambda case: case.mask)
+def test_equals_the_truth_of_the_unmasked_entries(case: Case) -> None:
     (arrays,) = samples(case)
     where = case.mask(np.random.default_rng(0))
-    got, expected = case(*arrays, where=where), case.expected(*arrays, where=where)
-    np.testing.assert_allclose(got, expected, rtol=case.rtol)
+    np.testing.assert_allclose(
+        case(*arrays, where=where),
+        case.expected(*arrays, where=where),
+        rtol=case.rtol,
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16])
-@rows(lambda case: case.dtypes)
+@for_rows(lambda case: case.dtypes)
 def test_keeps_the_dtype_and_rounds_once(case: Case, dtype: Any) -> None:
     arrays = cast(samples(case)[0], dtype)
-    function, floats = floats_of(case, arrays)
+    function, floats = as_function_of_floats(case, arrays)
 
-    def with_slopes(*xs: jax.Array) -> Any:
-        value, pullback = jax.vjp(function, *xs)
-        return value, pullback(value)
+    def value_and_gradient(*xs: jax.Array) -> Any:
+        value, vjp = jax.vjp(function, *xs)
+        return value, vjp(value)
 
-    leaves = jax.tree.leaves(jax.eval_shape(with_slopes, *floats))
+    leaves = jax.tree.leaves(jax.eval_shape(value_and_gradient, *floats))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype)}
     if dtype in ULP:
-        got = case(*arrays)
-        units = ULP[dtype] * (case.ulps if dtype == jnp.float32 else 0.51)
         expected = case.expected(*arrays)
-        below = jnp.finfo(dtype).tiny + case.tol_relative_to_max * ULP[
-            jnp.float32
-        ] * case.ulps * np.max(abs(expected))
-        np.testing.assert_allclose(np.float64(got), expected, rtol=units, atol=below)
+        rtol = ULP[dtype] * (case.ulps if dtype == jnp.float32 else 0.51)
+        atol = jnp.finfo(dtype).tiny
+        if case.tol_relative_to_max:
+            atol += ULP[jnp.float32] * case.ulps * np.max(abs(expected))
+        got = np.float64(case(*arrays))
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows(lambda case: case.dtypes)
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows(lambda case: case.dtypes)
 def test_the_gradient_is_the_derivative_twice(case: Case) -> None:
-    function, floats = floats_of(case, samples(case)[0])
+    """First and second derivatives along directions v and w, in both modes."""
+    function, floats = as_function_of_floats(case, samples(case)[0])
     rng = np.random.default_rng(1)
-    direction, other = (
-        [jnp.asarray(rng.normal(size=a.shape)) for a in floats] for _ in "vw"
-    )
-
-    @quick_jit
-    def compare(floats: list, v: list, w: list) -> Any:
-        def total(xs: list) -> jax.Array:
-            values = function(*xs)
-            return jnp.sum(
-                values * jnp.cos(jnp.arange(values.size).reshape(values.shape))
-            )
-
-        def dot(xs: list, ys: list) -> jax.Array:
-            return sum(jnp.sum(x * y) for x, y in zip(xs, ys))
-
-        def both(xs: list) -> jax.Array:
-            """The sum, and its slope along w."""
-            value, gradient = jax.value_and_grad(total)(xs)
-            return jnp.stack([value, dot(gradient, w)])
-
-        h = 1e-5
-        sides = [jnp.stack([x + h * d, x - h * d]) for x, d in zip(floats, v)]
-        ahead, behind = jax.lax.map(both, sides)
-        gradient, change = jax.jvp(jax.grad(total), (floats,), (v,))
-        reverse = dot(gradient, v)
-        forward = jax.jvp(total, (floats,), (v,))[1] if case.has_jvp else reverse
-        twice = dot(jax.grad(lambda xs: both(xs)[1])(floats), v)
-        return (ahead - behind) / (2 * h), (forward, reverse), (dot(change, w), twice)
-
-    numeric, first, second = compare(floats, direction, other)
+    v, w = ([jnp.asarray(rng.normal(size=a.shape)) for a in floats] for _ in "vw")
+    checks = jit_without_fusion_emitters(partial(derivatives, case, function))
+    numeric, first, second = checks(floats, v, w)
     np.testing.assert_allclose(first, numeric[0], rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(second, numeric[1], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows(lambda case: case.hyperparams and case.dtypes)
-def test_numbers_have_derivatives(case: Case) -> None:
+def derivatives(
+    case: Case, function: Callable[..., jax.Array], x: list, v: list, w: list
+) -> tuple[jax.Array, tuple, tuple]:
+    """Of f(x) = weighted_sum(function(x)): numeric, and by forward and reverse mode.
+
+    Numeric are f'(x) v and v f''(x) w, by central differences along v.
+    """
+
+    def f(x: list) -> jax.Array:
+        return weighted_sum(function(*x))
+
+    def value_and_derivative_along_w(x: list) -> jax.Array:
+        value, gradient = jax.value_and_grad(f)(x)
+        return jnp.stack([value, dot(gradient, w)])
+
+    h = 1e-5
+    both_sides = [jnp.stack([a + h * d, a - h * d]) for a, d in zip(x, v)]
+    plus, minus = jax.lax.map(value_and_derivative_along_w, both_sides)
+    gradient, forward_over_reverse = jax.jvp(jax.grad(f), (x,), (v,))
+    reverse = dot(gradient, v)
+    forward = jax.jvp(f, (x,), (v,))[1] if case.has_jvp else reverse
+    reverse_over_reverse = jax.grad(lambda x: value_and_derivative_along_w(x)[1])(x)
+    return (
+        (plus - minus) / (2 * h),
+        (forward, reverse),
+        (dot(forward_over_reverse, w), dot(reverse_over_reverse, v)),
+    )
+
+
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows(lambda case: case.hyperparams and case.dtypes)
+def test_hyperparameters_have_derivatives(case: Case) -> None:
     (arrays,) = samples(case)
     at = {name: 0.8 * max(values) + 0.07 for name, values in case.hyperparams.items()}
+
+    def total(hyperparams: dict[str, Any]) -> jax.Array:
+        return jnp.sum(case(*arrays, **hyperparams))
+
+    value = jit_without_fusion_emitters(total)
+    gradient = jit_without_fusion_emitters(jax.grad(total))(at)
     h = 1e-6
-
-    def total(numbers: dict[str, Any]) -> jax.Array:
-        return jnp.sum(case(*arrays, **numbers))
-
-    value, got = quick_jit(total), quick_jit(jax.grad(total))(at)
     for name, x in at.items():
-        ahead, behind = (value(at | {name: x + s * h}) for s in (1, -1))
-        numeric = (ahead - behind) / (2 * h)
+        plus, minus = value(at | {name: x + h}), value(at | {name: x - h})
         np.testing.assert_allclose(
-            got[name], numeric, rtol=1e-5, atol=1e-6, err_msg=name
+            gradient[name], (plus - minus) / (2 * h), rtol=1e-5, atol=1e-6, err_msg=name
         )
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows(lambda case: case.extremes)
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows(lambda case: case.extremes)
 def test_extremes_have_values_and_finite_derivatives(case: Case) -> None:
-    programs = {}  # extremes of one shape compile once
+    programs: dict[str, Any] = {}  # extremes of one shape share a program
     for extreme in case.extremes:
         arrays = [jnp.asarray(array) for array in extreme.arrays]
-        moving = [
-            i
-            for i, array in enumerate(arrays)
-            if is_float(array) and i not in case.not_differentiated
-        ]
-        if extreme.check_grads_of is not None:
-            moving = [moving[i] for i in extreme.check_grads_of]
+        positions = checked_positions(case, extreme)
         traced = {n: v for n, v in extreme.keywords.items() if is_traced(v)}
-        fixed = {n: v for n, v in extreme.keywords.items() if not is_traced(v)}
-        key = str((moving, fixed))
+        static = {n: v for n, v in extreme.keywords.items() if not is_traced(v)}
+        key = str((positions, static))
         if key not in programs:
-            programs[key] = quick_jit(partial(with_slopes, case, moving, fixed))
-        got, slopes = programs[key](arrays, traced)
-        assert all(np.isfinite(s).all() for s in jax.tree.leaves(slopes)), extreme
-        if extreme.value is None:
-            assert np.isfinite(got).all(), extreme
-        else:
-            value = np.broadcast_to(extreme.value, got.shape)
-            np.testing.assert_allclose(
-                got, value, rtol=1e-6, atol=1e-60, err_msg=str(extreme)
+            programs[key] = jit_without_fusion_emitters(
+                partial(value_and_derivatives, case, positions, static)
             )
+        value, derivatives = programs[key](arrays, traced)
+        chex.assert_tree_all_finite(derivatives)
+        if extreme.value is None:
+            chex.assert_tree_all_finite(value)
+        else:
+            expected = np.broadcast_to(extreme.value, value.shape)
+            np.testing.assert_allclose(
+                value, expected, rtol=1e-6, atol=1e-60, err_msg=str(extreme)
+            )
+
+
+def checked_positions(case: Case, extreme: Extreme) -> list[int]:
+    """The arrays whose derivatives must be finite at this extreme."""
+    positions = differentiated(case, extreme.arrays)
+    if extreme.check_grads_of is None:
+        return positions
+    return [positions[i] for i in extreme.check_grads_of]
 
 
 def is_traced(value: Any) -> bool:
     return isinstance(value, float | np.ndarray | jax.Array)
 
 
-def with_slopes(
-    case: Case, moving: list[int], fixed: dict, arrays: list, traced: dict
+def value_and_derivatives(
+    case: Case, positions: list[int], static: dict, arrays: list, traced: dict
 ) -> tuple[jax.Array, Any]:
-    """The value, its derivatives at some places, and how they change along a line."""
+    """The value, the gradient, and a Hessian-vector product."""
 
-    def total(xs: list) -> jax.Array:
-        """The sum of the values that are numbers."""
-        moved = list(arrays)
-        for i, x in zip(moving, xs):
-            moved[i] = x
-        values = case(*moved, **fixed, **traced)
+    def sum_of_numbers(xs: list) -> jax.Array:
+        values = case(*replaced(arrays, positions, xs), **static, **traced)
         return jnp.sum(jnp.where(jnp.isnan(values), 0.0, values))
 
-    xs = [arrays[i] for i in moving]
-    along = [jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in xs]
-    slopes = jax.jvp(jax.grad(total), (xs,), (along,)) if xs else ()
-    return case(*arrays, **fixed, **traced), slopes
+    xs = [arrays[i] for i in positions]
+    v = [jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in xs]
+    derivatives = jax.jvp(jax.grad(sum_of_numbers), (xs,), (v,)) if xs else ()
+    return case(*arrays, **static, **traced), derivatives
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows(lambda case: case.mask and case.dtypes)
-def test_what_is_masked_counts_for_nothing(case: Case) -> None:
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows(lambda case: case.mask and case.dtypes)
+def test_masked_entries_never_matter(case: Case) -> None:
     (arrays,) = samples(case)
     where = case.mask(np.random.default_rng(2))
 
-    def spoilt(array: np.ndarray) -> np.ndarray:
-        mask = where.reshape(where.shape + (1,) * (array.ndim - where.ndim))
-        return np.where(mask, array, np.nan)
+    def mask_of(array: Any) -> np.ndarray:
+        return where.reshape(where.shape + (1,) * (array.ndim - where.ndim))
 
-    dirty = tuple(spoilt(a) if is_float(a) else a for a in arrays)
-    function, floats = floats_of(case, arrays, where=where)
-    _, dirty_floats = floats_of(case, dirty)
-    gradient = quick_jit(jax.grad(lambda xs: jnp.sum(function(*xs))))
+    with_nans = tuple(
+        np.where(mask_of(a), a, np.nan) if is_float(a) else a for a in arrays
+    )
+    function, clean = as_function_of_floats(case, arrays, where=where)
+    _, spoiled = as_function_of_floats(case, with_nans)
+    gradient = jit_without_fusion_emitters(jax.grad(lambda xs: jnp.sum(function(*xs))))
+    np.testing.assert_array_equal(function(*clean), function(*spoiled))
+    for expected, got in zip(gradient(clean), gradient(spoiled), strict=True):
+        np.testing.assert_array_equal(got, expected)
+        assert not np.any(np.where(mask_of(got), 0, got))
 
-    np.testing.assert_array_equal(function(*floats), function(*dirty_floats))
-    for clean, other in zip(gradient(floats), gradient(dirty_floats), strict=True):
-        mask = where.reshape(where.shape + (1,) * (clean.ndim - where.ndim))
-        np.testing.assert_array_equal(clean, other)
-        assert not np.any(np.where(mask, 0, other))
 
-
-@rows(lambda case: not case.adapter)
-def test_wrong_arguments_are_refused_by_name(case: Case) -> None:
+@for_rows(lambda case: not case.adapter)
+def test_invalid_arguments_are_reported_by_name(case: Case) -> None:
     arrays = [jnp.asarray(a) for a in samples(case)[0]]
     names = list(inspect.signature(case.function).parameters)
-    for i, (name, array) in enumerate(zip(names, arrays)):
-        swapped = array.astype(int) if is_float(array) else array.astype(float)
-        wrong = [swapped, array.astype(complex), "text", [1.0], None]
-        if len(arrays) > 1:
-            wrong += [array[..., None], array[0]]
-            wrong += [] if i in case.any_num_rows else [array[:1]]
-        for value in wrong:
-            given = [value if j == i else a for j, a in enumerate(arrays)]
-            sentence = f"{case.function.__name__}: ({'|'.join(names)}) must .+, got .+"
-            with pytest.raises(TypeError) as refusal:
-                case(*given)
-            message = str(refusal.value)
-            assert re.fullmatch(sentence, message) and message.endswith("."), message
+    sentence = f"{case.function.__name__}: ({'|'.join(names)}) must .+, got .+\\."
+    for i, name in enumerate(names[: len(arrays)]):
+        for value in invalid_values(case, arrays, i):
+            with pytest.raises(TypeError) as error:
+                case(*replaced(tuple(arrays), [i], [value]))
+            message = str(error.value)
+            assert re.fullmatch(sentence, message), message
             assert i == 0 or f": {name} must" in message, message
     for name in case.hyperparams:
         with pytest.raises(TypeError, match=f"{name} must be a number, got float64"):
             case(*arrays, **{name: jnp.ones(3)})
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows()
-def test_vmap_equals_the_loop_and_jit_equals_eager(case: Case) -> None:
-    several = samples(case, 3)
-    looped = np.stack([case(*arrays) for arrays in several])
-    together = quick_jit(jax.vmap(case))(*map(jnp.stack, zip(*several)))
-    np.testing.assert_allclose(together, looped, rtol=max(1e-13, case.rtol / 10))
+def invalid_values(case: Case, arrays: list, i: int) -> list[Any]:
+    """Values of a wrong dtype, type, rank or length for the i-th array."""
+    array = arrays[i]
+    other_dtype = array.astype(int) if is_float(array) else array.astype(float)
+    values = [other_dtype, array.astype(complex), "text", [1.0], None]
+    if len(arrays) > 1:
+        values += [array[..., None], array[0]]
+        values += [] if i in case.any_num_rows else [array[:1]]
+    return values
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows(lambda case: case.hyperparams)
-def test_all_numbers_may_be_swept_at_once(case: Case) -> None:
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows()
+def test_vmap_equals_the_loop(case: Case) -> None:
+    batch = samples(case, 3)
+    looped = np.stack([case(*arrays) for arrays in batch])
+    batched = jit_without_fusion_emitters(jax.vmap(case))(*map(jnp.stack, zip(*batch)))
+    np.testing.assert_allclose(batched, looped, rtol=max(1e-13, case.rtol / 10))
+
+
+@for_rows(lambda case: not case.adapter)
+def test_runs_eagerly_and_on_numpy_arrays(case: Case) -> None:
+    (arrays,) = samples(case)
+    compiled = case(*arrays)
+    with jax.disable_jit():
+        for inputs in (arrays, tuple(map(jnp.asarray, arrays))):
+            np.testing.assert_allclose(
+                case(*inputs), compiled, rtol=max(1e-11, case.rtol), atol=1e-13
+            )
+
+
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows(lambda case: case.hyperparams)
+def test_all_hyperparameters_may_be_swept_at_once(case: Case) -> None:
     (arrays,) = samples(case)
     count = max(map(len, case.hyperparams.values()))
     points = [
-        {n: v[i % len(v)] for n, v in case.hyperparams.items()} for i in range(count)
+        {name: values[i % len(values)] for name, values in case.hyperparams.items()}
+        for i in range(count)
     ]
     columns = jax.tree.map(lambda *column: jnp.array(column, float), *points)
-    sweep = quick_jit(jax.vmap(lambda numbers: case(*arrays, **numbers)))
+    sweep = jit_without_fusion_emitters(
+        jax.vmap(lambda hyperparams: case(*arrays, **hyperparams))
+    )
     looped = [case(*arrays, **point) for point in points]
     np.testing.assert_allclose(sweep(columns), looped, rtol=case.rtol)
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@rows()
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows()
 def test_the_second_call_does_not_compile(case: Case, compilations: list) -> None:
     first, second = samples(case, 2)
-    numbers = [
+    hyperparams = [
         {name: v[i % len(v)] for name, v in case.hyperparams.items()} for i in (0, 1)
     ]
     function = jax.jit(case) if case.adapter else case
-    function(*first, **numbers[0])
+    function(*first, **hyperparams[0])
     compilations.clear()
-    function(*second, **numbers[1])
+    function(*second, **hyperparams[1])
     assert not compilations

@@ -12,7 +12,7 @@ from minimize import descend, descent
 from bench.least_squares_problems import PROBLEMS
 from jaxml import optimizers
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("no_xla_optimizations")
 
 LEAST = (
     "powell_badly_scaled",

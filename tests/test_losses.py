@@ -201,7 +201,7 @@ def test_the_head_holds_no_logits_and_has_second_derivatives() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-10)
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 def test_classes_that_do_not_exist_are_not_in_the_hessian() -> None:
     """By reverse over reverse, which differentiates what was selected away too."""
     scores = np.array([1.0, -2.0, 0.5, -np.inf])
@@ -230,7 +230,7 @@ def test_classes_that_do_not_exist_are_not_in_the_hessian() -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 def test_the_bound_of_a_cross_entropy_may_be_learned_from_none() -> None:
     """∂/∂q of (1 - e^(-q s)) / q, at q = 0 and near it, of a surprise s."""
     z = jnp.array([[0.0, 0.0], [40.0, 0.0], [-3.0, 0.0], [-60.0, 0.0]])

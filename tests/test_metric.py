@@ -45,7 +45,7 @@ def test_a_memory_bank_is_compared_with(name: str) -> None:
     assert got[2] == 0 or name in ("multi_similarity_loss", "margin_loss") or got[2] > 0
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 @pytest.mark.parametrize(
     "name", ["lifted_structure_loss", "angular_loss", "margin_loss"]
 )
@@ -92,7 +92,7 @@ def test_proxies_without_a_batch_cost_nothing() -> None:
     assert losses.proxy_anchor_loss(rows(0), rows(3), jnp.zeros(0, int)) == 0
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 @pytest.mark.parametrize("scale", [1e6, 1e8, 1e15])
 def test_the_angles_of_long_rows_have_derivatives(scale: float) -> None:
     x, labels = scale * rows(9, features=3), jnp.array([0, 0, 1, 1, 2, 2, 0, 1, 3])
@@ -107,7 +107,7 @@ def test_the_angles_of_long_rows_have_derivatives(scale: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 @EVERY
 def test_a_block_changes_nothing(name: str) -> None:
     x, labels = rows(7), jnp.asarray(LABELS)
@@ -122,7 +122,7 @@ def test_a_block_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 @EVERY
 def test_pairs_left_out_count_for_nothing(name: str) -> None:
     x, labels = rows(7), jnp.asarray(LABELS)
@@ -163,7 +163,7 @@ def test_wrong_pairs_are_named(name: str) -> None:
         LABELLED[name](x, labels, block=0)
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 def test_the_weights_of_the_circle_carry_no_derivative() -> None:
     x, labels = rows(7) / 3, jnp.asarray(LABELS)
     fixed = np.asarray(x @ x.T)
@@ -190,7 +190,7 @@ def test_the_weights_of_the_circle_carry_no_derivative() -> None:
     assert losses.circle_loss(x.astype(jnp.bfloat16), labels).dtype == jnp.bfloat16
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 def test_angular_loss_takes_rows_of_any_length() -> None:
     x, labels = np.asarray(rows(7)), jnp.asarray(LABELS)
     total = jax.jit(
@@ -237,7 +237,7 @@ def dense_clip(a: jax.Array, b: jax.Array, t: Any) -> jax.Array:
     return (dense_info_nce(a, b, t) + dense_info_nce(b, a, t)) / 2
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 @pytest.mark.parametrize(
     ("total", "alike"),
     [
@@ -280,7 +280,7 @@ def test_clip_has_its_value_though_a_first_block_has_no_rival() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("no_xla_optimizations")
 def test_derivatives_at_a_kink_are_0() -> None:
     x, labels = jnp.array([[0.0], [0.5], [0.75]]), jnp.array([7, 7, 8])
     for loss, numbers in [

@@ -141,7 +141,7 @@ def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_bounded_or_refused(monkeypatch, quick_compilation) -> None:
+def test_memory_is_bounded_or_refused(monkeypatch, no_xla_optimizations) -> None:
     monkeypatch.setattr("jaxml.sweep.engine._layout.CACHE", 2**16)
 
     def planned(memory):

@@ -20,7 +20,7 @@ METHODS = {
     "levenberg_marquardt": (optimizers.levenberg_marquardt, "residual_fn"),
 }
 every = pytest.mark.parametrize(("make", "role"), METHODS.values(), ids=METHODS)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("no_xla_optimizations")
 
 
 def lines(x: Any, shift: Any = 0.0) -> Any:

@@ -126,7 +126,7 @@ def test_a_diverged_model_touches_no_neighbour() -> None:
     assert ranked[-1].diverged > 0
 
 
-def test_a_selection_is_the_function_of_its_name(quick_compilation) -> None:
+def test_a_selection_is_the_function_of_its_name(no_xla_optimizations) -> None:
     def scaled(point):
         return optimizers.sgd(point["scale"](point["learning_rate"]))
 
@@ -201,7 +201,7 @@ def test_outputs_are_kept_of_every_model_and_all_was_planned(compilations) -> No
 
 
 @pytest.mark.slow
-def test_a_plan_counts_what_evaluations_hold(quick_compilation) -> None:
+def test_a_plan_counts_what_evaluations_hold(no_xla_optimizations) -> None:
     def metrics(params, data, point):
         rows = jnp.sin(params["w"][0] * jnp.ones((1000, 1000), jnp.float32).cumsum(0))
         return {"loss": jnp.vdot(rows @ rows, rows)}  # 4 MB that nothing fuses away

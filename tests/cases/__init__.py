@@ -1,8 +1,9 @@
-"""The table of cases: one row for every public function, one file for every chapter.
+"""The table of cases: one row per public function, one file per chapter.
 
-A row says how to sample a function's arrays, what their true value is (float64 NumPy,
-written from the paper with plain loops), which numbers may vary, and what happens at
-the extremes. `test_contract.py` holds every row to every promise.
+A row says how to sample the arrays of a function, what the true result is (float64
+NumPy, plain loops written from the paper), which hyperparameters vary, and what the
+result is at the extremes. `test_contract.py` checks every promise for every row, and
+`tests/README.md` explains the fields by an example.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,61 +18,73 @@ FLOATS = (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16)
 
 
 class Extreme(NamedTuple):
-    """Arrays and keywords at an extreme, and the value there (None: only finite)."""
+    """Arrays and keyword arguments at an extreme, and the result there."""
 
     arrays: tuple[Any, ...]
     value: Any
+    """None: any finite value."""
     keywords: Mapping[str, Any] = {}
-    check_grads_of: tuple[int, ...] | None = (
-        None  # arrays with finite derivatives; None: all
-    )
+    check_grads_of: tuple[int, ...] | None = None
+    """Differentiated arrays whose derivatives must be finite; None: all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
+    """One row of the table."""
+
     function: Callable[..., Any]
     sample: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
+    """Draws the positional arrays."""
     truth: Callable[..., Any]
-    hyperparams: Mapping[str, tuple[float, ...]] = field(
-        default_factory=dict
-    )  # each one's values; defaults first
-    static_args: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # static arguments of this row
+    """The true result for these arrays and the keyword arguments, in float64."""
+    hyperparams: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The values of each hyperparameter that the tests vary."""
+    static_args: Mapping[str, Any] = field(default_factory=dict)
+    """Static keyword arguments of this row, for function and truth."""
     mask: Callable[[np.random.Generator], np.ndarray] | None = None
+    """Draws `where`, for functions that take it."""
     extremes: tuple[Extreme, ...] = ()
     dtypes: tuple[Any, ...] = FLOATS
-    rtol: float = 1e-12  # of float64
-    ulps: float = 4.0  # of float32
-    has_jvp: bool = True  # has a forward derivative; tiled functions have none
-    not_differentiated: tuple[int, ...] = ()  # arrays that are not differentiated
-    any_num_rows: tuple[int, ...] = ()  # arrays of which any number of rows is welcome
-    tol_relative_to_max: bool = (
-        False  # rounding is relative to the largest result, not to each
-    )
-    adapter: Callable[..., Any] | None = None  # how the function is made one of arrays
+    """The float dtypes that the function takes; none: no dtype or gradient is tested."""
+    rtol: float = 1e-12
+    """The tolerance in float64."""
+    ulps: float = 4.0
+    """The tolerance in float32."""
+    has_jvp: bool = True
+    """False for functions with a reverse-mode rule only."""
+    not_differentiated: tuple[int, ...] = ()
+    """Positions of float arrays that have no derivative."""
+    any_num_rows: tuple[int, ...] = ()
+    """Positions of arrays whose first axis may have any length."""
+    tol_relative_to_max: bool = False
+    """Whether float32 errors are relative to the largest result, not to each."""
+    adapter: Callable[..., Any] | None = None
+    """Makes a function of arrays of one that is not, or fixes a required argument."""
     id_suffix: str = ""
+    """Distinguishes several rows of one function."""
 
     @property
     def name(self) -> str:
         chapter = self.function.__module__.split(".")[1]
         return f"{chapter}.{self.function.__name__}"
 
-    def __call__(self, *arrays: Any, **numbers: Any) -> jax.Array:
-        return (self.adapter or self.function)(*arrays, **self.static_args, **numbers)
+    def __call__(self, *arrays: Any, **keywords: Any) -> jax.Array:
+        return (self.adapter or self.function)(*arrays, **self.static_args, **keywords)
 
-    def expected(self, *arrays: Any, **numbers: Any) -> np.ndarray:
+    def expected(self, *arrays: Any, **keywords: Any) -> np.ndarray:
         arrays = tuple(
             np.asarray(a, np.float64) if _is_float(a) else np.asarray(a) for a in arrays
         )
         with np.errstate(all="ignore"):
-            return np.asarray(self.truth(*arrays, **self.static_args, **numbers))
+            return np.asarray(self.truth(*arrays, **self.static_args, **keywords))
 
     def variations(self) -> list[dict[str, float]]:
-        """No number given, then all of them, each at each of its values in turn."""
-        given = {name: values[0] for name, values in self.hyperparams.items()}
+        """No hyperparameter given; then all, each at each of its values in turn."""
+        first = {name: values[0] for name, values in self.hyperparams.items()}
         return [{}] + [
-            given | {n: v} for n, values in self.hyperparams.items() for v in values
+            first | {name: value}
+            for name, values in self.hyperparams.items()
+            for value in values
         ]
 
 
