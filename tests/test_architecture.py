@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FUNCTIONS = ("losses", "mining", "activations", "optimizers", "schedules")
 MAY_IMPORT = {
     "_core": set(),
-    **dict.fromkeys(FUNCTIONS, {"_core"}),
+    **{chapter: {"_core"} for chapter in FUNCTIONS},
     "sweep": {"_core"},  # it is given functions and imports none
     "tasks": {"_core", *FUNCTIONS, "sweep"},
     "cli": {"_core", *FUNCTIONS, "sweep", "tasks"},
@@ -155,6 +155,25 @@ def test_every_name_has_one_public_address() -> None:
     names = [name for _, name in PUBLIC]
     names.remove("linear")  # a schedule, and a range of a search space
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("chapter", FUNCTIONS)
+def test_every_decorated_function_is_exported(chapter: str) -> None:
+    public = {name for room, name in PUBLIC if room == chapter}
+    for path in (PACKAGE / chapter).rglob("_*.py"):
+        address = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        module = importlib.import_module(address.removesuffix(".__init__"))
+        for name, value in vars(module).items():
+            is_own = getattr(value, "__module__", None) == module.__name__
+            if is_own and inspect.isfunction(value) and hasattr(value, "__wrapped__"):
+                assert name in public or name.startswith("_"), f"{name} of {path}"
+
+
+def test_every_tiled_function_is_measured() -> None:
+    bench = "".join(path.read_text() for path in (ROOT / "bench").rglob("*.py"))
+    for name, function in public_names(CHAPTERS["losses"]):
+        if "block" in inspect.signature(function).parameters:
+            assert re.search(rf"\b{name}\b", bench), name
 
 
 @pytest.mark.parametrize("chapter", FUNCTIONS)

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import textwrap
 
 import jax
 import pytest
@@ -36,7 +37,7 @@ def test_the_example_runs(example: str) -> None:
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        exec(compile(example, "README.md", "exec"), {})
+        exec(compile(textwrap.dedent(example), "README.md", "exec"), {})
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

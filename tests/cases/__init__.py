@@ -45,7 +45,7 @@ class Case:
     """Draws `where`, for functions that take it."""
     extremes: tuple[Extreme, ...] = ()
     dtypes: tuple[Any, ...] = FLOATS
-    """The float dtypes that the function takes; none: no dtype or gradient is tested."""
+    """The float dtypes that the function takes; if none, no gradient is tested."""
     rtol: float = 1e-12
     """The tolerance in float64."""
     ulps: float = 4.0
