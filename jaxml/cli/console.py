@@ -80,7 +80,7 @@ def leaderboard_table(record: sweep.Record, metric: str, compare_by: str) -> Tab
         if len(set(record.points.get(name, np.array([])).tolist())) > 1
     ]
     table = Table(title=f"Best setting of each {compare_by}", box=box.SIMPLE)
-    for column in ("", "optimizer", "learning_rate", *varied, "activation", "loss"):
+    for column in ("", "optimizer", "rate", *varied, "activation", "loss"):
         table.add_column(column.replace("_", " "), no_wrap=True)
     metric_words = metric.removeprefix("valid_").replace("_", " ")
     for column in (f"validation {metric_words}", "seeds", "diverged"):

@@ -66,7 +66,9 @@ def _check_run_options(
     if options.resume and not options.out:
         command.error("argument --resume: must come with --out, the run to resume")
     if options.coordinator and not options.out:
-        command.error("argument --coordinator: must come with --out, one for all")
+        command.error(
+            "argument --coordinator: must come with --out, one for all processes"
+        )
     if options.processes > 1 and not options.coordinator:
         command.error("argument --processes: must come with --coordinator")
     if not 0 <= options.process_id < options.processes:
