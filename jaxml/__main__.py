@@ -1,4 +1,4 @@
-"""python -m jaxml, and the command `jaxml`."""
+"""The command `jaxml`, also run by `python -m jaxml`."""
 
 import os
 import signal
@@ -7,33 +7,42 @@ from typing import Any, NoReturn
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, _leave)
+    """Runs the command line and returns its exit status, 130 after an interrupt."""
+    signal.signal(signal.SIGINT, _exit_interrupted)
     try:
-        return _command()
+        return _run_cli()
     except KeyboardInterrupt:
-        _leave()
+        _exit_interrupted()
 
 
-def _command() -> int:
+def _run_cli() -> int:
     try:
         from jaxml import cli
     except ModuleNotFoundError as error:
-        missing = f"jaxml: the command line needs the extra `jaxml[sweep]`: {error}."
-        print(missing, file=sys.stderr)
+        print(
+            f"jaxml: the command line needs the extra `jaxml[sweep]`: {error}.",
+            file=sys.stderr,
+        )
         return 2
-    return cli.main(compiled=_raise)
+    return cli.main(on_compiled=_raise_on_interrupt)
 
 
-def _raise() -> None:
-    """From now on an interrupt is an exception, with which training ends cleanly."""
+def _raise_on_interrupt() -> None:
+    """Makes an interrupt raise KeyboardInterrupt, which ends training cleanly."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _leave(*_: Any) -> NoReturn:
-    """Ends at once: inside JAX an exception may be swallowed, or tear something."""
+def _exit_interrupted(*_: Any) -> NoReturn:
+    """Ends the process with one line and exit status 130."""
     sys.stdout.flush()
-    saved = "what is finished is kept, and --resume goes on with it"
-    print(f"jaxml: interrupted; {saved}", file=sys.stderr, flush=True)
+    print(
+        "jaxml: interrupted; finished models are kept, and "
+        "--resume goes on with the run",
+        file=sys.stderr,
+        flush=True,
+    )
+    # While JAX traces and compiles, an exception may be swallowed by a callback or
+    # leave JAX in a broken state; os._exit raises none.
     os._exit(130)
 
 

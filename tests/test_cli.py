@@ -1,4 +1,4 @@
-"""The command line: what it writes, shows and refuses."""
+"""The command line: what it writes, prints and rejects."""
 
 import csv
 from concurrent.futures import ThreadPoolExecutor
@@ -8,15 +8,21 @@ import pytest
 from rich.console import Console
 
 from jaxml import cli, sweep
+from jaxml.cli.console import ProgressBar
+from jaxml.cli.options import parse_options
+from jaxml.cli.registry import ACTIVATIONS, OPTIMIZERS, SCHEDULES, SUITES, TASKS
 
-SHORT = ["sweep", "digits", "--optimizer", "sgd,adam", "--learning-rate", "0.01,0.1"]
-SHORT += ["--activation", "relu", "--loss", "cross_entropy", "--seeds", "2"]
+SMALL_GRID = [
+    *("sweep", "digits", "--optimizer", "sgd,adam", "--learning-rate", "0.01,0.1"),
+    *("--activation", "relu", "--loss", "cross_entropy", "--seeds", "2"),
+]
 
 
-def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> None:
+def test_sweep_writes_a_table_curves_and_figures(tmp_path, capsys) -> None:
     folder = tmp_path / "results"
-    arguments = [*SHORT, "--steps", "40", "--out", str(folder)]
-    with ThreadPoolExecutor() as threads:  # no signal is set but by `jaxml` itself
+    arguments = [*SMALL_GRID, "--steps", "40", "--out", str(folder)]
+    # Only the main thread may set signal handlers, so `cli.main` must not.
+    with ThreadPoolExecutor() as threads:
         assert threads.submit(cli.main, arguments).result() == 0
     with open(folder / "table.csv") as file:
         rows = list(csv.DictReader(file))
@@ -32,49 +38,40 @@ def test_the_command_writes_a_table_curves_and_pictures(tmp_path, capsys) -> Non
     assert not (folder / "parts").exists()
     assert "models/s" in capsys.readouterr().out
 
-    before = (folder / "table.csv").read_bytes()
-    assert cli.main([*SHORT, "--out", str(folder), "--resume"]) == 0
+    table = (folder / "table.csv").read_bytes()
+    assert cli.main([*SMALL_GRID, "--out", str(folder), "--resume"]) == 0
     assert capsys.readouterr().out.startswith(f"{folder}/ is finished")
-    with pytest.raises(SystemExit) as stop:
-        cli.main([*SHORT, "--out", str(folder)])
-    assert stop.value.code == 2
-    assert (folder / "table.csv").read_bytes() == before
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main([*SMALL_GRID, "--out", str(folder)])
+    assert exit_info.value.code == 2
+    assert (folder / "table.csv").read_bytes() == table
 
 
 @pytest.mark.slow
-def test_schedules_and_batch_sizes_are_axes_of_one_table(tmp_path, capsys) -> None:
+def test_schedules_and_batch_sizes_are_columns_of_one_table(tmp_path, capsys) -> None:
     options = ["--steps", "30", "--schedule", "constant,linear,one_cycle"]
     options += ["--batch-size", "full,8", "--out", str(tmp_path)]
-    assert cli.main([*SHORT, *options]) == 0
+    assert cli.main([*SMALL_GRID, *options]) == 0
     with open(tmp_path / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert [*rows[0]][:3] == ["batch_size", "optimizer", "schedule"]
-    loss = {
-        (
-            r["batch_size"],
-            r["schedule"],
-            r["optimizer"],
-            r["learning_rate"],
-            r["seed"],
-        ): r["valid_loss"]
-        for r in rows
-    }
-    assert len(rows) == len(loss) == 2 * 3 * 2 * 2 * 2
-    assert len(set(loss.values())) == len(loss)  # every axis counts for something
+    settings = "batch_size", "schedule", "optimizer", "learning_rate", "seed"
+    losses = {tuple(row[name] for name in settings): row["valid_loss"] for row in rows}
+    assert len(rows) == len(losses) == 2 * 3 * 2 * 2 * 2
+    assert len(set(losses.values())) == len(losses)  # every setting has an effect
     assert len(list(tmp_path.glob("*.png"))) == 3
-    written = capsys.readouterr().out
-    assert "batch size" in written and "schedule" in written
+    output = capsys.readouterr().out
+    assert "batch size" in output and "schedule" in output
 
 
 @pytest.mark.slow
-def test_several_tasks_make_one_table_with_ranks(tmp_path, capsys, monkeypatch) -> None:
-    defaults = cli.TASKS["wine"].defaults | {"loss": ""}
-    suites = {"valley": (["wine", "diabetes"], defaults)}
-    monkeypatch.setattr("jaxml.cli.options.SUITES", suites)
+def test_a_suite_makes_one_table_with_ranks(tmp_path, capsys, monkeypatch) -> None:
+    suite = SUITES["valley"]._replace(tasks=["wine", "diabetes"])
+    monkeypatch.setitem(SUITES, "valley", suite)
     options = ["--optimizer", "sgd,adam:b1=0.9,0.95", "--schedule", "constant,cosine"]
     options += ["--learning-rate", "0.1", "--seeds", "2", "--steps", "20"]
-    options += ["--activation", "relu"]
-    assert cli.main(["sweep", "valley", *options, "--out", str(tmp_path)]) == 0
+    options += ["--no-shared-batches", "--out", str(tmp_path)]
+    assert cli.main(["sweep", "valley", *options]) == 0
     with open(tmp_path / "table.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3 * 2 * 2
@@ -91,20 +88,30 @@ def test_several_tasks_make_one_table_with_ranks(tmp_path, capsys, monkeypatch) 
     assert "mean rank" in capsys.readouterr().out
 
 
-def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
-    curves = {name: make(70) for name, make in cli.SCHEDULES.items()}
-    ends = {name: (float(curve(0)), float(curve(70))) for name, curve in curves.items()}
+@pytest.mark.parametrize("name", [*TASKS, *SUITES])
+def test_defaults_are_names_that_the_registry_knows(name) -> None:
+    options = parse_options(["sweep", name])
+    assert options.optimizer.keys() <= OPTIMIZERS.keys()
+    assert {*options.activation} <= ACTIVATIONS.keys()
+    assert {*options.schedule} <= SCHEDULES.keys()
+    for task, losses in options.tasks.items():
+        assert {*losses} <= TASKS[task].losses.keys()
+
+
+def test_schedules_peak_at_1_and_have_the_stated_end_points() -> None:
+    schedules = {name: make(70) for name, make in SCHEDULES.items()}
+    ends = {name: (float(f(0)), float(f(70))) for name, f in schedules.items()}
     assert ends["constant"] == (1, 1)
     assert ends["linear"] == ends["cosine"] == ends["polynomial"] == (1, 0)
     assert ends["warmup_cosine"] == ends["warmup_linear"] == (0, 0)
-    for name, curve in curves.items():
-        values = [float(curve(step)) for step in range(71)]
+    for name, schedule in schedules.items():
+        values = [float(schedule(step)) for step in range(71)]
         assert max(values) == pytest.approx(1), name
         assert min(values) >= 0, name
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         (["digits", "--optimizer", "nosuch"], "'nosuch' is not known; the nearest"),
         (["digits", "--activation", "rellu"], "relu"),
@@ -116,12 +123,13 @@ def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
         (["digits", "--batch-size", "half"], "must be a positive integer, got 'half'"),
         (
             ["digits", "--optimizer", "adam:b3=1"],
-            "adam has no number 'b3'; its numbers",
+            "adam has no hyperparameter 'b3'; its hyperparameters are: b1, b2, eps",
         ),
         (["digits", "--optimizer", "adam:b1="], "must be like sgd,adam:b1=0.9,0.95"),
         (
             ["digits", "--optimizer", "adadelta:learning_rate=0.1"],
-            "adadelta has no number 'learning_rate'; its numbers are: decay, eps",
+            "adadelta has no hyperparameter 'learning_rate'; its hyperparameters are: "
+            "decay, eps",
         ),
         (
             ["digits", "--optimizer", "sgd,adam:b1=0.9,1.5"],
@@ -135,37 +143,39 @@ def test_a_schedule_of_the_command_begins_and_ends_as_it_says() -> None:
         (["digits", "--process-id", "1"], "must be from 0 to 0, got 1"),
     ],
 )
-def test_the_command_refuses_in_one_line(arguments, sentence, capsys) -> None:
-    with pytest.raises(SystemExit) as stop:
+def test_wrong_options_are_rejected_in_one_line(arguments, message, capsys) -> None:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main(["sweep", *arguments])
-    assert stop.value.code == 2
-    written = capsys.readouterr().err
-    assert written.count("\n") == 1
-    assert sentence in written
+    assert exit_info.value.code == 2
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert message in output
 
 
-def test_the_bar_shows_the_best_of_the_task_at_hand() -> None:
+def test_the_progress_bar_shows_the_best_metric_of_the_current_task() -> None:
     record = sweep.Record({}, np.array(["ok"]), {}, np.array([1, 2]), {})
-    bar = cli.Bar(2, Console(quiet=True), begun=0.0)
+    bar = ProgressBar(2, Console(quiet=True), start_time=0.0)
     for value, best in ((1.0, "best 100.0%"), (-0.2, "best -20.0%"), (np.nan, "/s")):
         curves = {"valid_r2": np.array([[np.nan, value]])}
-        bar.watch(1.0, record._replace(curves=curves), "valid_r2")
+        bar.update(1.0, record._replace(curves=curves), "valid_r2")
         assert bar.progress.tasks[0].fields["note"].endswith(best)
-    assert "after 0.0 s of compiling" not in bar.summary()
+    assert "after 0.0 s of compilation" not in bar.summary()
 
 
 @pytest.mark.slow
-def test_the_command_trains_on_as_many_devices_as_it_is_told(capsys) -> None:
+def test_sweep_uses_the_requested_number_of_devices(capsys) -> None:
     iris = ["sweep", "iris", "--optimizer", "sgd", "--learning-rate", "0.1"]
     iris += ["--seeds", "1", "--activation", "relu", "--plan", "--devices"]
     assert cli.main([*iris, "1"]) == 0
     assert "on 1 device" in capsys.readouterr().out
     assert cli.main([*iris, "9"]) == 2
-    sentence = "argument --devices: must be at most the 2 that this process has, got 9"
-    assert sentence in capsys.readouterr().err
+    message = "argument --devices: must be at most the 2 that this process has, got 9"
+    assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys) -> None:
+def test_an_unwritable_out_directory_is_reported_in_one_line(tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("")
-    assert cli.main([*SHORT, "--out", str(tmp_path / "file" / "results")]) == 2
-    assert "must be a writable directory" in capsys.readouterr().err
+    assert cli.main([*SMALL_GRID, "--out", str(tmp_path / "file" / "results")]) == 2
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert "must be a writable directory" in output

@@ -1,4 +1,8 @@
-"""The command line: from what is asked for to a table, pictures and a report."""
+"""The command line: trains the grid that the options describe and reports the results.
+
+`options` parses the arguments, `registry` turns names into functions, and `console`
+shows progress, tables and figures.
+"""
 
 import argparse
 import contextlib
@@ -8,7 +12,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,31 +20,44 @@ import numpy as np
 from rich.console import Console
 
 from jaxml import sweep
-from jaxml.cli.options import fresh, options_of
-from jaxml.cli.registry import ACTIVATIONS, SCHEDULES, TASKS, Setup, optimizer_of
-from jaxml.cli.console import Bar, leaderboard, pictures, ranking
+from jaxml.cli.console import ProgressBar, figures, leaderboard_table, rank_table
+from jaxml.cli.options import parse_options, unused_path
+from jaxml.cli.registry import (
+    ACTIVATIONS,
+    SCHEDULES,
+    TASKS,
+    TaskSpec,
+    make_optimizer,
+)
 
 
-class _Part(NamedTuple):
-    """One run of a command: a task, with one batch size."""
+Columns = dict[str, np.ndarray]
+
+
+class _Job(NamedTuple):
+    """One plan of a command: a task with one batch size."""
 
     name: str
-    setup: Setup
+    spec: TaskSpec
     batch_size: int | None
     plan: sweep.Plan
 
 
 def main(
-    arguments: list[str] | None = None, *, compiled: Callable[[], object] = lambda: None
+    arguments: list[str] | None = None,
+    *,
+    on_compiled: Callable[[], object] = lambda: None,
 ) -> int:
-    """Runs the command line, and returns its exit status.
+    """Runs the command line and returns its exit status.
 
     Args:
-        arguments: Its words; those of this process by default.
-        compiled: Called when all is compiled: from now on an interrupt may be raised.
+        arguments: The words of the command; `sys.argv[1:]` by default.
+        on_compiled: Called after compilation; from then on KeyboardInterrupt may be
+            raised, and ends the training cleanly.
     """
-    options = options_of(arguments)
-    with contextlib.suppress(RuntimeError):  # a caller's JAX keeps its devices
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parse_options(arguments)
+    with contextlib.suppress(RuntimeError):  # the caller has initialized JAX already
         cores = options.devices or os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", cores)
     if options.coordinator:
@@ -48,117 +65,131 @@ def main(
             options.coordinator, options.processes, options.process_id
         )
     try:
-        words = sys.argv[1:] if arguments is None else arguments
-        return _sweep(options, words, compiled)
+        return _sweep(options, arguments, on_compiled)
     except ValueError as error:
         print(f"jaxml sweep: {error}", file=sys.stderr)
     except OSError as error:
         print(
-            f"jaxml sweep: --out must be a writable directory: {error}; what is "
-            "finished is kept, and --resume goes on with it",
+            f"jaxml sweep: --out must be a writable directory: {error}; finished "
+            "models are kept, and --resume goes on with the run",
             file=sys.stderr,
         )
     return 2
 
 
 def _sweep(
-    options: argparse.Namespace, arguments: list[str], compiled: Callable[[], object]
+    options: argparse.Namespace,
+    arguments: list[str],
+    on_compiled: Callable[[], object],
 ) -> int:
-    first, devices = jax.process_index() == 0, jax.local_devices()
-    if options.devices and options.devices > len(devices):
+    num_devices = len(jax.local_devices())
+    if options.devices and options.devices > num_devices:
         raise ValueError(
-            f"argument --devices: must be at most the {len(devices)} that this process "
+            f"argument --devices: must be at most the {num_devices} that this process "
             f"has, got {options.devices}"
         )
-    console = Console(width=None if sys.stdout.isatty() else 130, quiet=not first)
-    folder = options.out or fresh(pathlib.Path("runs", options.task))
+    is_main_process = jax.process_index() == 0
+    width = None if sys.stdout.isatty() else 130
+    console = Console(width=width, quiet=not is_main_process, highlight=False)
+    folder = options.out or unused_path(pathlib.Path("runs", options.task))
     if options.resume and _is_finished(folder):
         console.print(
-            f"{folder}/ is finished: its report.html and table.csv say what was found; "
-            "other settings need another --out.",
-            highlight=False,
+            f"{folder}/ is finished: see its report.html and table.csv. Other settings "
+            "need another --out.",
             soft_wrap=True,
         )
         return 0
     if not options.plan:
         folder.mkdir(parents=True, exist_ok=True)
-    parts, begun = [], time.monotonic()
-    for name, losses in options.tasks.items():
-        for size in options.batch_size:
-            plan = _plan(options, TASKS[name], losses, size)
-            parts.append(_Part(name, TASKS[name], size, plan))
-            console.print(f"{name}: {plan}", highlight=False)
+    start_time = time.monotonic()
+    jobs = _compile_jobs(options, console)
     if options.plan:
         return 0
-
-    models = sum(len(part.plan.keys) for part in parts)
-    records: list[sweep.Record] = []
-    compiled()
-    with Bar(models, console, begun) as bar:
-        for part in parts:
-            before = sum(len(record.status) for record in records)
-            record = sweep.run(
-                part.plan,
-                folder=folder / "parts" / f"{part.name}-{part.batch_size or 'full'}",
-                resume=options.resume,
-                keep_params=len(part.plan.keys) <= 10_000,
-                watch=lambda done, record, part=part, before=before: bar.watch(
-                    before + done, record, f"valid_{part.setup.metric}"
-                ),
-            )
-            records.append(record)
-            if "unfinished" in record.status:
-                break
-    if not first:
+    on_compiled()
+    num_models = sum(len(job.plan.keys) for job in jobs)
+    with ProgressBar(num_models, console, start_time) as bar:
+        records = _run_jobs(jobs, folder, options.resume, bar)
+    if not is_main_process:
         return 0
-    return _shown(options, arguments, parts, records, folder, bar, console)
+    num_finished = _save_and_print(options, jobs, records, folder, console)
+    console.print(bar.summary(), f"Results are in {folder}/.")
+    if num_finished == num_models:
+        return 0
+    console.print(f"Interrupted: {num_finished:,} of {num_models:,} models finished.")
+    words = [word for word in arguments if word != "--resume"]
+    if not options.out:
+        words += ["--out", str(folder)]
+    console.print(f"Resume with: jaxml {shlex.join(words)} --resume", soft_wrap=True)
+    return 130
 
 
 def _is_finished(folder: pathlib.Path) -> bool:
     return (folder / "table.csv").exists() and not (folder / "parts").exists()
 
 
-def _shown(
+def _compile_jobs(options: argparse.Namespace, console: Console) -> list[_Job]:
+    jobs = []
+    for name, losses in options.tasks.items():
+        for batch_size in options.batch_size:
+            plan = _plan(options, TASKS[name], losses, batch_size)
+            jobs.append(_Job(name, TASKS[name], batch_size, plan))
+            console.print(f"{name}: {plan}")
+    return jobs
+
+
+def _run_jobs(
+    jobs: list[_Job], folder: pathlib.Path, resume: bool, bar: ProgressBar
+) -> list[sweep.Record]:
+    """The records of the jobs; an interrupt ends the list with an unfinished one."""
+    records: list[sweep.Record] = []
+    for job in jobs:
+        before = sum(len(record.status) for record in records)
+        record = sweep.run(
+            job.plan,
+            folder=folder / "parts" / f"{job.name}-{job.batch_size or 'full'}",
+            resume=resume,
+            keep_params=len(job.plan.keys) <= 10_000,
+            watch=lambda done, record, job=job, before=before: bar.update(
+                before + done, record, f"valid_{job.spec.metric}"
+            ),
+        )
+        records.append(record)
+        if "unfinished" in record.status:
+            break
+    return records
+
+
+def _save_and_print(
     options: argparse.Namespace,
-    arguments: list[str],
-    parts: list[_Part],
+    jobs: list[_Job],
     records: list[sweep.Record],
     folder: pathlib.Path,
-    bar: Bar,
     console: Console,
 ) -> int:
-    """Saves what was found and prints it; says how to go on if that is not all."""
-    record, metric = _joined(parts, records)
-    finished = int(np.sum(record.status != "unfinished"))
-    models = sum(len(part.plan.keys) for part in parts)
-    compared = parts[0].setup.compared
-    if finished == models:
+    """Saves and prints the results; returns the number of finished models."""
+    record, metric = _concat_results(jobs, records)
+    num_finished = int(np.sum(record.status != "unfinished"))
+    is_complete = num_finished == sum(len(job.plan.keys) for job in jobs)
+    compare_by = jobs[0].spec.compare_by
+    if is_complete:
         record.save(folder)
-    if finished:
-        for name, figure in pictures(
-            parts[0].plan, record, metric, compared, options.task
+    if num_finished:
+        for name, figure in figures(
+            jobs[0].plan, record, metric, compare_by, options.task
         ):
             figure.savefig(folder / f"{name}.png")
-        which = f"{options.task}: which {compared}?"
-        page = folder / "report.html"
-        sweep.report(record, metric, by=compared, title=which, path=page)
-        table = ranking if "task" in record.points else leaderboard
-        console.print(table(record, metric, compared))
-    if finished == models:
-        shutil.rmtree(folder / "parts")  # from here on it is finished
-    console.print(bar.summary(), f"Results are in {folder}/.", highlight=False)
-    if finished < models:
-        again = [word for word in arguments if word != "--resume"]
-        if not options.out:
-            again += ["--out", str(folder)]
-        console.print(f"Interrupted: {finished:,} of {models:,} models are finished.")
-        console.print(f"Go on with: jaxml {shlex.join(again)} --resume", soft_wrap=True)
-        return 130
-    return 0
+        title = f"{options.task}: which {compare_by}?"
+        path = folder / "report.html"
+        sweep.report(record, metric, by=compare_by, title=title, path=path)
+        table = rank_table if "task" in record.points else leaderboard_table
+        console.print(table(record, metric, compare_by))
+    if is_complete:
+        shutil.rmtree(folder / "parts")  # last, because it marks the run as finished
+    return num_finished
 
 
 def _plan(
-    options: argparse.Namespace, setup: Setup, losses: list[str], size: int | None
+    options: argparse.Namespace, spec: TaskSpec, losses: list[str], size: int | None
 ) -> sweep.Plan:
     spaces = [
         sweep.grid(
@@ -167,23 +198,21 @@ def _plan(
             activation=options.activation,
             loss=losses,
             learning_rate=options.learning_rate,
-            **numbers,
+            **hyperparams,
         )
-        for name, numbers in options.optimizer.items()
+        for name, hyperparams in options.optimizer.items()
     ]
-    halving = options.halving and sweep.Halving(
-        f"valid_{setup.metric}", options.halving
-    )
+    halving = options.halving and sweep.Halving(f"valid_{spec.metric}", options.halving)
     return sweep.plan(
-        setup.task(),
+        spec.task(),
         sweep.product(sweep.concat(*spaces), sweep.grid(seed=range(options.seeds))),
         optimizers={
-            name: optimizer_of(name, [*numbers])
-            for name, numbers in options.optimizer.items()
+            name: make_optimizer(name, hyperparams)
+            for name, hyperparams in options.optimizer.items()
         },
         choices={
             "activation": {name: ACTIVATIONS[name] for name in options.activation},
-            "loss": {name: setup.losses[name] for name in losses},
+            "loss": {name: spec.losses[name] for name in losses},
         },
         selections={
             "schedule": {n: SCHEDULES[n](options.steps) for n in options.schedule}
@@ -197,48 +226,58 @@ def _plan(
     )
 
 
-def _joined(
-    parts: list[_Part], records: list[sweep.Record]
+def _concat_results(
+    jobs: list[_Job], records: list[sweep.Record]
 ) -> tuple[sweep.Record, str]:
-    """All records as one, with columns that tell them apart, and what judges them.
+    """One record of all jobs, with columns that identify them, and its metric.
 
-    Where the tasks have metrics of their own, these are called the `score`.
+    If the tasks have different metrics, each is renamed to `score`.
     """
-    metrics = {part.setup.metric for part in parts}
+    metrics = {job.spec.metric for job in jobs}
     metric = metrics.pop() if len(metrics) == 1 else "score"
-    several = len({part.name for part in parts}) > 1
-    told_apart = []
-    for part, record in zip(parts, records):
-        extra = {"task": part.name} if several else {}
-        if len(parts) > len({part.name for part in parts}):
-            extra["batch_size"] = str(part.batch_size or "full")
-        points = {name: np.full(len(record.status), v) for name, v in extra.items()}
-        final, curves = (
-            {
-                name.replace(f"_{part.setup.metric}", f"_{metric}"): c
-                for name, c in f.items()
-            }
-            for f in (record.final, record.curves)
+    num_tasks = len({job.name for job in jobs})
+    labeled = []
+    for job, record in zip(jobs, records):
+        labels = {}
+        if num_tasks > 1:
+            labels["task"] = job.name
+        if len(jobs) > num_tasks:
+            labels["batch_size"] = str(job.batch_size or "full")
+        points = {name: np.full(len(record.status), v) for name, v in labels.items()}
+        labeled.append(
+            record._replace(
+                points=points | record.points,
+                final=_rename_metric(record.final, job.spec.metric, metric),
+                curves=_rename_metric(record.curves, job.spec.metric, metric),
+            )
         )
-        points |= record.points
-        told_apart.append(record._replace(points=points, final=final, curves=curves))
-    if len(told_apart) == 1:
-        return told_apart[0], f"valid_{metric}"
+    if len(labeled) == 1:
+        return labeled[0], f"valid_{metric}"
+    combined = sweep.Record(
+        points=_concat_columns([record.points for record in labeled]),
+        status=np.concatenate([record.status for record in labeled]),
+        final=_concat_columns([record.final for record in labeled]),
+        steps=labeled[0].steps,
+        curves=_concat_columns([record.curves for record in labeled]),
+    )
+    if num_tasks == 1:  # models of different tasks have arrays of different shapes
+        combined = combined._replace(
+            outputs=_concat_columns([record.outputs for record in labeled]),
+            params=_concat_columns([record.params for record in labeled]),
+        )
+    return combined, f"valid_{metric}"
 
-    def stacked(columns: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        first, *others = columns
-        return {
-            name: np.concatenate([column, *(other[name] for other in others)])
-            for name, column in first.items()
-            if all(name in other for other in others)
-        }
 
-    return sweep.Record(
-        stacked(r.points for r in told_apart),
-        np.concatenate([r.status for r in told_apart]),
-        stacked(r.final for r in told_apart),
-        told_apart[0].steps,
-        stacked(r.curves for r in told_apart),
-        {} if several else stacked(r.outputs for r in told_apart),
-        {} if several else stacked(r.params for r in told_apart),
-    ), f"valid_{metric}"
+def _rename_metric(columns: Columns, old: str, new: str) -> Columns:
+    return {
+        name.replace(f"_{old}", f"_{new}"): values for name, values in columns.items()
+    }
+
+
+def _concat_columns(tables: Sequence[Columns]) -> Columns:
+    """Concatenates the columns that all tables have."""
+    return {
+        name: np.concatenate([table[name] for table in tables])
+        for name in tables[0]
+        if all(name in table for table in tables)
+    }

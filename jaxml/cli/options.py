@@ -1,4 +1,4 @@
-"""What the command line takes: texts become values, or are refused in one line."""
+"""The options of the command line: each text is parsed or rejected in one line."""
 
 import argparse
 import difflib
@@ -15,28 +15,60 @@ from jaxml.cli.registry import (
     SCHEDULES,
     SUITES,
     TASKS,
-    numbers_of,
+    Suite,
+    TaskSpec,
+    sweepable_hyperparams,
 )
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage."""
+class OneLineErrorParser(argparse.ArgumentParser):
+    """Reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def options_of(arguments: list[str] | None) -> argparse.Namespace:
-    """What is asked for, and the task's defaults for the rest."""
-    parser, command = _parser()
-    task = parser.parse_args(arguments).task
-    names, defaults = SUITES.get(task) or ([task], TASKS[task].defaults)
-    command.set_defaults(**defaults)
+def parse_options(arguments: list[str]) -> argparse.Namespace:
+    """The options that are given, and the task's defaults for the others.
+
+    Their `tasks` maps the name of each task to the names of its losses.
+    """
+    parser, command = _make_parsers()
     options = parser.parse_args(arguments)
+    _check_run_options(command, options)
+    if options.task in SUITES:
+        suite = SUITES[options.task]
+    else:
+        suite = Suite([options.task], TASKS[options.task].defaults)
+    try:
+        options.tasks = {
+            name: _loss_names(TASKS[name], options.loss or suite.defaults["loss"])
+            for name in suite.tasks
+        }
+    except argparse.ArgumentTypeError as error:
+        command.error(f"argument --loss: {error}")
+    for name, default in suite.defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+    return options
+
+
+def _loss_names(spec: TaskSpec, losses: str | list[str] | None) -> list[str]:
+    """Parses the text of `--loss`, or returns the task's default losses."""
+    if isinstance(losses, str):
+        return names_from(spec.losses)(losses)
+    return losses or [next(iter(spec.losses))]
+
+
+def _check_run_options(
+    command: argparse.ArgumentParser, options: argparse.Namespace
+) -> None:
     if options.resume and not options.out:
-        command.error("argument --resume: must come with --out, to say with which run")
+        command.error("argument --resume: must come with --out, the run to resume")
     if options.coordinator and not options.out:
-        command.error("argument --coordinator: must come with --out, one for all")
+        command.error(
+            "argument --coordinator: must come with --out, one for all processes"
+        )
     if options.processes > 1 and not options.coordinator:
         command.error("argument --processes: must come with --coordinator")
     if not 0 <= options.process_id < options.processes:
@@ -45,134 +77,180 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
             f"{options.process_id}"
         )
     if options.out and not options.resume and not options.process_id:
-        _check_empty(command, options.out)
-    options.tasks = {}
-    for name in names:
-        wished = options.loss or next(iter(TASKS[name].losses))
-        try:
-            options.tasks[name] = some_of(TASKS[name].losses)(wished)
-        except argparse.ArgumentTypeError as error:
-            command.error(f"argument --loss: {error}")
-    return options
+        _check_no_results(command, options.out)
 
 
-def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """The parser of all commands, and that of `sweep`; defaults are the task's."""
-    parser = Parser(prog="jaxml", description="Batch experiments on real data.")
+def _check_no_results(command: argparse.ArgumentParser, folder: pathlib.Path) -> None:
+    if (folder / "table.csv").exists() or (folder / "parts").exists():
+        command.error(
+            f"argument --out: must have no results yet, but {folder} has (--resume "
+            "continues a run that was stopped)"
+        )
+
+
+def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser of all commands, and that of `sweep`.
+
+    An option that is not given is None if its default depends on the task.
+    """
+    parser = OneLineErrorParser(
+        prog="jaxml", description="Batch experiments on real data."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
         "sweep",
         help="train a grid of small models, many at a time",
-        description="Trains every combination and ranks the settings over their seeds. "
-        "What is not said here, the task decides.",
+        description="Trains every combination and ranks the settings by their mean "
+        "over seeds. Options that are not given have the task's defaults.",
     )
-    known = [*TASKS, *SUITES]
-    data = f"{', '.join(TASKS)}, or several of them: {', '.join(SUITES)}"
-    command.add_argument("task", type=one_of(known), help=data)
+    tasks = f"{', '.join(TASKS)}; or a suite of several tasks: {', '.join(SUITES)}"
+    command.add_argument("task", type=name_from([*TASKS, *SUITES]), help=tasks)
 
-    what = command.add_argument_group("what is compared").add_argument
-    what(
+    compare_group = command.add_argument_group("what to compare")
+    compare_group.add_argument(
         "--optimizer",
-        type=optimizers,
-        help=f"all, or some of {', '.join(OPTIMIZERS)}, "
-        "with numbers of theirs, as sgd,adam:b1=0.9,0.95,b2=0.99",
+        type=parse_optimizers,
+        help=f"all, or any of {', '.join(OPTIMIZERS)}, with values for their "
+        "hyperparameters, as in sgd,adam:b1=0.9,0.95,b2=0.99",
     )
     for option, functions in (("--schedule", SCHEDULES), ("--activation", ACTIVATIONS)):
-        names = f"all, or some of {', '.join(functions)}"
-        what(option, type=some_of(functions), help=names)
-    of_tasks = dict.fromkeys(name for task in TASKS.values() for name in task.losses)
-    what("--loss", help=f"all that the task has, or some of {', '.join(of_tasks)}")
-    what("--learning-rate", type=rates, help="numbers, or log:LOW:HIGH:COUNT")
-    what("--seeds", type=count, help="models of each setting")
-    what("--batch-size", type=batch_sizes, help="examples a step, full, or several")
+        compare_group.add_argument(
+            option,
+            type=names_from(functions),
+            help=f"all, or any of {', '.join(functions)}",
+        )
+    losses = dict.fromkeys(loss for spec in TASKS.values() for loss in spec.losses)
+    compare_group.add_argument(
+        "--loss", help=f"all that the task has, or any of {', '.join(losses)}"
+    )
+    compare_group.add_argument(
+        "--learning-rate",
+        type=parse_learning_rates,
+        help="numbers, or log:LOW:HIGH:COUNT",
+    )
+    compare_group.add_argument(
+        "--seeds", type=positive_int, help="number of models per setting"
+    )
+    compare_group.add_argument(
+        "--batch-size",
+        type=parse_batch_sizes,
+        help="examples per step, or full for all of them; may list several",
+    )
 
-    how = command.add_argument_group("how they are trained").add_argument
-    how("--steps", type=count, help="of each model")
-    how(
+    training_group = command.add_argument_group("how to train")
+    training_group.add_argument(
+        "--steps", type=positive_int, help="training steps per model"
+    )
+    training_group.add_argument(
         "--shared-batches",
         action=argparse.BooleanOptionalAction,
-        help="models of one seed that are "
-        "trained together share their batches: faster, and the same examples",
+        help="let models of one seed that train together share the arrays of their "
+        "batches: faster, with the same examples",
     )
-    how(
+    training_group.add_argument(
         "--halving",
-        type=above_one,
-        metavar="ETA",
-        help="stop all but the best 1/ETA of the models, twice, and so train the "
-        "best ones alone to the end: 2, or more for less time and a ruder choice",
+        type=parse_reduction_factor,
+        metavar="FACTOR",
+        help="successive halving: twice, stop all but the best 1/FACTOR of the models; "
+        "2, or more to save more time at a higher risk of stopping the best model",
     )
 
-    run = command.add_argument_group("how it runs").add_argument
-    run("--out", type=pathlib.Path, help="directory of results (default runs/TASK)")
-    run("--resume", action="store_true", help="go on with the run that --out holds")
-    run("--plan", action="store_true", help="say what would run, in how many bytes")
-    run("--memory", type=memory, help="the most that the programs may hold: 500MB, 2GB")
-    run(
-        "--devices",
-        type=count,
-        help="how many accelerators or cores this process trains on (default: all of "
-        "its machine; give each of several processes on one machine its share)",
+    run_group = command.add_argument_group("how to run")
+    run_group.add_argument(
+        "--out", type=pathlib.Path, help="directory of results (default runs/TASK)"
     )
-    run("--coordinator", metavar="HOST:PORT", help="of several processes of one run")
-    run("--processes", type=count, default=1, help="how many of them there are")
-    run("--process-id", type=int, default=0, help="which of them this is, from 0")
+    run_group.add_argument(
+        "--resume", action="store_true", help="continue the run in --out"
+    )
+    run_group.add_argument(
+        "--plan",
+        action="store_true",
+        help="print the number of models and the memory they need, and train nothing",
+    )
+    run_group.add_argument(
+        "--memory",
+        type=parse_bytes,
+        help="most memory that all devices together may use: 500MB, 2GB",
+    )
+    run_group.add_argument(
+        "--devices",
+        type=positive_int,
+        help="number of accelerators or cores that this process uses (default: all of "
+        "its machine; processes on one machine must divide them)",
+    )
+    run_group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="address at which the processes of one run meet",
+    )
+    run_group.add_argument(
+        "--processes", type=positive_int, default=1, help="number of processes"
+    )
+    run_group.add_argument(
+        "--process-id", type=int, default=0, help="index of this process, from 0"
+    )
     return parser, command
 
 
-def optimizers(text: str) -> dict[str, dict[str, list[float]]]:
-    """`sgd,adam:b1=0.9,0.95`: names, each with the values of its own numbers."""
-    chosen: dict[str, dict[str, list[float]]] = {}
-    name = number = ""
+def parse_optimizers(text: str) -> dict[str, dict[str, list[float]]]:
+    """`sgd,adam:b1=0.9,0.95`: names, each with values for its hyperparameters."""
+    optimizers: dict[str, dict[str, list[float]]] = {}
+    name = hyperparam = ""
     for word in (",".join(OPTIMIZERS) if text == "all" else text).split(","):
-        head, _, assignment = word.rpartition(":") if ":" in word else ("", "", word)
+        head, _, assignment = word.rpartition(":")
         if head or ("=" not in word and not _is_number(word)):
-            name = some_of(OPTIMIZERS)(head or word)[0]
-            chosen[name], number = {}, ""
+            name = name_from(OPTIMIZERS)(head or word)
+            optimizers[name], hyperparam = {}, ""
             if not head:
                 continue
         if "=" in assignment:
-            number, _, assignment = assignment.partition("=")
-            if number not in numbers_of(name):
-                known = ", ".join(numbers_of(name)) or "none"
+            hyperparam, _, assignment = assignment.partition("=")
+            if hyperparam not in sweepable_hyperparams(name):
+                known = ", ".join(sweepable_hyperparams(name)) or "none"
                 raise argparse.ArgumentTypeError(
-                    f"{name} has no number {number!r}; its numbers are: {known}"
+                    f"{name} has no hyperparameter {hyperparam!r}; its hyperparameters "
+                    f"are: {known}"
                 )
-            chosen[name][number] = []
-        if not number or not _is_number(assignment):
+            optimizers[name][hyperparam] = []
+        if not hyperparam or not _is_number(assignment):
             raise argparse.ArgumentTypeError(
                 f"must be like sgd,adam:b1=0.9,0.95, got {text!r}"
             )
         value = float(assignment)
-        try:
-            OPTIMIZERS[name](1.0, **{number: value})
-        except ValueError as error:  # in the sweep it is traced, and nobody looks
+        try:  # the sweep traces the value, so only here its range is checked
+            OPTIMIZERS[name](1.0, **{hyperparam: value})
+        except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
-        chosen[name][number].append(value)
-    return chosen
+        optimizers[name][hyperparam].append(value)
+    return optimizers
 
 
-def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """A comma-separated list of known names, or `all` of them."""
+def names_from(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Makes a parser of comma-separated known names, or `all` of them."""
 
     def parse(text: str) -> list[str]:
-        names = list(known) if text == "all" else text.split(",")
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-                raise argparse.ArgumentTypeError(
-                    f"{name!r} is not known; the nearest names are {', '.join(near)}"
-                )
+        names = known if text == "all" else map(name_from(known), text.split(","))
         return list(dict.fromkeys(names))
 
     return parse
 
 
-def one_of(known: Iterable[str]) -> Callable[[str], str]:
-    return lambda text: some_of(known)(text.replace(",", " "))[0]
+def name_from(known: Iterable[str]) -> Callable[[str], str]:
+    """Makes a parser of one known name."""
+
+    def parse(name: str) -> str:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not known; the nearest names are {', '.join(nearest)}"
+            )
+        return name
+
+    return parse
 
 
-def rates(text: str) -> list[float]:
-    """`log:LOW:HIGH:COUNT`, or numbers with commas between them."""
+def parse_learning_rates(text: str) -> list[float]:
+    """`log:LOW:HIGH:COUNT`, or comma-separated numbers."""
     try:
         if text.startswith("log:"):
             low, high, count = text.removeprefix("log:").split(":")
@@ -188,30 +266,31 @@ def rates(text: str) -> list[float]:
     return rates
 
 
-def count(text: str) -> int:
+def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
     return int(text)
 
 
-def batch_sizes(text: str) -> list[int | None]:
+def parse_batch_sizes(text: str) -> list[int | None]:
+    """Comma-separated integers; `full`, all examples, is None."""
     sizes = dict.fromkeys(text.split(","))
-    return [None if size == "full" else count(size) for size in sizes]
+    return [None if size == "full" else positive_int(size) for size in sizes]
 
 
-def above_one(text: str) -> float:
+def parse_reduction_factor(text: str) -> float:
     if not _is_number(text) or not float(text) > 1:
         raise argparse.ArgumentTypeError(f"must be greater than 1, got {text!r}")
     return float(text)
 
 
-def memory(text: str) -> int:
-    """Bytes, with a unit: 500MB, 2GB."""
+def parse_bytes(text: str) -> int:
+    """A number of bytes with a unit: 500MB, 2GB."""
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
-    number = text[:-2]
-    if text[-2:] not in units or not _is_number(number) or not float(number) > 0:
+    number, unit = text[:-2], text[-2:]
+    if unit not in units or not _is_number(number) or not float(number) > 0:
         raise argparse.ArgumentTypeError(f"must be like 500MB or 2GB, got {text!r}")
-    return int(float(number) * units[text[-2:]])
+    return int(float(number) * units[unit])
 
 
 def _is_number(text: str) -> bool:
@@ -221,17 +300,8 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _check_empty(command: argparse.ArgumentParser, folder: pathlib.Path) -> None:
-    if (folder / "table.csv").exists() or (folder / "parts").exists():
-        command.error(
-            f"argument --out: must have no results yet, but {folder} has (--resume "
-            "goes on with a run that was stopped)"
-        )
-
-
-def fresh(folder: pathlib.Path) -> pathlib.Path:
+def unused_path(folder: pathlib.Path) -> pathlib.Path:
     """The folder, or the first of folder-2, folder-3, ... that does not exist."""
-    names = itertools.chain(
-        [folder.name], (f"{folder.name}-{i}" for i in itertools.count(2))
-    )
-    return next(path for name in names if not (path := folder.with_name(name)).exists())
+    suffixes = itertools.chain([""], (f"-{i}" for i in itertools.count(2)))
+    paths = (folder.with_name(folder.name + suffix) for suffix in suffixes)
+    return next(path for path in paths if not path.exists())

@@ -1,38 +1,22 @@
-"""The only place where a name becomes a function: what the command line offers."""
+"""What the command line offers: the only place where a name becomes a function."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import Array
+import numpy as np
 
 from jaxml import activations, losses, optimizers, schedules, sweep, tasks
-from jaxml.tasks._embedding import LOSSES as EMBEDDING_LOSSES
-from jaxml.tasks._segmentation import LOSSES as SEGMENTATION_LOSSES
+from jaxml.cli import adapters
+
+Functions = dict[str, Callable[..., Any]]
 
 
-def _names(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+def _by_name(*functions: Callable[..., Any]) -> Functions:
     return {function.__name__: function for function in functions}
 
 
-def binary_cross_entropy_with_logits(logits: Array, labels: Array) -> Array:
-    """Each class against all others."""
-    each = losses.binary_cross_entropy_with_logits(logits, _one_hot(labels, logits))
-    return jnp.sum(each, -1)
-
-
-def squared_error(logits: Array, labels: Array) -> Array:
-    """Logits against 1 for the label and 0 for the others."""
-    return jnp.sum(losses.squared_error(logits, _one_hot(labels, logits)), -1)
-
-
-def _one_hot(labels: Array, logits: Array) -> Array:
-    return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-
-
-ACTIVATIONS = _names(
+ACTIVATIONS = _by_name(
     activations.sigmoid,
     activations.tanh,
     activations.softsign,
@@ -45,19 +29,40 @@ ACTIVATIONS = _names(
     activations.mish,
     activations.softplus,
 )
-LOSSES = _names(
-    losses.cross_entropy,
-    losses.focal_loss,
-    binary_cross_entropy_with_logits,
-    squared_error,
-)
-REGRESSION_LOSSES = _names(
+CLASSIFICATION_LOSSES = {
+    "cross_entropy": losses.cross_entropy,
+    "focal_loss": losses.focal_loss,
+    "binary_cross_entropy_with_logits": adapters.one_vs_rest_binary_cross_entropy,
+    "squared_error": adapters.one_hot_squared_error,
+}
+REGRESSION_LOSSES = _by_name(
     losses.squared_error,
     losses.absolute_error,
     losses.huber_loss,
     losses.log_cosh_loss,
 )
-OPTIMIZERS = _names(
+EMBEDDING_LOSSES = _by_name(
+    losses.nt_xent,
+    losses.supcon_loss,
+    losses.multi_similarity_loss,
+    losses.batch_contrastive_loss,
+    losses.margin_loss,
+    losses.batch_hard_triplet_loss,
+    losses.batch_semihard_triplet_loss,
+    losses.batch_all_triplet_loss,
+    losses.nca_loss,
+)
+SEGMENTATION_LOSSES = {
+    "cross_entropy": adapters.mean_cross_entropy,
+    "dice_loss": adapters.mean_region_loss(losses.dice_loss),
+    "tversky_loss": adapters.mean_region_loss(losses.tversky_loss, alpha=0.3, beta=0.7),
+    "jaccard_loss": adapters.mean_region_loss(losses.jaccard_loss),
+    "sensitivity_specificity_loss": adapters.mean_region_loss(
+        losses.sensitivity_specificity_loss
+    ),
+    "lovasz_softmax_loss": adapters.mean_lovasz_softmax,
+}
+OPTIMIZERS = _by_name(
     optimizers.sgd,
     optimizers.momentum,
     optimizers.nesterov,
@@ -76,7 +81,7 @@ OPTIMIZERS = _names(
     optimizers.yogi,
     optimizers.adabelief,
 )
-SCHEDULES = {  # by the number of steps; each is 1 at its highest
+SCHEDULES = {  # functions of the number of steps; each peaks at 1
     "constant": lambda steps: schedules.constant(1.0),
     "linear": lambda steps: schedules.linear(1.0, 0.0, steps),
     "polynomial": lambda steps: schedules.polynomial(1.0, 0.0, steps, power=2.0),
@@ -97,107 +102,154 @@ SCHEDULES = {  # by the number of steps; each is 1 at its highest
 }
 
 
-class Setup(NamedTuple):
-    """A task, its losses, what its runs compare by which metric, and defaults."""
+class TaskSpec(NamedTuple):
+    """A task of the command line.
+
+    Args:
+        task: Makes the task.
+        losses: By name; the first is the task's default in a suite.
+        metric: The validation metric that ranks the settings.
+        compare_by: The column whose values the tables and figures compare.
+        defaults: The values of options that are not given.
+    """
 
     task: Callable[[], sweep.Task]
-    losses: dict[str, Callable[..., Any]]
+    losses: Functions
     metric: str
-    compared: str
+    compare_by: str
     defaults: dict[str, Any]
 
 
-def _table(task: Callable[[], sweep.Task], metric: str = "accuracy") -> Setup:
-    known = LOSSES if metric == "accuracy" else REGRESSION_LOSSES
-    of_task = {"loss": next(iter(known)), "steps": 200, "batch_size": "32"}
-    return Setup(task, known, metric, "optimizer", _OPTIMIZERS_COMPARED | of_task)
+class Suite(NamedTuple):
+    """Several tasks in one command, and the options' defaults for all of them."""
+
+    tasks: list[str]
+    defaults: dict[str, Any]
 
 
-_OPTIMIZERS_COMPARED = {
-    "optimizer": "sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw",
-    "activation": "relu,gelu,tanh",
-    "loss": "cross_entropy,focal_loss",
-    "learning_rate": "log:1e-4:1:9",
-    "schedule": "constant",
+def _without_hyperparams(*optimizers: str) -> dict[str, dict[str, list[float]]]:
+    return {optimizer: {} for optimizer in optimizers}
+
+
+COMPARE_OPTIMIZERS = {
+    "optimizer": _without_hyperparams(
+        "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"
+    ),
+    "activation": ["relu", "gelu", "tanh"],
+    "loss": ["cross_entropy", "focal_loss"],
+    "learning_rate": np.geomspace(1e-4, 1.0, 9).tolist(),
+    "schedule": ["constant"],
     "seeds": 5,
     "steps": 300,
-    "batch_size": "64",
+    "batch_size": [64],
     "shared_batches": False,
 }
-_LOSSES_COMPARED = _OPTIMIZERS_COMPARED | {"optimizer": "adam", "activation": "relu"}
+COMPARE_LOSSES = COMPARE_OPTIMIZERS | {
+    "optimizer": _without_hyperparams("adam"),
+    "activation": ["relu"],
+}
+
+
+def _table(
+    task: Callable[[], sweep.Task],
+    losses: Functions = CLASSIFICATION_LOSSES,
+    metric: str = "accuracy",
+) -> TaskSpec:
+    first_loss = next(iter(losses))
+    defaults = {"loss": [first_loss], "steps": 200, "batch_size": [32]}
+    return TaskSpec(task, losses, metric, "optimizer", COMPARE_OPTIMIZERS | defaults)
+
 
 TASKS = {
-    "digits": Setup(
-        tasks.digits, LOSSES, "accuracy", "optimizer", _OPTIMIZERS_COMPARED
+    "digits": TaskSpec(
+        tasks.digits,
+        CLASSIFICATION_LOSSES,
+        metric="accuracy",
+        compare_by="optimizer",
+        defaults=COMPARE_OPTIMIZERS,
     ),
     "breast-cancer": _table(tasks.breast_cancer),
     "wine": _table(tasks.wine),
     "iris": _table(tasks.iris),
-    "diabetes": _table(tasks.diabetes, "r2"),
-    "digits-embedding": Setup(
+    "diabetes": _table(tasks.diabetes, REGRESSION_LOSSES, metric="r2"),
+    "digits-embedding": TaskSpec(
         tasks.digits_embedding,
         EMBEDDING_LOSSES,
-        "recall_at_1",
-        "loss",
-        _LOSSES_COMPARED
+        metric="recall_at_1",
+        compare_by="loss",
+        defaults=COMPARE_LOSSES
         | {
-            "loss": "nt_xent,supcon_loss,multi_similarity_loss,margin_loss,"
-            "batch_contrastive_loss,batch_hard_triplet_loss",
-            "learning_rate": "log:1e-4:1e-1:7",
+            "loss": [
+                "nt_xent",
+                "supcon_loss",
+                "multi_similarity_loss",
+                "margin_loss",
+                "batch_contrastive_loss",
+                "batch_hard_triplet_loss",
+            ],
+            "learning_rate": np.geomspace(1e-4, 1e-1, 7).tolist(),
             "steps": 200,
         },
     ),
-    "digits-segmentation": Setup(
+    "digits-segmentation": TaskSpec(
         tasks.digits_segmentation,
         SEGMENTATION_LOSSES,
-        "mean_iou",
-        "loss",
-        _LOSSES_COMPARED
+        metric="mean_iou",
+        compare_by="loss",
+        defaults=COMPARE_LOSSES
         | {
-            "loss": "all",
-            "learning_rate": "0.01,0.03,0.1",
-            "schedule": "warmup_cosine",
-            "seeds": 5,
+            "loss": [*SEGMENTATION_LOSSES],
+            "learning_rate": [0.01, 0.03, 0.1],
+            "schedule": ["warmup_cosine"],
             "steps": 400,
-            "batch_size": "4",
+            "batch_size": [4],
         },
     ),
 }
-SUITES = {  # several tasks in one command, and defaults of all of them
-    "valley": (
+SUITES = {
+    "valley": Suite(
         ["digits", "breast-cancer", "wine", "iris", "diabetes"],
         {
-            "optimizer": "all",
-            "schedule": "all",
-            "activation": "relu",
-            "loss": "",  # each task's first
-            "learning_rate": "log:1e-4:1:8",
+            "optimizer": _without_hyperparams(*OPTIMIZERS),
+            "schedule": [*SCHEDULES],
+            "activation": ["relu"],
+            "loss": None,  # the first of each task
+            "learning_rate": np.geomspace(1e-4, 1.0, 8).tolist(),
             "seeds": 7,
             "steps": 200,
-            "batch_size": "32",
+            "batch_size": [32],
             "shared_batches": True,
         },
     )
 }
 
 
-def optimizer_of(name: str, numbers: list[str]) -> Callable[[sweep.Point], Any]:
-    """The optimizer of a point: numbers are traced, so a sweep compiles once."""
-    make = OPTIMIZERS[name]
+def make_optimizer(
+    name: str, hyperparams: Iterable[str]
+) -> Callable[[sweep.Point], Any]:
+    """Makes the function of a point that makes the optimizer.
 
-    def of_point(point: sweep.Point) -> Any:
+    Args:
+        name: Of the optimizer.
+        hyperparams: Those that are columns of the point; others keep their defaults.
+    """
+    optimizer = OPTIMIZERS[name]
+
+    def from_point(point: sweep.Point) -> Any:
         rate, schedule = point["learning_rate"], point["schedule"]
-        own = {number: point[number] for number in numbers}
-        return make(lambda step: rate * schedule(step).astype(rate.dtype), **own)
+        values = {hyperparam: point[hyperparam] for hyperparam in hyperparams}
+        return optimizer(
+            lambda step: rate * schedule(step).astype(rate.dtype), **values
+        )
 
-    return of_point
+    return from_point
 
 
-def numbers_of(name: str) -> list[str]:
-    """The numbers of an optimizer that may be swept."""
-    given = inspect.signature(OPTIMIZERS[name]).parameters.values()
+def sweepable_hyperparams(name: str) -> list[str]:
+    """The keyword-only arguments of an optimizer whose default is a float."""
     return [
-        p.name
-        for p in given
-        if p.kind is p.KEYWORD_ONLY and isinstance(p.default, float)
+        parameter.name
+        for parameter in inspect.signature(OPTIMIZERS[name]).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and isinstance(parameter.default, float)
     ]

@@ -1,4 +1,4 @@
-"""Tasks: real data sets that ship with a dependency, each with its small model."""
+"""Tasks: real data sets that ship with a dependency, each with a small model."""
 
 from jaxml.tasks._digits import (
     digits as digits,

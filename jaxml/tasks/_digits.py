@@ -1,24 +1,26 @@
-"""1,797 handwritten digits of 8 x 8 pixels, told apart by a small network."""
+"""Classification of 1,797 handwritten digits of 8 x 8 pixels by a small network."""
 
 from sklearn.datasets import load_digits
 
 from jaxml.sweep import Task
-from jaxml.tasks._network import classifier, shuffled
+from jaxml.tasks._network import classification_task, shuffle
 
-PIXELS, CLASSES = 64, 10
+NUM_PIXELS, NUM_CLASSES = 64, 10
+MAX_PIXEL = 16  # black
 
 
 def digits(*, hidden: int = 32) -> Task:
-    """Handwritten digits of the UCI repository, and a network of one hidden layer.
+    """Classification of handwritten digits by a network with one hidden layer.
 
         logits = W₂ f(W₁ x + b₁) + b₂
 
-    Its point has two functions: `activation`, f of one number, and `loss`,
-    (logits, labels) -> one loss for each example. It reports `loss` and `accuracy`.
-    1,437 images are for training, the other 360 for validation: one split for all runs.
+    The point of a model holds two functions: `activation`, f, applied elementwise, and
+    `loss`, (logits, labels) -> one loss per example. The metrics are `loss` and
+    `accuracy`. Every run uses the same split: 1,437 images for training and 360 for
+    validation.
 
     Args:
-        hidden: The number of hidden units.
+        hidden: Number of hidden units.
 
     Reference:
         Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI Machine
@@ -29,5 +31,7 @@ def digits(*, hidden: int = 32) -> Task:
         >>> x.shape, y.shape
         ((1437, 64), (1437,))
     """
-    x, y, train = shuffled(*load_digits(return_X_y=True))
-    return classifier(x / 16, y, train, hidden=hidden, classes=CLASSES)  # 16 is black
+    x, y, num_train = shuffle(*load_digits(return_X_y=True))
+    return classification_task(
+        x / MAX_PIXEL, y, num_train, hidden=hidden, num_classes=NUM_CLASSES
+    )

@@ -1,4 +1,4 @@
-"""Rows for handwritten digits: near for one digit, for digits never seen too."""
+"""Metric learning: embeddings of handwritten digits, tested on unseen digits."""
 
 import jax
 import jax.numpy as jnp
@@ -7,43 +7,28 @@ from jax import Array
 from sklearn.datasets import load_digits
 
 from jaxml import activations, losses, mining
+from jaxml._core.column_matmul import columns_to_rows, matmul_columns
 from jaxml.sweep import Point, Task
-from jaxml.tasks._digits import PIXELS
-from jaxml.tasks._network import as_columns, as_rows, he, product
+from jaxml.tasks._digits import MAX_PIXEL, NUM_CLASSES, NUM_PIXELS
+from jaxml.tasks._network import Params, he_normal
 
-SEEN, EXAMINED, NEIGHBOURS = 7, 256, 5
-
-LOSSES = {
-    function.__name__: function
-    for function in (
-        losses.nt_xent,
-        losses.supcon_loss,
-        losses.multi_similarity_loss,
-        losses.batch_contrastive_loss,
-        losses.margin_loss,
-        losses.batch_hard_triplet_loss,
-        losses.batch_semihard_triplet_loss,
-        losses.batch_all_triplet_loss,
-        losses.nca_loss,
-    )
-}
-"""Losses of this task, from rows of length 1 and labels."""
+NUM_TRAIN_CLASSES, NUM_EVAL, NUM_NEIGHBORS = 7, 256, 5
 
 
 def digits_embedding(*, hidden: int = 32, features: int = 16) -> Task:
-    """Digits as rows of length 1, learned from seven digits and judged by the others.
+    """Metric learning on handwritten digits, validated on digits not seen in training.
 
-        row = l2_normalize(W₂ f(W₁ x + b₁))
+        embedding = l2_normalize(W₂ f(W₁ x + b₁))
 
-    Its point has two functions: `activation`, f of one number, and `loss`,
-    (rows, labels) -> one loss for each row. It reports `loss`; `recall_at_1`, how often
-    the nearest other row has the same digit; and `knn_accuracy`, how often the vote of
-    the five nearest is right. Digits 0 to 6 are for training, and 7 to 9, unseen, for
-    validation.
+    The point of a model holds two functions: `activation`, f, applied elementwise, and
+    `loss`, (embeddings, labels) -> one loss per embedding. Digits 0 to 6 are for
+    training, 7 to 9 for validation. The metrics, over the first 256 images, are `loss`;
+    `recall_at_1`, how often the nearest neighbor is the same digit; and `knn_accuracy`,
+    how often the majority of the five nearest neighbors is.
 
     Args:
-        hidden: The number of hidden units.
-        features: The length of a row.
+        hidden: Number of hidden units.
+        features: Dimension of the embeddings.
 
     Reference:
         Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI Machine
@@ -56,50 +41,52 @@ def digits_embedding(*, hidden: int = 32, features: int = 16) -> Task:
     """
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
-    x = jnp.asarray(images[order] / 16, jnp.float32)
+    x = jnp.asarray(images[order] / MAX_PIXEL, jnp.float32)
     y = jnp.asarray(labels[order], jnp.int32)
-    seen = labels[order] < SEEN
+    is_train = labels[order] < NUM_TRAIN_CLASSES
 
-    def init(key: Array, point: Point) -> dict[str, Array]:
-        first, second = jax.random.split(key)
+    def init(key: Array, point: Point) -> Params:
+        w1_key, w2_key = jax.random.split(key)
         return {
-            "w1": he(first, PIXELS, hidden),
+            "w1": he_normal(w1_key, NUM_PIXELS, hidden),
             "b1": jnp.zeros((hidden, 1), jnp.float32),
-            "w2": he(second, hidden, features),
+            "w2": he_normal(w2_key, hidden, features),
         }
 
-    def rows(params: dict[str, Array], x: Array, point: Point) -> Array:
-        h = point["activation"](as_columns(params["w1"], x) + params["b1"])
-        return activations.l2_normalize(as_rows(product(params["w2"], h)))
+    def embed(params: Params, x: Array, point: Point) -> Array:
+        w1, b1, w2 = (params[name] for name in ("w1", "b1", "w2"))
+        h = point["activation"](w1 @ x.T + b1)
+        return activations.l2_normalize(columns_to_rows(matmul_columns(w2, h)))
 
-    def loss(params: dict[str, Array], batch: tuple, point: Point) -> Array:
+    def loss(params: Params, batch: tuple, point: Point) -> Array:
         x, y = batch
-        return losses.mean(point["loss"](rows(params, x, point), y))
+        return losses.mean(point["loss"](embed(params, x, point), y))
 
-    def metrics(
-        params: dict[str, Array], data: tuple, point: Point
-    ) -> dict[str, Array]:
-        x, y = (part[:EXAMINED] for part in data)
-        e = rows(params, x, point)
-        s = jnp.where(jnp.eye(len(y), dtype=bool), -jnp.inf, mining.dot_product(e, e))
-        nearest = _nearest(s)
-        votes = jax.nn.one_hot(y[nearest], 10, dtype=jnp.float32).sum(0)
-        elected = jnp.argmax(votes, -1).astype(y.dtype)
+    def metrics(params: Params, data: tuple, point: Point) -> dict[str, Array]:
+        x, y = (array[:NUM_EVAL] for array in data)
+        embeddings = embed(params, x, point)
+        neighbors = _nearest_neighbors(embeddings)
+        votes = jax.nn.one_hot(y[neighbors], NUM_CLASSES, dtype=jnp.float32).sum(0)
+        majority = jnp.argmax(votes, -1).astype(y.dtype)
         return {
-            "loss": losses.mean(point["loss"](e, y)),
-            "recall_at_1": jnp.mean(y[nearest[0]] == y, dtype=jnp.float32),
-            "knn_accuracy": jnp.mean(elected == y, dtype=jnp.float32),
+            "loss": losses.mean(point["loss"](embeddings, y)),
+            "recall_at_1": jnp.mean(y[neighbors[0]] == y, dtype=jnp.float32),
+            "knn_accuracy": jnp.mean(majority == y, dtype=jnp.float32),
         }
 
-    return Task(init, loss, metrics, (x[seen], y[seen]), (x[~seen], y[~seen]))
+    train, valid = (x[is_train], y[is_train]), (x[~is_train], y[~is_train])
+    return Task(init, loss, metrics, train, valid)
 
 
-def _nearest(s: Array) -> Array:
-    """The columns of the greatest similarities of each row, one after another."""
+def _nearest_neighbors(embeddings: Array) -> Array:
+    """Indices [k n] of the nearest neighbors of each embedding, nearest first."""
+    is_self = jnp.eye(len(embeddings), dtype=bool)
+    similarities = mining.dot_product(embeddings, embeddings)
 
-    def take(s: Array, _: None) -> tuple[Array, Array]:
-        best = jnp.argmax(s, -1)
-        taken = jnp.arange(s.shape[-1])[None] == best[:, None]
-        return jnp.where(taken, -jnp.inf, s), best
+    def take_nearest(similarities: Array, _: None) -> tuple[Array, Array]:
+        nearest = jnp.argmax(similarities, -1)
+        is_nearest = jnp.arange(similarities.shape[-1])[None] == nearest[:, None]
+        return jnp.where(is_nearest, -jnp.inf, similarities), nearest
 
-    return jax.lax.scan(take, s, length=NEIGHBOURS)[1]
+    others = jnp.where(is_self, -jnp.inf, similarities)
+    return jax.lax.scan(take_nearest, others, length=NUM_NEIGHBORS)[1]

@@ -1,4 +1,9 @@
-"""Rows of numbers with a label or a number each, and a network of one hidden layer."""
+"""A network with one hidden layer, trained on feature vectors.
+
+    output = W₂ f(W₁ x + b₁) + b₂
+
+The data hold one example per row; inside the network an example is a column.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,126 +11,99 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from jaxml import losses
+from jaxml._core.column_matmul import columns_to_rows, matmul_columns
 from jaxml.sweep import Point, Task
 
-Layers = dict[str, Array]
+Params = dict[str, Array]
 
 
-def shuffled(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, int]:
-    """The examples in one random order for all runs; four fifths are for training."""
+def shuffle(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    """Examples in one fixed random order; the first 80% are for training."""
     order = np.random.default_rng(0).permutation(len(y))
     return x[order], y[order], int(0.8 * len(y))
 
 
-def standardised(x: np.ndarray, train: int) -> np.ndarray:
-    """Columns of mean 0 and variance 1 over the examples for training."""
-    return (x - x[:train].mean(0)) / x[:train].std(0)
+def standardize(x: np.ndarray, num_train: int) -> np.ndarray:
+    """Scales columns to mean 0 and variance 1 over the training examples."""
+    return (x - x[:num_train].mean(0)) / x[:num_train].std(0)
 
 
-def classifier(
-    x: np.ndarray, y: np.ndarray, train: int, *, hidden: int, classes: int
-) -> Task:
-    """logits = W₂ f(W₁ x + b₁) + b₂, judged by `accuracy`."""
-
-    def metrics(logits: Array, y: Array) -> dict[str, Array]:
-        guesses = jnp.argmax(logits, -1).astype(y.dtype)
-        return {"accuracy": jnp.mean(guesses == y, dtype=jnp.float32)}
-
-    return _task(x, jnp.asarray(y, jnp.int32), train, hidden, classes, metrics)
-
-
-def regressor(x: np.ndarray, y: np.ndarray, train: int, *, hidden: int) -> Task:
-    """prediction = W₂ f(W₁ x + b₁) + b₂, judged by `r2`, the variance explained."""
-
-    def metrics(predicted: Array, y: Array) -> dict[str, Array]:
-        missed = jnp.mean((predicted[:, 0] - y) ** 2)
-        return {"r2": 1 - missed / jnp.var(y)}
-
-    def of_column(loss: Callable[..., Array]) -> Callable[..., Array]:
-        return lambda predicted, y: loss(predicted[:, 0], y)
-
-    return _task(x, jnp.asarray(y, jnp.float32), train, hidden, 1, metrics, of_column)
-
-
-def he(key: Array, inputs: int, outputs: int) -> Array:
-    """Weights of variance 2 / inputs, which keep the scale of rectified units."""
+def he_normal(key: Array, inputs: int, outputs: int) -> Array:
+    """Weights from N(0, 2 / inputs), which preserves the scale of ReLU units."""
     scale = float(np.sqrt(2 / inputs))
     return scale * jax.random.normal(key, (outputs, inputs), jnp.float32)
 
 
-def as_columns(weights: Array, x: Array) -> Array:
-    """W xᵀ: a column for each example."""
-    return weights @ x.T
+def classification_task(
+    x: np.ndarray, y: np.ndarray, num_train: int, *, hidden: int, num_classes: int
+) -> Task:
+    """The output is a logit per class; the metric is `accuracy`."""
+
+    def accuracy(logits: Array, y: Array) -> dict[str, Array]:
+        predictions = jnp.argmax(logits, -1).astype(y.dtype)
+        return {"accuracy": jnp.mean(predictions == y, dtype=jnp.float32)}
+
+    return _network_task(
+        x, jnp.asarray(y, jnp.int32), num_train, hidden, num_classes, accuracy
+    )
 
 
-@jax.custom_vjp
-def product(weights: Array, h: Array) -> Array:
-    """W h, of columns.
+def regression_task(
+    x: np.ndarray, y: np.ndarray, num_train: int, *, hidden: int
+) -> Task:
+    """The output is one number; the metric is `r2`, the explained variance."""
 
-    XLA:CPU takes a batch of small products at a fraction of the speed when one of them
-    is read against its order. So what has to be transposed is small, and is transposed
-    as a step of its own, here and in `as_rows`.
-    """
-    return weights @ h
+    def r2(predicted: Array, y: Array) -> dict[str, Array]:
+        mean_squared_error = jnp.mean((predicted - y) ** 2)
+        return {"r2": 1 - mean_squared_error / jnp.var(y)}
 
-
-def _forward(weights: Array, h: Array) -> tuple[Array, tuple[Array, Array]]:
-    return weights @ h, (weights, h)
-
-
-def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    weights, h = saved
-    return g @ h.T, _apart(weights.T) @ g
+    return _network_task(
+        x, jnp.asarray(y, jnp.float32), num_train, hidden, 1, r2, _first_output
+    )
 
 
-product.defvjp(_forward, _backward)
+def _first_output(outputs: Array) -> Array:
+    return outputs[:, 0]
 
 
-def as_rows(columns: Array) -> Array:
-    """A row for each example, from a column for each."""
-    return _apart(columns).T
-
-
-def _apart(x: Array) -> Array:
-    """x as a step of its own: XLA would join a transposition to the product."""
-    return lax.optimization_barrier(x)
-
-
-def _task(
+def _network_task(
     x: np.ndarray,
     y: Array,
-    train: int,
+    num_train: int,
     hidden: int,
-    outputs: int,
-    judge: Callable[[Array, Array], dict[str, Array]],
-    adapted: Callable[[Any], Any] = lambda loss: loss,
+    num_outputs: int,
+    metric_fn: Callable[[Array, Array], dict[str, Array]],
+    output_fn: Callable[[Array], Array] = lambda outputs: outputs,
 ) -> Task:
     rows = jnp.asarray(x, jnp.float32)
 
-    def init(key: Array, point: Point) -> Layers:
-        first, second = jax.random.split(key)
+    def init(key: Array, point: Point) -> Params:
+        w1_key, w2_key = jax.random.split(key)
         return {
-            "w1": he(first, rows.shape[1], hidden),
+            "w1": he_normal(w1_key, rows.shape[1], hidden),
             "b1": jnp.zeros((hidden, 1), jnp.float32),
-            "w2": he(second, hidden, outputs),
-            "b2": jnp.zeros((outputs, 1), jnp.float32),
+            "w2": he_normal(w2_key, hidden, num_outputs),
+            "b2": jnp.zeros((num_outputs, 1), jnp.float32),
         }
 
-    def predicted(params: Layers, x: Array, point: Point) -> Array:
-        h = point["activation"](as_columns(params["w1"], x) + params["b1"])
-        return as_rows(product(params["w2"], h) + params["b2"])
+    def predict(params: Params, x: Array, point: Point) -> Array:
+        w1, b1, w2, b2 = (params[name] for name in ("w1", "b1", "w2", "b2"))
+        h = point["activation"](w1 @ x.T + b1)
+        return output_fn(columns_to_rows(matmul_columns(w2, h) + b2))
 
-    def loss(params: Layers, batch: tuple, point: Point) -> Array:
+    def loss(params: Params, batch: tuple, point: Point) -> Array:
         x, y = batch
-        return losses.mean(adapted(point["loss"])(predicted(params, x, point), y))
+        return losses.mean(point["loss"](predict(params, x, point), y))
 
-    def metrics(params: Layers, data: tuple, point: Point) -> dict[str, Array]:
+    def metrics(params: Params, data: tuple, point: Point) -> dict[str, Array]:
         x, y = data
-        out = predicted(params, x, point)
-        return {"loss": losses.mean(adapted(point["loss"])(out, y)), **judge(out, y)}
+        predicted = predict(params, x, point)
+        mean_loss = losses.mean(point["loss"](predicted, y))
+        return {"loss": mean_loss, **metric_fn(predicted, y)}
 
-    seen, unseen = (rows[:train], y[:train]), (rows[train:], y[train:])
-    return Task(init, loss, metrics, seen, unseen)
+    train = rows[:num_train], y[:num_train]
+    valid = rows[num_train:], y[num_train:]
+    return Task(init, loss, metrics, train, valid)

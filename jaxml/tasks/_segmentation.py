@@ -1,4 +1,4 @@
-"""Handwritten digits scattered over noise: which pixel belongs to which digit."""
+"""Semantic segmentation of handwritten digits scattered over noise."""
 
 import itertools
 from collections.abc import Callable
@@ -10,64 +10,33 @@ from jax import Array
 from jax.custom_batching import sequential_vmap
 from sklearn.datasets import load_digits
 
-from jaxml import losses
 from jaxml.sweep import Point, Task
-from jaxml.tasks._network import he
+from jaxml.tasks._digits import MAX_PIXEL
+from jaxml.tasks._network import Params, he_normal
 
-CELL, DIGIT, SIDE = 9, 8, 18  # the sides of a quarter, of its digit, of an image
-CLASSES, TRAIN, VALID, SHOWN = 11, 384, 48, 6
-INK = 0.3  # of a pixel that belongs to its digit
-IMAGE = (0, 1, 2)  # a batch counts as one image, in which few classes are absent
-
-Loss = Callable[[Array, Array], Array]
-
-
-def _cross_entropy(logits: Array, labels: Array) -> Array:
-    return losses.mean(losses.cross_entropy(logits, labels))
-
-
-def _of_regions(loss: Callable[..., Array], **numbers: float) -> Loss:
-    """The mean over classes."""
-
-    def from_logits(logits: Array, labels: Array) -> Array:
-        p, t = jax.nn.softmax(logits), jax.nn.one_hot(labels, CLASSES)
-        return losses.mean(loss(p, t, axis=IMAGE, **numbers))
-
-    return from_logits
-
-
-def _lovasz(logits: Array, labels: Array) -> Array:
-    """The mean over the classes that occur."""
-    each = losses.lovasz_softmax_loss(jax.nn.softmax(logits), labels, axis=IMAGE)
-    return losses.mean(each, where=losses.present(labels, CLASSES, axis=IMAGE))
-
-
-LOSSES: dict[str, Loss] = {
-    "cross_entropy": _cross_entropy,
-    "dice_loss": _of_regions(losses.dice_loss),
-    "tversky_loss": _of_regions(losses.tversky_loss, alpha=0.3, beta=0.7),
-    "jaccard_loss": _of_regions(losses.jaccard_loss),
-    "sensitivity_specificity_loss": _of_regions(losses.sensitivity_specificity_loss),
-    "lovasz_softmax_loss": _lovasz,
-}
-"""Losses of this task, from logits."""
+DIGIT_SIZE, CELL_SIZE, IMAGE_SIZE = 8, 9, 18  # pixels; an image is 2 x 2 cells
+NUM_CLASSES, NUM_TRAIN, NUM_VALID = 11, 384, 48
+NUM_SHOWN = 6  # images whose predictions are in the record
+EVAL_BATCH_SIZE = 8
+INK_THRESHOLD = 0.3  # a pixel with more ink has the label of its digit
+ALL_PIXELS = (0, 1, 2)  # of a batch [images height width]
 
 
 def digits_segmentation(*, channels: int = 8) -> Task:
-    """Images with a digit in most of their quarters, and a small convolutional network.
+    """Segmentation of images with a digit in most quarters, by a small convnet.
 
-        h₁ = f(N(W₁ ∗ x)),    h₂ = f(N(W₂ ∗ h₁)), h₃, h₄ alike
+        h₁ = f(N(W₁ ∗ x)),    hᵢ = f(N(Wᵢ ∗ hᵢ₋₁)), i = 2, 3, 4
         logits = U h₁ + V h₄ + b
 
-    N makes each channel of an image have mean 0 and variance 1. From h₂ on, a pixel is
-    four of the image, so that h₄ sees a digit whole. The label of a pixel is 0 on the
-    background and 1 + the digit on its ink. Its point has two functions: `activation`,
-    f, and `loss`, (logits, labels) -> the number to make small. It reports `loss` and
-    `mean_iou`, the mean over classes of intersection over union. Images for training
-    and for validation share no digit.
+    N standardizes each channel of an image. h₂ to h₄ have half the resolution, so
+    that h₄ sees a whole digit. The label of a pixel is 0 for the background and 1 + the
+    digit for its ink. The point of a model holds two functions: `activation`, f, and
+    `loss`, (logits, labels) -> a scalar. The metrics are `loss` and `mean_iou`, the
+    mean over classes of intersection over union. Training and validation images show
+    different handwritten digits.
 
     Args:
-        channels: Of h₁; h₂ has four times as many, h₃ and h₄ six times.
+        channels: Channels of h₁; h₂ has four times as many, h₃ and h₄ six times.
 
     Reference:
         Alpaydin and Kaynak, Optical recognition of handwritten digits, UCI Machine
@@ -81,106 +50,115 @@ def digits_segmentation(*, channels: int = 8) -> Task:
     images, digits = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(digits))
-    ink, digits = images[order].reshape(-1, DIGIT, DIGIT) / 16, digits[order]
+    ink = images[order].reshape(-1, DIGIT_SIZE, DIGIT_SIZE) / MAX_PIXEL
+    digits = digits[order]
     split = len(digits) * 4 // 5
-    train = _scattered(rng, ink[:split], digits[:split], TRAIN)
-    valid = _scattered(rng, ink[split:], digits[split:], VALID)
+    train = _make_scenes(rng, ink[:split], digits[:split], NUM_TRAIN)
+    valid = _make_scenes(rng, ink[split:], digits[split:], NUM_VALID)
     widths = [1, channels, 4 * channels, 6 * channels, 6 * channels]
     strides = [1, 2, 1, 1]
 
-    def init(key: Array, point: Point) -> dict[str, Array]:
-        sizes = {
+    def init(key: Array, point: Point) -> Params:
+        shapes = {
             f"w{i}": (outputs, 9 * inputs)
             for i, (inputs, outputs) in enumerate(itertools.pairwise(widths), 1)
         }
-        sizes |= {"u": (CLASSES, widths[1]), "v": (CLASSES, widths[-1])}
-        keys = jax.random.split(key, len(sizes))
+        shapes |= {"u": (NUM_CLASSES, widths[1]), "v": (NUM_CLASSES, widths[-1])}
+        keys = jax.random.split(key, len(shapes))
         params = {
-            name: he(own, inputs, outputs)
-            for own, (name, (outputs, inputs)) in zip(keys, sizes.items())
+            name: he_normal(key, inputs, outputs)
+            for key, (name, (outputs, inputs)) in zip(keys, shapes.items())
         }
-        return params | {"b": jnp.zeros((CLASSES, 1, 1, 1), jnp.float32)}
+        return params | {"b": jnp.zeros((NUM_CLASSES, 1, 1, 1), jnp.float32)}
 
-    def logits(params: dict[str, Array], x: Array, point: Point) -> Array:
-        h = [jnp.moveaxis(x, -1, 0)]  # channels first: rows of pixels are long
+    def predict(params: Params, x: Array, point: Point) -> Array:
+        h = [jnp.moveaxis(x, -1, 0)]  # channels first keeps the last axis long
         for i, stride in enumerate(strides, 1):
-            z = _convolved(params[f"w{i}"], h[-1], stride)
+            z = _conv3x3(params[f"w{i}"], h[-1], stride)
             h.append(point["activation"](jax.nn.standardize(z, axis=(-2, -1))))
-        near = jnp.tensordot(params["u"], h[1], 1)
-        wide = jnp.tensordot(params["v"], h[-1], 1)
-        z = near + wide.repeat(2, -1).repeat(2, -2) + params["b"]
-        return jnp.moveaxis(z, 0, -1)
+        fine = jnp.tensordot(params["u"], h[1], 1)
+        coarse = jnp.tensordot(params["v"], h[-1], 1)
+        logits = fine + coarse.repeat(2, -1).repeat(2, -2) + params["b"]
+        return jnp.moveaxis(logits, 0, -1)
 
-    def loss(params: dict[str, Array], batch: tuple, point: Point) -> Array:
-        def of(params: dict[str, Array], x: Array, y: Array) -> Array:
-            return point["loss"](logits(params, x, point), y)
+    def loss(params: Params, batch: tuple, point: Point) -> Array:
+        def batch_loss(params: Params, x: Array, y: Array) -> Array:
+            return point["loss"](predict(params, x, point), y)
 
-        return _in_turn(of)(params, *batch)
+        return _one_model_at_a_time(batch_loss)(params, *batch)
 
-    def metrics(
-        params: dict[str, Array], data: tuple, point: Point
-    ) -> dict[str, Array]:
-        def of(params: dict[str, Array], x: Array, y: Array) -> dict[str, Array]:
-            rows = x.reshape(-1, 8, *x.shape[1:])  # few images' patches are held
-            scores = jax.lax.map(lambda x: logits(params, x, point), rows)
-            scores = scores.reshape(*y.shape, CLASSES)
-            ours = jax.nn.one_hot(jnp.argmax(scores, -1), CLASSES, dtype=bool)
-            true = jax.nn.one_hot(y, CLASSES, dtype=bool)
-            both = jnp.sum(ours & true, IMAGE, dtype=jnp.float32)
-            union = jnp.sum(ours | true, IMAGE, dtype=jnp.float32)
+    def metrics(params: Params, data: tuple, point: Point) -> dict[str, Array]:
+        def batch_metrics(params: Params, x: Array, y: Array) -> dict[str, Array]:
+            # A few images at a time: patches take nine times the memory of their input.
+            batches = x.reshape(-1, EVAL_BATCH_SIZE, *x.shape[1:])
+            logits = jax.lax.map(lambda x: predict(params, x, point), batches)
+            logits = logits.reshape(*y.shape, NUM_CLASSES)
+            predictions = jnp.argmax(logits, -1)
             return {
-                "loss": point["loss"](scores, y),
-                "mean_iou": jnp.mean(both / union),
+                "loss": point["loss"](logits, y),
+                "mean_iou": _mean_iou(predictions, y),
             }
 
-        return sequential_vmap(of)(params, *data)
+        return sequential_vmap(batch_metrics)(params, *data)
 
-    def outputs(params: dict[str, Array], point: Point) -> dict[str, Array]:
-        guesses = jnp.argmax(logits(params, valid[0][:SHOWN], point), -1)
-        return {"labels": guesses.astype(jnp.uint8)}
+    def outputs(params: Params, point: Point) -> dict[str, Array]:
+        logits = predict(params, valid[0][:NUM_SHOWN], point)
+        return {"labels": jnp.argmax(logits, -1).astype(jnp.uint8)}
 
     return Task(init, loss, metrics, train, valid, outputs)
 
 
-def _in_turn(loss: Callable[..., Array]) -> Callable[..., Array]:
-    """`loss` of one of many models after another, each in a core's cache."""
+def _mean_iou(predictions: Array, labels: Array) -> Array:
+    """Mean over classes of intersection over union, on the pixels of all images."""
+    predicted = jax.nn.one_hot(predictions, NUM_CLASSES, dtype=bool)
+    true = jax.nn.one_hot(labels, NUM_CLASSES, dtype=bool)
+    intersection = jnp.sum(predicted & true, ALL_PIXELS, dtype=jnp.float32)
+    union = jnp.sum(predicted | true, ALL_PIXELS, dtype=jnp.float32)
+    return jnp.mean(intersection / union)
+
+
+def _one_model_at_a_time(loss: Callable[..., Array]) -> Callable[..., Array]:
+    """Makes `vmap` compute the loss of one model after another, each in the cache."""
 
     @jax.custom_vjp
-    def value(params: dict[str, Array], x: Array, y: Array) -> Array:
+    def sequential_loss(params: Params, x: Array, y: Array) -> Array:
         return sequential_vmap(loss)(params, x, y)
 
-    def backward(g: dict[str, Array], cotangent: Array) -> tuple:
-        return jax.tree.map(lambda g: cotangent * g, g), None, None
+    def sequential_loss_bwd(grads: Params, ct: Array) -> tuple:
+        return jax.tree.map(lambda grad: ct * grad, grads), None, None
 
-    value.defvjp(sequential_vmap(jax.value_and_grad(loss)), backward)
-    return value
+    sequential_loss_fwd = sequential_vmap(jax.value_and_grad(loss))
+    sequential_loss.defvjp(sequential_loss_fwd, sequential_loss_bwd)
+    return sequential_loss
 
 
-def _convolved(w: Array, x: Array, stride: int) -> Array:
-    """W ∗ x: each pixel beside its neighbours, so that it is one product."""
+def _conv3x3(w: Array, x: Array, stride: int) -> Array:
+    """W ∗ x as one product with the 3 x 3 patches of x, [channels images h w]."""
     height, width = x.shape[-2:]
-    framed = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    near = [
-        framed[..., i : i + height : stride, j : j + width : stride]
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    shifted = [
+        padded[..., i : i + height : stride, j : j + width : stride]
         for i in range(3)
         for j in range(3)
     ]
-    patches = jnp.concatenate(near, 0)
+    patches = jnp.concatenate(shifted, 0)
     return (w @ patches.reshape(len(patches), -1)).reshape(-1, *patches.shape[1:])
 
 
-def _scattered(
-    rng: np.random.Generator, ink: np.ndarray, digits: np.ndarray, count: int
+def _make_scenes(
+    rng: np.random.Generator, ink: np.ndarray, digits: np.ndarray, num_images: int
 ) -> tuple[Array, Array]:
-    """Images with their labels: in each quarter a digit somewhere, or none."""
-    x = rng.normal(0.2, 0.1, (count, SIDE, SIDE, 1))
-    y = np.zeros((count, SIDE, SIDE), np.int32)
-    for image in range(count):
-        for quarter in np.ndindex(2, 2):
-            top, left = CELL * np.array(quarter) + rng.integers(0, CELL - DIGIT + 1, 2)
+    """Images and their labels; each cell holds a digit with probability 0.95."""
+    x = rng.normal(0.2, 0.1, (num_images, IMAGE_SIZE, IMAGE_SIZE, 1))
+    y = np.zeros((num_images, IMAGE_SIZE, IMAGE_SIZE), np.int32)
+    for image in range(num_images):
+        for cell in np.ndindex(2, 2):
+            offset = rng.integers(0, CELL_SIZE - DIGIT_SIZE + 1, 2)
+            top, left = CELL_SIZE * np.array(cell) + offset
             if rng.random() < 0.95:
                 i = rng.integers(len(digits))
-                at = image, slice(top, top + DIGIT), slice(left, left + DIGIT)
-                x[at][..., 0] += ink[i]
-                y[at][ink[i] > INK] = digits[i] + 1
+                rows = slice(top, top + DIGIT_SIZE)
+                columns = slice(left, left + DIGIT_SIZE)
+                x[image, rows, columns, 0] += ink[i]
+                y[image, rows, columns][ink[i] > INK_THRESHOLD] = digits[i] + 1
     return jnp.asarray(x, jnp.float32), jnp.asarray(y)

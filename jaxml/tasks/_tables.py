@@ -1,21 +1,28 @@
-"""Small tables that come with scikit-learn, each with a network of one hidden layer.
+"""Small tables that ship with scikit-learn, each with a network of one hidden layer.
 
-Columns are standardised. The point of a task has two functions: `activation`, of one
-number, and `loss`, (predicted, true) -> one loss for each example. A fifth is for
-validation: one split for all runs.
+Features are standardized. The point of a model holds two functions: `activation`,
+applied elementwise, and `loss`, (predicted, true) -> one loss per example. Every run
+uses the same split, with one fifth of the examples for validation.
 """
+
+from typing import Any
 
 from sklearn import datasets
 
 from jaxml.sweep import Task
-from jaxml.tasks._network import classifier, regressor, shuffled, standardised
+from jaxml.tasks._network import (
+    classification_task,
+    regression_task,
+    shuffle,
+    standardize,
+)
 
 
 def breast_cancer(*, hidden: int = 16) -> Task:
-    """569 tumours, benign or malignant, by 30 measures of their cells.
+    """Benign or malignant: 569 tumors, described by 30 features of their cells.
 
     Args:
-        hidden: The number of hidden units.
+        hidden: Number of hidden units.
 
     Reference:
         Street, Wolberg and Mangasarian, Nuclear feature extraction for breast tumor
@@ -25,15 +32,16 @@ def breast_cancer(*, hidden: int = 16) -> Task:
         >>> breast_cancer().train[0].shape
         (455, 30)
     """
-    x, y, train = shuffled(*datasets.load_breast_cancer(return_X_y=True))
-    return classifier(standardised(x, train), y, train, hidden=hidden, classes=2)
+    return _classification(
+        *datasets.load_breast_cancer(return_X_y=True), hidden=hidden, num_classes=2
+    )
 
 
 def wine(*, hidden: int = 16) -> Task:
-    """178 wines of three growers, by 13 measures of their chemistry.
+    """Which of three growers: 178 wines, described by 13 chemical features.
 
     Args:
-        hidden: The number of hidden units.
+        hidden: Number of hidden units.
 
     Reference:
         Aeberhard and Forina, Wine, UCI Machine Learning Repository, 1992,
@@ -43,15 +51,16 @@ def wine(*, hidden: int = 16) -> Task:
         >>> wine().train[0].shape
         (142, 13)
     """
-    x, y, train = shuffled(*datasets.load_wine(return_X_y=True))
-    return classifier(standardised(x, train), y, train, hidden=hidden, classes=3)
+    return _classification(
+        *datasets.load_wine(return_X_y=True), hidden=hidden, num_classes=3
+    )
 
 
 def iris(*, hidden: int = 16) -> Task:
-    """150 irises of three species, by the lengths and widths of sepals and petals.
+    """Which of three species: 150 irises, described by the sizes of sepals and petals.
 
     Args:
-        hidden: The number of hidden units.
+        hidden: Number of hidden units.
 
     Reference:
         Fisher, The use of multiple measurements in taxonomic problems, Annals of
@@ -61,17 +70,18 @@ def iris(*, hidden: int = 16) -> Task:
         >>> iris().train[0].shape
         (120, 4)
     """
-    x, y, train = shuffled(*datasets.load_iris(return_X_y=True))
-    return classifier(standardised(x, train), y, train, hidden=hidden, classes=3)
+    return _classification(
+        *datasets.load_iris(return_X_y=True), hidden=hidden, num_classes=3
+    )
 
 
 def diabetes(*, hidden: int = 16) -> Task:
-    """442 patients: how far their diabetes went in a year, by 10 measures.
+    """Disease progression after one year: 442 patients, described by 10 features.
 
-    It reports `r2`, the share of the variance that the network explains.
+    The metric is `r2`, the fraction of the variance that the network explains.
 
     Args:
-        hidden: The number of hidden units.
+        hidden: Number of hidden units.
 
     Reference:
         Efron, Hastie, Johnstone and Tibshirani, Least angle regression, Annals of
@@ -81,7 +91,13 @@ def diabetes(*, hidden: int = 16) -> Task:
         >>> diabetes().train[0].shape
         (353, 10)
     """
-    table = datasets.load_diabetes(return_X_y=True)
-    x, y, train = shuffled(table[0], table[1])
-    y = standardised(y, train)
-    return regressor(standardised(x, train), y, train, hidden=hidden)
+    data = datasets.load_diabetes(return_X_y=True)
+    x, y, num_train = shuffle(data[0], data[1])
+    x, y = standardize(x, num_train), standardize(y, num_train)
+    return regression_task(x, y, num_train, hidden=hidden)
+
+
+def _classification(x: Any, y: Any, *, hidden: int, num_classes: int) -> Task:
+    x, y, num_train = shuffle(x, y)
+    x = standardize(x, num_train)
+    return classification_task(x, y, num_train, hidden=hidden, num_classes=num_classes)
