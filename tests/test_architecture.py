@@ -22,7 +22,7 @@ FLOORS = {
     "__init__": 7,
 }
 ONLY_IN = {
-    "matplotlib": {"sweep/report/_plots.py", "sweep/report/_plots_standings.py"},
+    "matplotlib": {"sweep/report/_plots.py", "sweep/report/_plots_comparison.py"},
     "optax": {"optimizers/_per_leaf.py", "sweep/engine/_train.py"},
     "torch": set(),
     "monai": set(),

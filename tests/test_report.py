@@ -100,13 +100,16 @@ def test_no_seed_chooses_the_setting_that_it_judges() -> None:
 def test_another_column_may_choose_and_smaller_may_be_better() -> None:
     run = record(np.array([[1.0] * 5, [2.0] * 5]), optimizer=["a"] * 2, rate=[1, 2])
     run.final["valid_loss"] = np.repeat([0.1, 0.9], 5)
-    assert sweep.standings(run, "valid_loss", largest=False)[0].settings["rate"] == 1
+    assert (
+        sweep.standings(run, "valid_loss", higher_is_better=False)[0].settings["rate"]
+        == 1
+    )
     for name in ("valid_accuracy", "valid_loss"):
         (own,) = sweep.standings(run, name, tuned_on="valid_loss")
         assert own.settings["rate"] == 2
     mirrored = record(-draws(3, 6), optimizer=names(3))
     plain = sweep.standings(record(draws(3, 6), optimizer=names(3)), "valid_accuracy")
-    turned = sweep.standings(mirrored, "valid_accuracy", largest=False)
+    turned = sweep.standings(mirrored, "valid_accuracy", higher_is_better=False)
     assert [own.name for own in turned] == [own.name for own in plain]
     for one, other in zip(plain, turned):
         assert one.median == pytest.approx(
@@ -318,8 +321,10 @@ def test_pictures_of_a_loss_are_of_its_smallest_settings() -> None:
         learning_rate=[0.1, 0.1],
     )
     for plot, panel in ((sweep.plot_sensitivity, 0), (sweep.plot_curves, 1)):
-        for largest, end in ((False, 0.1), (True, 0.9)):
-            axes = plot(run, "valid_accuracy", largest=largest).axes[panel]
+        for higher_is_better, end in ((False, 0.1), (True, 0.9)):
+            axes = plot(run, "valid_accuracy", higher_is_better=higher_is_better).axes[
+                panel
+            ]
             assert axes.lines[0].get_ydata()[-1] == end
 
 

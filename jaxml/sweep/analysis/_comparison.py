@@ -48,7 +48,7 @@ def standings(
     *,
     by: str = "optimizer",
     tuned_on: str | None = None,
-    largest: bool = True,
+    higher_is_better: bool = True,
 ) -> list[Standing]:
     """The values of a column, each at its best setting, best first.
 
@@ -65,7 +65,7 @@ def standings(
         by: The column whose values are compared.
         tuned_on: The column of `record.final` that chooses the setting; the metric
             itself by default.
-        largest: Whether a larger number is better.
+        higher_is_better: Whether a higher number is better.
 
     Example:
         >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
@@ -80,7 +80,7 @@ def standings(
     if len(tasks) > 1:
         rule = "be of one task, as `split` gives them"
         refuse(ValueError, "standings", "record", rule, f"{len(tasks)} tasks")
-    sign = 1 if largest else -1
+    sign = 1 if higher_is_better else -1
     scores, troubles = _scores(record, metric, sign), trouble(record)
 
     names, groups = settings(record)

@@ -23,7 +23,11 @@ class Row(NamedTuple):
 
 
 def leaderboard(
-    record: Record, metric: str, *, largest: bool = True, by: Sequence[str] = ()
+    record: Record,
+    metric: str,
+    *,
+    higher_is_better: bool = True,
+    by: Sequence[str] = (),
 ) -> list[Row]:
     """The settings, best first: the mean of a metric over seeds, with a 95 % interval.
 
@@ -34,7 +38,7 @@ def leaderboard(
     Args:
         record: Of a run.
         metric: A column of `record.final`.
-        largest: Whether a larger metric is better.
+        higher_is_better: Whether a higher metric is better.
         by: Only the best setting of each combination of these columns; all by default.
 
     Example:
@@ -50,7 +54,7 @@ def leaderboard(
     troubles = trouble(record)
 
     def place(row: Row) -> tuple[int, float]:
-        mean = -row.mean if largest else row.mean
+        mean = -row.mean if higher_is_better else row.mean
         return troubles[row.members].max(), np.inf if np.isnan(mean) else mean
 
     rows = [

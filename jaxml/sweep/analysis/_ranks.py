@@ -43,7 +43,7 @@ def ranks(
     *,
     by: str = "optimizer",
     tuned_on: str | None = None,
-    largest: bool = True,
+    higher_is_better: bool = True,
 ) -> Ranks:
     """The place of each competitor on each task, tuned on each, and over all tasks.
 
@@ -56,7 +56,7 @@ def ranks(
         metric: A column of `record.final`.
         by: The column whose values are compared.
         tuned_on: The column that chooses the setting; the metric itself by default.
-        largest: Whether a larger number is better.
+        higher_is_better: Whether a higher number is better.
 
     Reference:
         Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR
@@ -73,10 +73,12 @@ def ranks(
     places = {}
     names = list(dict.fromkeys(record.points[by].tolist()))
     for task, part in by_task(record).items():
-        board = standings(part, metric, by=by, tuned_on=tuned_on, largest=largest)
+        board = standings(
+            part, metric, by=by, tuned_on=tuned_on, higher_is_better=higher_is_better
+        )
         table = _by_seed(board, names)
         if table.size:
-            places[task] = stats.rankdata(-table if largest else table, axis=0)
+            places[task] = stats.rankdata(-table if higher_is_better else table, axis=0)
     if not places:
         rule = f"have a seed that every {by} finished"
         refuse(ValueError, "ranks", "record", rule, "none")
@@ -117,7 +119,7 @@ def profiles(
     metric: str,
     *,
     by: str = "optimizer",
-    largest: bool = True,
+    higher_is_better: bool = True,
     highest: float = 4.0,
 ) -> Profiles:
     """Performance profiles: how fast each competitor gets where others got at all.
@@ -131,7 +133,7 @@ def profiles(
         record: Of a run; its column `task`, if there is one, tells the tasks apart.
         metric: A column of `record.final` and of `record.curves`.
         by: The column whose values are compared.
-        largest: Whether a larger metric is better.
+        higher_is_better: Whether a higher metric is better.
         highest: The largest ratio to the fewest steps.
 
     Reference:
@@ -149,10 +151,10 @@ def profiles(
     """
     check_columns("profiles", record, metric=[metric], by=[by])
     names = list(dict.fromkeys(record.points[by].tolist()))
-    sign = 1 if largest else -1
+    sign = 1 if higher_is_better else -1
     costs = []
     for part in by_task(record).values():
-        board = standings(part, metric, by=by, largest=largest)
+        board = standings(part, metric, by=by, higher_is_better=higher_is_better)
         ends = [sign * own.median.value for own in board]
         targets = np.quantile(ends, _GOALS, method="lower")
         targets = targets[np.isfinite(targets)]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxml.sweep.analysis._comparison import Standing
 from jaxml.sweep.analysis._statistics import Estimate
 from jaxml.sweep.report._plots import shown
-from jaxml.sweep.report._plots_standings import BEHIND, TIED, window
+from jaxml.sweep.report._plots_comparison import BEHIND, TIED, window
 
 _WIDTH = 220  # of a bar, in pixels of the page
 
@@ -73,10 +73,15 @@ $environment
 
 
 def table(
-    board: list[Standing], columns: list[str], *, by: str, metric: str, largest: bool
+    board: list[Standing],
+    columns: list[str],
+    *,
+    by: str,
+    metric: str,
+    higher_is_better: bool,
 ) -> str:
     """Standings, with these columns of their settings, and a bar each on one scale."""
-    low, high = window(board, largest)
+    low, high = window(board, higher_is_better)
     ends = f"<span>{low:.3g}</span><span>{metric}</span><span>{high:.3g}</span>"
     heads = [
         ("", ""),

@@ -32,7 +32,7 @@ def plot_sensitivity(
     metric: str,
     *,
     by: str = "optimizer",
-    largest: bool = True,
+    higher_is_better: bool = True,
     title: str = "",
 ) -> "Figure":
     """The metric over the learning rate: how well a rate must be tuned.
@@ -45,7 +45,7 @@ def plot_sensitivity(
         record: Of a run whose points have a `learning_rate`.
         metric: A column of `record.final`.
         by: The column whose values are compared, each at its best setting.
-        largest: Whether a larger metric is better.
+        higher_is_better: Whether a higher metric is better.
         title: Above the picture.
 
     Example:
@@ -57,7 +57,7 @@ def plot_sensitivity(
         >>> figure.axes[0].get_xlabel()
         'learning rate'
     """
-    rows = leaderboard(record, metric, largest=largest)
+    rows = leaderboard(record, metric, higher_is_better=higher_is_better)
     return draw_sensitivity(rows, metric, by, title)
 
 
@@ -99,7 +99,7 @@ def plot_curves(
     metric: str,
     *,
     by: str = "optimizer",
-    largest: bool = True,
+    higher_is_better: bool = True,
     title: str = "",
 ) -> "Figure":
     """The training loss and a metric over the steps, at each optimizer's best setting.
@@ -110,7 +110,7 @@ def plot_curves(
         record: Of a run.
         metric: A column of `record.final` and of `record.curves`.
         by: The column whose values are compared, each at its best setting.
-        largest: Whether a larger metric is better.
+        higher_is_better: Whether a higher metric is better.
         title: Above the picture.
 
     Example:
@@ -127,7 +127,7 @@ def plot_curves(
         >>> len(plot_curves(record, "valid_accuracy").axes)
         2
     """
-    rows = leaderboard(record, metric, largest=largest)
+    rows = leaderboard(record, metric, higher_is_better=higher_is_better)
     return draw_curves(record, rows, metric, by, title)
 
 

@@ -18,7 +18,7 @@ from jaxml.sweep.analysis._leaderboard import check_columns, leaderboard
 from jaxml.sweep.analysis._ranks import by_task, ranks
 from jaxml.sweep.report import _html as page
 from jaxml.sweep.report._plots import draw_curves, draw_sensitivity, png, words
-from jaxml.sweep.report._plots_standings import plot_profiles, plot_ranks
+from jaxml.sweep.report._plots_comparison import plot_profiles, plot_ranks
 
 _PACKAGES = "jaxml", "jax", "jaxlib", "optax", "numpy", "scipy"
 _RANKS = (
@@ -44,7 +44,7 @@ def report(
     *,
     by: str = "optimizer",
     tuned_on: str | None = None,
-    largest: bool = True,
+    higher_is_better: bool = True,
     title: str = "Which one?",
     path: str | os.PathLike[str] | None = None,
 ) -> str:
@@ -59,7 +59,7 @@ def report(
         metric: A column of `record.final`, and of `record.curves` for the curves.
         by: The column whose values are compared.
         tuned_on: The column that chooses the setting; the metric itself by default.
-        largest: Whether a larger number is better.
+        higher_is_better: Whether a higher number is better.
         title: Of the page.
         path: A file that it is written to as well.
 
@@ -72,7 +72,7 @@ def report(
     """
     check_columns("report", record, metric=[metric, tuned_on or metric], by=[by])
     tasks = by_task(record)
-    asked = {"by": by, "largest": largest}
+    asked = {"by": by, "higher_is_better": higher_is_better}
     sections = {}
     if len(tasks) > 1:
         sections["All tasks"] = _over_tasks(record, metric, tuned_on, asked)
@@ -129,7 +129,10 @@ def _of_task(
     )
     several = [name for name in _varied(record) if name != asked["by"]]
     yield page.table(board, several, metric=page.escaped(words(metric)), **asked)
-    by, rows = asked["by"], leaderboard(record, metric, largest=asked["largest"])
+    by, rows = (
+        asked["by"],
+        leaderboard(record, metric, higher_is_better=asked["higher_is_better"]),
+    )
     if "learning_rate" in _varied(record):
         yield page.picture(png(draw_sensitivity(rows, metric, by)), _RATES)
     if {"train_loss", metric} <= set(record.curves):

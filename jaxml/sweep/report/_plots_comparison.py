@@ -24,7 +24,7 @@ def plot_standings(
     *,
     by: str = "optimizer",
     tuned_on: str | None = None,
-    largest: bool = True,
+    higher_is_better: bool = True,
     title: str = "",
 ) -> "Figure":
     """Where each competitor stands: interquartile mean, 95 % interval and every seed.
@@ -37,7 +37,7 @@ def plot_standings(
         metric: A column of `record.final`.
         by: The column whose values are compared.
         tuned_on: The column that chooses the setting; the metric itself by default.
-        largest: Whether a larger number is better.
+        higher_is_better: Whether a higher number is better.
         title: Above the picture.
 
     Example:
@@ -48,8 +48,10 @@ def plot_standings(
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['adam', 'sgd']
     """
-    board = standings(record, metric, by=by, tuned_on=tuned_on, largest=largest)
-    low, high = window(board, largest)
+    board = standings(
+        record, metric, by=by, tuned_on=tuned_on, higher_is_better=higher_is_better
+    )
+    low, high = window(board, higher_is_better)
     with _drawing(9, 1.4 + 0.34 * len(board), title) as (figure, axes):
         axes.grid(axis="y", visible=False)
         axes.set(xlim=(low, high), xlabel=words(metric))
@@ -74,7 +76,7 @@ def _drawing(
         yield figure, figure.subplots()
 
 
-def window(board: list[Standing], largest: bool) -> tuple[float, float]:
+def window(board: list[Standing], higher_is_better: bool) -> tuple[float, float]:
     """The range of the metric that shows at least three quarters of the standings."""
     near = board[: -(-3 * len(board) // 4)]
     numbers = np.array([score for own in near for score in own.scores.values()])
@@ -84,7 +86,7 @@ def window(board: list[Standing], largest: bool) -> tuple[float, float]:
     wide = 0.5 * reach  # room for those a little behind
     return (
         (low - wide, high + 0.05 * reach)
-        if largest
+        if higher_is_better
         else (low - 0.05 * reach, high + wide)
     )
 
@@ -118,7 +120,7 @@ def plot_ranks(
     *,
     by: str = "optimizer",
     tuned_on: str | None = None,
-    largest: bool = True,
+    higher_is_better: bool = True,
     title: str = "",
 ) -> "Figure":
     """The place of each competitor on each task and over all, as a heat map.
@@ -130,7 +132,7 @@ def plot_ranks(
         metric: A column of `record.final`.
         by: The column whose values are compared.
         tuned_on: The column that chooses the setting; the metric itself by default.
-        largest: Whether a larger number is better.
+        higher_is_better: Whether a higher number is better.
         title: Above the picture.
 
     Example:
@@ -141,7 +143,9 @@ def plot_ranks(
         >>> [t.get_text() for t in plot_ranks(record, "valid_accuracy").axes[0].texts]
         ['1.0', '1.0', '2.0', '2.0']
     """
-    found = ranks(record, metric, by=by, tuned_on=tuned_on, largest=largest)
+    found = ranks(
+        record, metric, by=by, tuned_on=tuned_on, higher_is_better=higher_is_better
+    )
     overall = np.array([[estimate.value] for estimate in found.overall])
     cells = np.concatenate([overall, found.places], axis=1)
     columns = ["all tasks", *(shown(task) or "the task" for task in found.tasks)]
@@ -169,7 +173,7 @@ def plot_profiles(
     metric: str,
     *,
     by: str = "optimizer",
-    largest: bool = True,
+    higher_is_better: bool = True,
     title: str = "",
 ) -> "Figure":
     """Performance profiles: further up and left is faster on more problems.
@@ -180,7 +184,7 @@ def plot_profiles(
         record: Of a run; its column `task`, if there is one, tells the tasks apart.
         metric: A column of `record.final` and of `record.curves`.
         by: The column whose values are compared.
-        largest: Whether a larger metric is better.
+        higher_is_better: Whether a higher metric is better.
         title: Above the picture.
 
     Example:
@@ -192,7 +196,7 @@ def plot_profiles(
         >>> len(plot_profiles(record, "valid_accuracy").axes[0].lines)
         2
     """
-    found = profiles(record, metric, by=by, largest=largest)
+    found = profiles(record, metric, by=by, higher_is_better=higher_is_better)
     with _drawing(9, max(4.5, 1 + 0.29 * len(found.names)), title) as (figure, axes):
         for i, (name, share) in enumerate(zip(found.names, found.shares)):
             axes.step(found.ratios, share, where="post", label=shown(name), **look(i))
