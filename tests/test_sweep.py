@@ -271,7 +271,7 @@ def test_the_leaderboard_is_students_interval(record) -> None:
     assert len(rows) == 18
     assert [row.mean for row in rows] == sorted(row.mean for row in rows)
     for row in rows[:3]:
-        values = record.final["valid_loss"][row.members].astype(float)
+        values = record.final["valid_loss"][row.model_ids].astype(float)
         low, high = stats.t.interval(
             0.95, len(values) - 1, values.mean(), stats.sem(values)
         )

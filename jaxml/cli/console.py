@@ -114,9 +114,9 @@ def ranking(record: sweep.Record, metric: str, compared: str) -> Table:
             str(name),
             f"{overall.value:.1f}",
             f"{overall.low:.1f} to {overall.high:.1f}",
-            *(f"{place:.1f}" for place in ranks.places[i]),
+            *(f"{rank:.1f}" for rank in ranks.task_ranks[i]),
         )
-    table.caption = "= nothing says that it is worse than the first."
+    table.caption = "= not significantly worse than the best."
     return table
 
 
@@ -159,8 +159,8 @@ def _predictions(
     x, y = (np.asarray(part[: guesses.shape[1]]) for part in task.valid)
     rows = {"input": x[..., 0], "truth": y}
     for best in sweep.leaderboard(record, metric, by=[compared]):
-        values = record.final[metric][best.members]
-        member = best.members[np.argmax(np.nan_to_num(values, nan=-np.inf))]
+        values = record.final[metric][best.model_ids]
+        member = best.model_ids[np.argmax(np.nan_to_num(values, nan=-np.inf))]
         name = f"{best.settings[compared]}\n{record.final[metric][member]:.1%}"
         rows[name] = guesses[member]
     return rows

@@ -96,9 +96,7 @@ def _axis_limits(
     The margin is wider on the side of the worse methods.
     """
     best = results[: -(-3 * len(results) // 4)]
-    scores = np.array(
-        [score for standing in best for score in standing.scores.values()]
-    )
+    scores = np.array([score for s in best for score in s.scores.values()])
     scores = scores[np.isfinite(scores)]
     low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 1.0)
     spread = max(high - low, 1e-6)
@@ -167,10 +165,8 @@ def plot_ranks(
     )
     overall = np.array([[estimate.value] for estimate in result.overall])
     cells = np.concatenate([overall, result.task_ranks], axis=1)
-    columns = [
-        "all tasks",
-        *(format_value(task) or "the task" for task in result.tasks),
-    ]
+    tasks = [format_value(task) or "the task" for task in result.tasks]
+    columns = ["all tasks", *tasks]
     names = [format_value(name) for name in result.names]
     size = 2.4 + 1.15 * len(columns), 1.3 + 0.34 * len(cells)
     with _figure(*size, title) as (figure, axes):
@@ -221,10 +217,8 @@ def plot_profiles(
     height = max(4.5, 1 + 0.29 * len(result.names))
     with _figure(9, height, title) as (figure, axes):
         for i, (name, profile) in enumerate(zip(result.names, result.fractions)):
-            label = format_value(name)
-            axes.step(
-                result.ratios, profile, where="post", label=label, **line_style(i)
-            )
+            style = {"label": format_value(name), **line_style(i)}
+            axes.step(result.ratios, profile, where="post", **style)
         axes.set(xlim=(1, result.ratios[-1] + 0.05), ylim=(0, 1.02))
         axes.set_xlabel("steps, relative to the fewest")
         axes.set_ylabel(f"fraction of {result.problems} problems solved")

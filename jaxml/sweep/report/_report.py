@@ -161,7 +161,7 @@ def _task(
 
 
 def _significance_sentence(tied: dict[Any, bool]) -> str:
-    """Lists the methods that are tied with the first, or the others if they are fewer."""
+    """Names the ties with the first, or the worse methods if they are fewer."""
     _, *others = tied
     ties = [name for name in others if tied[name]]
     worse = [name for name in others if not tied[name]]
@@ -188,7 +188,7 @@ def _varied_columns(record: Record) -> list[str]:
 
 
 def _summary(record: Record, tasks: dict[Any, Record], metric: str, by: str) -> str:
-    """The counts of models, tasks and so on, the metric, and settings with one value."""
+    """The size of the sweep, the metric, and the settings that do not vary."""
     counts = {
         "models": np.sum(record.status != "unfinished"),
         "tasks": len(tasks),
@@ -216,14 +216,14 @@ def _summary(record: Record, tasks: dict[Any, Record], metric: str, by: str) -> 
 def _notes(record: Record, tuned_on: str | None) -> Iterator[str]:
     """How to read the page, and what limits its conclusions."""
     yield (
-        "Each seed is scored with the configuration that is best over the other half of "
-        "the seeds, so no seed selects the configuration that it scores. The table "
+        "Each seed is scored with the configuration that is best over the other half "
+        "of the seeds, so no seed selects the configuration that it scores. The table "
         "lists the configurations that are best over all seeds."
     )
     if tuned_on is None:
         yield (
-            "Configurations are selected and scored on the same examples, so the scores "
-            "are slightly better than they would be on new examples."
+            "Configurations are selected and scored on the same examples, so the "
+            "scores are slightly better than they would be on new examples."
         )
     seeds = len(set(record.points["seed"].tolist()))
     if seeds < 5:
