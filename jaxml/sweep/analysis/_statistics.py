@@ -55,7 +55,7 @@ def median(values: np.ndarray) -> Estimate:
 
 @functools.cache
 def _median_interval(n: int) -> tuple[int, float]:
-    """d and w: an end is at fraction w between its d-th and (d + 1)-th extreme."""
+    """d and w: a limit is (1 - w) x_d + w x_(d + 1), with x sorted from its side."""
     depths = np.arange(1, (n + 1) // 2 + 1)
     coverage = 1 - 2 * stats.binom.cdf(depths - 1, n, 0.5)
     if coverage[0] <= LEVEL:
