@@ -54,7 +54,7 @@ class Record(NamedTuple):
 
         Args:
             metric: A column of `final`.
-            largest: Whether a larger metric is better.
+            higher_is_better: Whether a higher metric is better.
             like: Parameters of the task's structure, to be returned in it; without
                 them they are a dict by path.
 
