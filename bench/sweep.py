@@ -135,7 +135,7 @@ def halved(task: sweep.Task) -> None:
     whole = planned(task, 64, sweep.log(1e-4, 1.0, 90), seeds=10, evaluations=27)
     plans = {"whole": whole}
     for eta, rungs in ((2.0, 2), (4.0, 1), (2.0, 3)):
-        halving = sweep.Halving("valid_loss", eta, rungs, largest=False)
+        halving = sweep.Halving("valid_loss", eta, rungs, higher_is_better=False)
         plans[f"eta {eta:g}, rungs {rungs}"] = whole._replace(halving=halving)
     records = {way: sweep.run(plan) for way, plan in plans.items()}
     taken = measure.paired(

@@ -106,7 +106,7 @@ def test_a_full_disk_loses_no_finished_block(
 
 
 def test_halving_ends_with_the_models_that_a_whole_run_has(plan, whole) -> None:
-    halving = sweep.Halving("valid_loss", eta=3.0, rungs=2, largest=False)
+    halving = sweep.Halving("valid_loss", eta=3.0, rungs=2, higher_is_better=False)
     halved = sweep.run(plan._replace(halving=halving))
     first, second = halving.stops(plan.steps)
     losses = whole.curves["valid_loss"]
@@ -135,7 +135,7 @@ def test_halving_joins_the_states_of_a_rung_once(plan, monkeypatch) -> None:
         return concatenate(arrays)
 
     monkeypatch.setattr("jaxml.sweep.engine._halving.np.concatenate", counted)
-    halving = sweep.Halving("valid_loss", eta=1.5, rungs=1, largest=False)
+    halving = sweep.Halving("valid_loss", eta=1.5, rungs=1, higher_is_better=False)
     sweep.run(plan._replace(halving=halving))
     assert len(joined) == plan.programs.init.out_tree.num_leaves
 
@@ -167,7 +167,9 @@ def test_the_best_model_loads_again(tmp_path, whole) -> None:
     whole.save(tmp_path)
     loaded = sweep.Record.load(tmp_path)
     start = task().init(jax.random.key(0), {})
-    params, settings, final = loaded.best("valid_loss", largest=False, like=start)
+    params, settings, final = loaded.best(
+        "valid_loss", higher_is_better=False, like=start
+    )
     assert final["valid_loss"] == whole.final["valid_loss"].min()
     worst = loaded.best("valid_loss").final["valid_loss"]
     assert worst == whole.final["valid_loss"].max()

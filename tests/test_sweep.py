@@ -121,7 +121,7 @@ def test_a_diverged_model_touches_no_neighbour() -> None:
     assert set(record.status[~wild]) == {"ok"}
     calm = {name: column[~wild] for name, column in table.items()}
     assert same_bits(run(calm), record, ~wild)
-    ranked = sweep.leaderboard(record, "valid_loss", largest=False)
+    ranked = sweep.leaderboard(record, "valid_loss", higher_is_better=False)
     assert ranked[0].diverged == 0
     assert ranked[-1].diverged > 0
 
@@ -267,16 +267,18 @@ def test_watch_counts_every_model_once(record) -> None:
 
 
 def test_the_leaderboard_is_students_interval(record) -> None:
-    rows = sweep.leaderboard(record, "valid_loss", largest=False)
+    rows = sweep.leaderboard(record, "valid_loss", higher_is_better=False)
     assert len(rows) == 18
     assert [row.mean for row in rows] == sorted(row.mean for row in rows)
     for row in rows[:3]:
-        values = record.final["valid_loss"][row.members].astype(float)
+        values = record.final["valid_loss"][row.model_ids].astype(float)
         low, high = stats.t.interval(
             0.95, len(values) - 1, values.mean(), stats.sem(values)
         )
         np.testing.assert_allclose([row.low, row.high], [low, high])
-    best = sweep.leaderboard(record, "valid_loss", largest=False, by=["optimizer"])
+    best = sweep.leaderboard(
+        record, "valid_loss", higher_is_better=False, by=["optimizer"]
+    )
     assert sorted(row.settings["optimizer"] for row in best) == sorted(OPTIMIZERS)
 
 

@@ -118,7 +118,7 @@ def rank_table(record: sweep.Record, metric: str, compare_by: str) -> Table:
             str(name),
             f"{overall.value:.1f}",
             f"{overall.low:.1f} to {overall.high:.1f}",
-            *(f"{rank:.1f}" for rank in ranks.places[i]),
+            *(f"{rank:.1f}" for rank in ranks.task_ranks[i]),
         )
     table.caption = "= not significantly worse than the best."
     return table
@@ -162,8 +162,8 @@ def _prediction_rows(
     x, y = (np.asarray(array[: predictions.shape[1]]) for array in task.valid)
     rows = {"input": x[..., 0], "truth": y}
     for setting in sweep.leaderboard(record, metric, by=[compare_by]):
-        values = record.final[metric][setting.members]
-        best = setting.members[np.argmax(np.nan_to_num(values, nan=-np.inf))]
+        values = record.final[metric][setting.model_ids]
+        best = setting.model_ids[np.argmax(np.nan_to_num(values, nan=-np.inf))]
         name = f"{setting.settings[compare_by]}\n{record.final[metric][best]:.1%}"
         rows[name] = predictions[best]
     return rows

@@ -67,7 +67,7 @@ from jaxml.sweep.report._plots import (
     plot_curves as plot_curves,
     plot_images as plot_images,
 )
-from jaxml.sweep.report._plots_standings import (
+from jaxml.sweep.report._plots_comparison import (
     plot_standings as plot_standings,
     plot_ranks as plot_ranks,
     plot_profiles as plot_profiles,

@@ -47,12 +47,14 @@ class Record(NamedTuple):
     outputs: Columns = {}  # noqa: RUF012
     params: Columns = {}  # noqa: RUF012
 
-    def best(self, metric: str, *, largest: bool = True, like: Tree = None) -> Best:
+    def best(
+        self, metric: str, *, higher_is_better: bool = True, like: Tree = None
+    ) -> Best:
         """The best finished model on a column of `final`.
 
         Args:
             metric: A column of `final`.
-            largest: Whether a larger metric is better.
+            higher_is_better: Whether a higher metric is better.
             like: Parameters of the task's structure, to be returned in it; without
                 them they are a dict by path.
 
@@ -68,7 +70,7 @@ class Record(NamedTuple):
         if not self.params:
             raise ValueError("best: params must be kept by run, got none.")
         values = np.where(self.status == "ok", self.final[metric], np.nan)
-        i = int(np.nanargmax(values) if largest else np.nanargmin(values))
+        i = int(np.nanargmax(values) if higher_is_better else np.nanargmin(values))
         params: Tree = {path: column[i] for path, column in self.params.items()}
         if like is not None:
             params = jax.tree.unflatten(jax.tree.structure(like), [*params.values()])

@@ -1,1 +1,1 @@
-"""Statistics of finished sweeps."""
+"""Analysis of finished sweeps: leaderboards, comparisons, ranks, statistics."""

@@ -1,4 +1,7 @@
-"""Leaderboards: which settings came out best."""
+"""Leaderboards: every configuration with its metric over the seeds, best first.
+
+A configuration is a point without its seed. Its models differ only in the seed.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +14,17 @@ from jaxml.sweep._record import Record
 
 
 class Row(NamedTuple):
-    """One setting: its points but for the seed, and a metric over the seeds."""
+    """One configuration, with the mean of a metric over its seeds.
+
+    Args:
+        settings: The configuration, by column.
+        mean: Over the seeds that did not diverge.
+        low: The lower end of the 95 % interval; NaN for fewer than two seeds.
+        high: The upper end.
+        seeds: The number of seeds in the mean.
+        diverged: The number of models that diverged.
+        model_ids: The indices of the configuration's models in the record.
+    """
 
     settings: dict[str, Any]
     mean: float
@@ -19,94 +32,102 @@ class Row(NamedTuple):
     high: float
     seeds: int
     diverged: int
-    members: np.ndarray  # where its models stand in the record
+    model_ids: np.ndarray
 
 
 def leaderboard(
-    record: Record, metric: str, *, largest: bool = True, by: Sequence[str] = ()
+    record: Record,
+    metric: str,
+    *,
+    higher_is_better: bool = True,
+    by: Sequence[str] = (),
 ) -> list[Row]:
-    """The settings, best first: the mean of a metric over seeds, with a 95 % interval.
+    """The mean of a metric over seeds, with a 95 % interval, of every configuration.
 
-    The interval is Student's, mean ± t s/√n over the n seeds. A setting of which a
-    model diverged stands behind all others, one of which a model was stopped behind
-    those that ran to the end.
+        mean ± t s / √n
+
+    n is the number of seeds, s their standard deviation, and t the 0.975 quantile of
+    Student's distribution with n - 1 degrees of freedom. The best mean comes first.
+    Configurations with a model that was stopped early rank below those that ran to
+    the end, and configurations with a diverged model rank last.
 
     Args:
-        record: Of a run.
+        record: The record of a run.
         metric: A column of `record.final`.
-        largest: Whether a larger metric is better.
-        by: Only the best setting of each combination of these columns; all by default.
+        higher_is_better: Whether a higher metric is better.
+        by: Columns; only the best configuration of each combination of their values
+            is returned. By default all are.
 
     Example:
-        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
-        >>> points["learning_rate"] = np.array([0.1, 0.1])
+        >>> points = grid(optimizer=["sgd", "adam"], learning_rate=[0.1], seed=[0])
         >>> final = {"valid_accuracy": np.array([0.9, 0.95])}
         >>> record = Record(points, np.array(["ok", "ok"]), final, np.array([1]), {})
         >>> [row.settings["optimizer"] for row in leaderboard(record, "valid_accuracy")]
         ['adam', 'sgd']
     """
     check_columns("leaderboard", record, metric=[metric], by=by)
-    names, groups = settings(record)
-    troubles = trouble(record)
+    columns, configs = group_by_config(record)
+    failures = failure_rank(record)
 
-    def place(row: Row) -> tuple[int, float]:
-        mean = -row.mean if largest else row.mean
-        return troubles[row.members].max(), np.inf if np.isnan(mean) else mean
+    def sort_key(row: Row) -> tuple[int, float]:
+        mean = -row.mean if higher_is_better else row.mean
+        return failures[row.model_ids].max(), np.inf if np.isnan(mean) else mean
 
     rows = [
-        _row(record, dict(zip(names, setting)), np.array(members), metric)
-        for setting, members in groups.items()
+        _row(record, dict(zip(columns, config)), np.array(model_ids), metric)
+        for config, model_ids in configs.items()
     ]
-    rows.sort(key=place)
-    return firsts(rows, by or names)
+    rows.sort(key=sort_key)
+    return best_per_group(rows, by or columns)
 
 
-def firsts(rows: list[Row], by: Sequence[str]) -> list[Row]:
+def best_per_group(rows: list[Row], by: Sequence[str]) -> list[Row]:
     """The first row of each combination of these columns."""
-    first: dict[tuple, Row] = {}
+    best: dict[tuple, Row] = {}
     for row in rows:
-        first.setdefault(tuple(row.settings[name] for name in by), row)
-    return list(first.values())
+        best.setdefault(tuple(row.settings[name] for name in by), row)
+    return list(best.values())
 
 
-def _row(record: Record, settings: dict, members: np.ndarray, metric: str) -> Row:
-    diverged = record.status[members] == "diverged"
-    values = record.final[metric][members].astype(float)
+def _row(record: Record, settings: dict, model_ids: np.ndarray, metric: str) -> Row:
+    diverged = record.status[model_ids] == "diverged"
+    values = record.final[metric][model_ids].astype(float)
     values = values[~diverged & ~np.isnan(values)]
     n = len(values)
     mean = values.mean() if n else np.nan
-    reach = np.nan
+    half_width = np.nan
     if n > 1:
-        reach = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
-    failed = int(diverged.sum())
-    return Row(settings, mean, mean - reach, mean + reach, n, failed, members)
+        half_width = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
+    low, high = mean - half_width, mean + half_width
+    return Row(settings, mean, low, high, n, int(diverged.sum()), model_ids)
 
 
-def settings(record: Record) -> tuple[list[str], dict[tuple, list[int]]]:
-    """The columns of a setting, and the members of each that is not unfinished.
+def group_by_config(record: Record) -> tuple[list[str], dict[tuple, list[int]]]:
+    """The columns of a configuration, and the indices of its models.
 
-    A number that a model does not have, NaN in the points, is None.
+    Unfinished models are left out. A setting that a model does not have is NaN in the
+    points, and None here.
     """
-    names = [name for name in record.points if name != "seed"]
-    columns = [
+    columns = [name for name in record.points if name != "seed"]
+    settings = [
         [None if value != value else value for value in record.points[name].tolist()]
-        for name in names
+        for name in columns
     ]
-    groups: dict[tuple, list[int]] = {}
+    configs: dict[tuple, list[int]] = {}
     for i in np.flatnonzero(record.status != "unfinished").tolist():
-        groups.setdefault(tuple(column[i] for column in columns), []).append(i)
-    return names, groups
+        configs.setdefault(tuple(column[i] for column in settings), []).append(i)
+    return columns, configs
 
 
-def trouble(record: Record) -> np.ndarray:
-    """How each model ended: 0 as it should, 1 stopped early, 2 diverged."""
+def failure_rank(record: Record) -> np.ndarray:
+    """0 for models that ran to the end, 1 if stopped early, 2 if diverged."""
     return np.where(record.status == "diverged", 2, record.status == "stopped")
 
 
 def check_columns(
     function: str, record: Record, *, metric: Iterable[str] = (), by: Iterable[str] = ()
 ) -> None:
-    """Refuses a record without a finished model, and columns that it does not have."""
+    """Raises unless a model is finished and the record has these columns."""
     if np.all(record.status == "unfinished"):
         refuse(ValueError, function, "record", "have a finished model", "none")
     for argument, columns, names in (
@@ -115,5 +136,5 @@ def check_columns(
     ):
         for name in names:
             if name not in columns:
-                known = f"name one of {', '.join(columns)}"
-                refuse(ValueError, function, argument, known, name)
+                requirement = f"name one of {', '.join(columns)}"
+                refuse(ValueError, function, argument, requirement, name)

@@ -1,5 +1,6 @@
-"""Several tasks at once: ranks, and how fast each gets where the others got."""
+"""Comparison of methods over several tasks: ranks and performance profiles."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,32 +8,32 @@ from scipy import stats
 
 from jaxml._core.checks import refuse
 from jaxml.sweep._record import Record
-from jaxml.sweep.analysis._comparison import Standing, split, standings
+from jaxml.sweep.analysis._comparison import split, standings
 from jaxml.sweep.analysis._leaderboard import check_columns
 from jaxml.sweep.analysis._statistics import (
     Estimate,
-    mean_over_strata,
     performance_profile,
+    stratified_mean,
     tied_with_best,
 )
 
-_GOALS = (0.25, 0.5, 0.75)  # of the competitors reach the target at the end
+TARGET_QUANTILES = (0.25, 0.5, 0.75)  # of the methods' median scores on a task
 
 
 class Ranks(NamedTuple):
-    """Places among the competitors, 1 the best, means over seeds.
+    """The mean rank of every method, 1 the best.
 
     Args:
-        names: The competitors, best first.
-        tasks: The tasks that have a seed which all competitors finished.
-        places: [names tasks].
-        overall: For each competitor, the mean over tasks.
-        tied: [names], whether nothing says that it is behind the first.
+        names: The methods, best first.
+        tasks: The tasks with at least one seed that every method finished.
+        task_ranks: [names tasks], the mean rank over the seeds of a task.
+        overall: For each method, the mean of its task ranks.
+        tied: [names], whether it is not significantly worse than the first method.
     """
 
     names: list[Any]
     tasks: list[Any]
-    places: np.ndarray
+    task_ranks: np.ndarray
     overall: list[Estimate]
     tied: np.ndarray
 
@@ -43,53 +44,56 @@ def ranks(
     *,
     by: str = "optimizer",
     tuned_on: str | None = None,
-    largest: bool = True,
+    higher_is_better: bool = True,
 ) -> Ranks:
-    """The place of each competitor on each task, tuned on each, and over all tasks.
+    """The mean rank of every method on each task and over all tasks, best first.
 
-    Places are taken among the models of one task and seed, equal ones share theirs;
-    their mean needs no common scale of the tasks. The interval over all tasks is
-    Student's: tasks are what they are, seeds vary.
+    Every method is tuned on each task, as in `standings`, and ranked among the methods
+    on each seed; equal scores share their mean rank. Ranks need no common scale of the
+    tasks. The 95 % intervals are Student's and take the tasks as fixed: only the seeds
+    vary.
 
     Args:
-        record: Of a run; its column `task`, if there is one, tells the tasks apart.
+        record: The record of a run; the column `task`, if any, separates the tasks.
         metric: A column of `record.final`.
         by: The column whose values are compared.
-        tuned_on: The column that chooses the setting; the metric itself by default.
-        largest: Whether a larger number is better.
+        tuned_on: The column that selects the configuration; the metric by default.
+        higher_is_better: Whether a higher number is better.
 
     Reference:
         Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR
         2006, https://jmlr.org/papers/v7/demsar06a.html
 
     Example:
-        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
+        >>> points = grid(optimizer=["sgd", "adam"], seed=[0])
         >>> final = {"valid_accuracy": np.array([0.9, 0.95])}
         >>> record = Record(points, np.array(["ok", "ok"]), final, np.array([1]), {})
         >>> ranks(record, "valid_accuracy").names
         ['adam', 'sgd']
     """
     check_columns("ranks", record, metric=[metric, tuned_on or metric], by=[by])
-    places = {}
     names = list(dict.fromkeys(record.points[by].tolist()))
-    for task, part in by_task(record).items():
-        board = standings(part, metric, by=by, tuned_on=tuned_on, largest=largest)
-        table = _by_seed(board, names)
-        if table.size:
-            places[task] = stats.rankdata(-table if largest else table, axis=0)
-    if not places:
-        rule = f"have a seed that every {by} finished"
-        refuse(ValueError, "ranks", "record", rule, "none")
+    options: dict[str, Any] = {"by": by, "higher_is_better": higher_is_better}
+    seed_ranks = {}
+    for task, part in split_tasks(record).items():
+        results = standings(part, metric, tuned_on=tuned_on, **options)
+        scores = _paired_table({s.name: s.scores for s in results}, names)
+        if scores.size:
+            costs = -scores if higher_is_better else scores
+            seed_ranks[task] = stats.rankdata(costs, axis=0)
+    if not seed_ranks:
+        requirement = f"have a seed that every {by} finished"
+        refuse(ValueError, "ranks", "record", requirement, "none")
 
-    most = max(table.shape[1] for table in places.values())
-    stacked = np.full((len(names), len(places), most), np.nan)
-    for i, table in enumerate(places.values()):
+    num_seeds = max(table.shape[1] for table in seed_ranks.values())
+    stacked = np.full((len(names), len(seed_ranks), num_seeds), np.nan)
+    for i, table in enumerate(seed_ranks.values()):
         stacked[:, i, : table.shape[1]] = table
-    overall = [mean_over_strata(row) for row in stacked]
+    overall = [stratified_mean(row) for row in stacked]
     order = np.argsort([estimate.value for estimate in overall], kind="stable")
     return Ranks(
         [names[i] for i in order],
-        list(places),
+        list(seed_ranks),
         np.nanmean(stacked, axis=2)[order],
         [overall[i] for i in order],
         tied_with_best(-stacked[order], best=0),
@@ -97,18 +101,18 @@ def ranks(
 
 
 class Profiles(NamedTuple):
-    """How often each competitor needs at most so many times the fewest steps.
+    """The performance profile of every method.
 
     Args:
-        names: The competitors, the largest area under the profile first.
-        ratios: From 1 up.
-        shares: [names ratios], of the problems.
-        problems: How many there are.
+        names: The methods; the one with the largest area under its profile first.
+        ratios: Numbers of steps, as multiples of the fewest steps of any method.
+        fractions: [names ratios], the fraction of problems solved within each ratio.
+        problems: The number of problems.
     """
 
     names: list[Any]
     ratios: np.ndarray
-    shares: np.ndarray
+    fractions: np.ndarray
     problems: int
 
 
@@ -117,84 +121,85 @@ def profiles(
     metric: str,
     *,
     by: str = "optimizer",
-    largest: bool = True,
-    highest: float = 4.0,
+    higher_is_better: bool = True,
+    max_ratio: float = 4.0,
 ) -> Profiles:
-    """Performance profiles: how fast each competitor gets where others got at all.
+    """How many steps each method needs to reach a target, relative to the fastest.
 
-    A problem is a task, a seed and one of three targets, which a quarter, half and
-    three quarters of the competitors' medians at the end fall short of. Its cost is the
-    first step of the curve that reaches the target, so it is as fine as the
-    curves are; who never does has no cost. Settings are those of `standings`.
+    A problem is a task, a seed and a target; the three targets of a task are the
+    quartiles of the methods' median scores. The cost of a problem is the first step at
+    which the curve reaches the target, at the resolution of the curves; a run that
+    never reaches the target has infinite cost. Configurations are those of `standings`.
 
     Args:
-        record: Of a run; its column `task`, if there is one, tells the tasks apart.
+        record: The record of a run; the column `task`, if any, separates the tasks.
         metric: A column of `record.final` and of `record.curves`.
         by: The column whose values are compared.
-        largest: Whether a larger metric is better.
-        highest: The largest ratio to the fewest steps.
+        higher_is_better: Whether a higher metric is better.
+        max_ratio: The highest ratio to the fewest steps.
 
     Reference:
         Dolan and Moré, "Benchmarking optimization software with performance profiles",
         Mathematical Programming 2002, https://arxiv.org/abs/cs/0102001
 
     Example:
-        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
-        >>> curves = {"valid_accuracy": np.array([[0.2, 0.5], [0.5, 0.5]])}
+        >>> points = grid(optimizer=["sgd", "adam"], seed=[0])
         >>> final = {"valid_accuracy": np.array([0.5, 0.5])}
-        >>> ended = np.array(["ok", "ok"])
-        >>> record = Record(points, ended, final, np.array([10, 20]), curves)
-        >>> profiles(record, "valid_accuracy").shares[:, 0]
+        >>> curves = {"valid_accuracy": np.array([[0.2, 0.5], [0.5, 0.5]])}
+        >>> steps, status = np.array([10, 20]), np.array(["ok", "ok"])
+        >>> record = Record(points, status, final, steps, curves)
+        >>> profiles(record, "valid_accuracy").fractions[:, 0]
         array([1., 0.])
     """
     check_columns("profiles", record, metric=[metric], by=[by])
     names = list(dict.fromkeys(record.points[by].tolist()))
-    sign = 1 if largest else -1
-    costs = []
-    for part in by_task(record).values():
-        board = standings(part, metric, by=by, largest=largest)
-        ends = [sign * own.median.value for own in board]
-        targets = np.quantile(ends, _GOALS, method="lower")
+    sign = 1 if higher_is_better else -1
+    tables = [np.empty((len(names), 0))]
+    for part in split_tasks(record).values():
+        results = standings(part, metric, by=by, higher_is_better=higher_is_better)
+        medians = [sign * s.median.value for s in results]
+        targets = np.quantile(medians, TARGET_QUANTILES, method="lower")
         targets = targets[np.isfinite(targets)]
-        steps = _steps_to(part, sign * part.curves[metric], targets)
-        costs += [
-            _by_seed([own._replace(scores=_at(steps[i], own)) for own in board], names)
-            for i in range(len(targets))
-        ]
-    table = np.concatenate([np.empty((len(names), 0)), *costs], axis=1)
-    if not table.size:
-        rule = f"have a seed that every {by} finished"
-        refuse(ValueError, "profiles", "record", rule, "none")
-    lowest = table.min(axis=0)
-    exact = table[:, np.isfinite(lowest)] / lowest[np.isfinite(lowest)]
-    ratios = np.unique([1.0, *exact[exact <= highest], highest])
-    shares = performance_profile(table, ratios)
-    areas = np.sum(shares[:, :-1] * np.diff(ratios), axis=1)
+        for steps in _steps_to_targets(part, sign * part.curves[metric], targets):
+            steps_by_seed = {
+                s.name: {seed: steps[i] for seed, i in s.model_ids.items()}
+                for s in results
+            }
+            tables += [_paired_table(steps_by_seed, names)]
+    costs = np.concatenate(tables, axis=1)
+    if not costs.size:
+        requirement = f"have a seed that every {by} finished"
+        refuse(ValueError, "profiles", "record", requirement, "none")
+
+    lowest = costs.min(axis=0)
+    solved = np.isfinite(lowest)
+    breakpoints = costs[:, solved] / lowest[solved]
+    ratios = np.unique([1.0, *breakpoints[breakpoints <= max_ratio], max_ratio])
+    fractions = performance_profile(costs, ratios)
+    areas = np.sum(fractions[:, :-1] * np.diff(ratios), axis=1)
     order = np.argsort(-areas, kind="stable")
-    return Profiles([names[i] for i in order], ratios, shares[order], table.shape[1])
+    return Profiles([names[i] for i in order], ratios, fractions[order], costs.shape[1])
 
 
-def by_task(record: Record) -> dict[Any, Record]:
-    """The record of each task of which a model is finished; "" where there is one."""
+def split_tasks(record: Record) -> dict[Any, Record]:
+    """The record of each task with a finished model; "" without a column `task`."""
     parts = split(record) if "task" in record.points else {"": record}
     return {t: part for t, part in parts.items() if np.any(part.status != "unfinished")}
 
 
-def _by_seed(board: list[Standing], names: list[Any]) -> np.ndarray:
-    """[names seeds], of the seeds that every competitor finished."""
-    scores = {own.name: own.scores for own in board}
-    each = [scores.get(name, {}) for name in names]
-    seeds = sorted(set.intersection(*(set(own) for own in each)))
-    return np.array([[own[seed] for seed in seeds] for own in each])
+def _paired_table(
+    values: Mapping[Any, Mapping[int, float]], names: list[Any]
+) -> np.ndarray:
+    """[names seeds], for the seeds that every method finished."""
+    seeds = set.intersection(*(set(values.get(name, {})) for name in names))
+    return np.array([[values[name][seed] for seed in sorted(seeds)] for name in names])
 
 
-def _at(steps: np.ndarray, own: Standing) -> dict[int, float]:
-    return {seed: float(steps[member]) for seed, member in own.members.items()}
-
-
-def _steps_to(record: Record, curves: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """[targets models], the first step that reaches it; inf if none does."""
-    reached = curves >= targets[:, None, None]
-    reached &= (record.status != "diverged")[:, None]
-    first = record.steps[np.argmax(reached, axis=-1)]
-    return np.where(reached.any(axis=-1), first, np.inf)
+def _steps_to_targets(
+    record: Record, curves: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+    """[targets models], the first step that reaches the target, or inf."""
+    is_reached = curves >= targets[:, None, None]
+    is_reached &= (record.status != "diverged")[:, None]
+    first = record.steps[np.argmax(is_reached, axis=-1)]
+    return np.where(is_reached.any(axis=-1), first, np.inf)

@@ -17,7 +17,7 @@ class Halving(NamedTuple):
         eta: η > 1.
         rungs: How often models are stopped, at least once, at steps that fall by η as
             one looks back from the end.
-        largest: Whether a larger metric is better.
+        higher_is_better: Whether a higher metric is better.
 
     Reference:
         Jamieson and Talwalkar, Non-stochastic best arm identification and
@@ -31,7 +31,7 @@ class Halving(NamedTuple):
     metric: str
     eta: float = 2.0
     rungs: int = 2
-    largest: bool = True
+    higher_is_better: bool = True
 
     def check(self) -> None:
         """Raises a ValueError for a number out of its range."""
@@ -50,9 +50,9 @@ class Halving(NamedTuple):
         """The best 1/η of the members, at least one; what is not finite is worst."""
         values = curves[self.metric][members, at]
         score = np.where(
-            np.isfinite(values), values, -np.inf if self.largest else np.inf
+            np.isfinite(values), values, -np.inf if self.higher_is_better else np.inf
         )
-        order = np.argsort(-score if self.largest else score, kind="stable")
+        order = np.argsort(-score if self.higher_is_better else score, kind="stable")
         return np.sort(members[order[: max(1, int(np.ceil(len(members) / self.eta)))]])
 
 

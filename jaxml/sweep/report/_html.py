@@ -1,4 +1,4 @@
-"""The parts of a page of HTML: its frame, a table of standings, a picture, numbers."""
+"""The parts of an HTML page: its template, a table of standings, figures, numbers."""
 
 import base64
 import html
@@ -9,12 +9,9 @@ import numpy as np
 
 from jaxml.sweep.analysis._comparison import Standing
 from jaxml.sweep.analysis._statistics import Estimate
-from jaxml.sweep.report._plots import shown
-from jaxml.sweep.report._plots_standings import BEHIND, TIED, window
+from jaxml.sweep.report._plots import format_value
 
-_WIDTH = 220  # of a bar, in pixels of the page
-
-FRAME = """<!DOCTYPE html>
+PAGE_TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -27,9 +24,9 @@ h1 { font-size: 2.1rem; line-height: 1.2; letter-spacing: -0.02em; margin: 0 0 .
 h2 { font-size: 1.4rem; letter-spacing: -0.01em; margin: 3.5rem 0 .5rem;
   padding-top: 1rem; border-top: 1px solid #e2e2e5; }
 p { max-width: 46rem; margin: .5rem 0 1rem; }
-.summary, figcaption, dl, .caveats { color: #5b5b60; }
+.summary, figcaption, dl, .notes { color: #5b5b60; }
 nav a { color: #1f5fa8; margin-right: 1.1rem; text-decoration: none; }
-.wide { overflow-x: auto; }
+.scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 th { text-align: left; font-weight: 600; color: #5b5b60; padding: .3rem .55rem;
@@ -39,14 +36,12 @@ td:first-child { color: #8a8a8e; text-align: right; }
 .name { font-weight: 600; }
 .number { text-align: right; }
 small { color: #77777b; font-weight: 400; }
-.ends { display: flex; justify-content: space-between; font-weight: 400; }
-svg { display: block; }
 .tied td { background: #f1f6fc; }
 .tied .name { color: #1f5fa8; }
 figure { margin: 2rem 0; }
 figure img { max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; max-width: 46rem; margin-top: .4rem; }
-.caveats li { margin: .4rem 0; max-width: 46rem; }
+.notes li { margin: .4rem 0; max-width: 46rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem;
   font-size: .9rem; }
 dt { font-weight: 600; }
@@ -60,8 +55,8 @@ figure, tr { break-inside: avoid; }
 <nav>$contents</nav>
 $sections
 <h2 id="reading">How to read this</h2>
-<ul class="caveats">
-$caveats
+<ul class="notes">
+$notes
 </ul>
 <h2 id="environment">Environment</h2>
 <dl>
@@ -72,117 +67,92 @@ $environment
 """
 
 
-def table(
-    board: list[Standing], columns: list[str], *, by: str, metric: str, largest: bool
-) -> str:
-    """Standings, with these columns of their settings, and a bar each on one scale."""
-    low, high = window(board, largest)
-    ends = f"<span>{low:.3g}</span><span>{metric}</span><span>{high:.3g}</span>"
-    heads = [
+def table(results: list[Standing], columns: list[str], *, by: str) -> str:
+    """Standings, with these columns of their settings."""
+    header = [
         ("", ""),
-        *(("", escaped(name.replace("_", " "))) for name in (by, *columns)),
-        ("", f'<span class="ends">{ends}</span>'),
+        *(("", escape(name.replace("_", " "))) for name in (by, *columns)),
         ("number", "interquartile<br>mean"),
         ("number", "median"),
-        ("number", "first is<br>better"),
+        ("number", "P(first is<br>better)"),
     ]
     rows = []
-    for place, own in enumerate(board, 1):
-        failed = f" <small>{own.diverged} of {len(own.scores)} diverged</small>"
+    for rank, standing in enumerate(results, 1):
+        name = escape(standing.name)
+        if standing.diverged:
+            count = f"{standing.diverged} of {len(standing.scores)}"
+            name += f" <small>{count} diverged</small>"
         cells = [
-            ("", str(place)),
-            ("name", escaped(own.name) + (failed if own.diverged else "")),
-            *(("", escaped(own.settings[name])) for name in columns),
-            ("", _bar(own, low, high)),
-            ("number", number(own.interquartile_mean.value)),
-            ("number", number(own.median.value)),
-            ("number", _share(own.improvement) if place > 1 else ""),
+            ("", str(rank)),
+            ("name", name),
+            *(("", escape(standing.settings[column])) for column in columns),
+            ("number", format_number(standing.interquartile_mean.value)),
+            ("number", format_number(standing.median.value)),
+            ("number", _percentage(standing.improvement) if rank > 1 else ""),
         ]
-        rows.append(_row("td", cells, "tied" if own.tied else ""))
+        rows.append(_table_row("td", cells, "tied" if standing.tied else ""))
     return (
-        f'<div class="wide"><table>\n<thead>{_row("th", heads)}</thead>\n'
+        f'<div class="scroll"><table>\n<thead>{_table_row("th", header)}</thead>\n'
         f"<tbody>\n{chr(10).join(rows)}\n</tbody>\n</table></div>"
     )
 
 
-def picture(png: bytes, caption: str) -> str:
+def figure(png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return (
-        f'<figure><img alt="{escaped(caption)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escaped(caption)}</figcaption></figure>"
+        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
 def heading(text: Any) -> str:
-    name = escaped(text)
+    name = escape(text)
     return f'<h2 id="{name.replace(" ", "-")}">{name}</h2>'
 
 
 def link(text: Any) -> str:
-    name = escaped(text)
+    """A link to the heading with this text."""
+    name = escape(text)
     return f'<a href="#{name.replace(" ", "-")}">{name}</a>'
 
 
-def escaped(value: Any) -> str:
-    """A name or number of the user's, as text of a page."""
-    return html.escape(shown(value))
+def escape(value: Any) -> str:
+    """A name or number from the record, as HTML text."""
+    return html.escape(format_value(value))
 
 
-def names(values: Iterable[Any]) -> str:
-    """The names, with commas and an `and`."""
-    *most, last = (f"<b>{escaped(value)}</b>" for value in values)
-    return f"{', '.join(most)} and {last}" if most else last
+def join_names(values: Iterable[Any]) -> str:
+    """The names in bold, as "a, b and c"."""
+    *others, last = (f"<b>{escape(value)}</b>" for value in values)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
-def number(value: float, digits: int = 4) -> str:
+def format_number(value: float, digits: int = 4) -> str:
     if not np.isfinite(value):
         return "–"
-    plain = 1e-3 <= abs(value) < 1e4 or not value
-    return f"{value:.{digits}f}" if plain else f"{value:.{digits}g}"
+    fixed_point = 1e-3 <= abs(value) < 1e4 or not value
+    return f"{value:.{digits}f}" if fixed_point else f"{value:.{digits}g}"
 
 
-def interval(estimate: Estimate, digits: int = 4) -> str:
-    """In brackets, or nothing where there is none."""
+def format_interval(estimate: Estimate, digits: int = 4) -> str:
+    """The interval in parentheses, or "" if it is NaN."""
     _, low, high = estimate
     if np.isnan(low):
         return ""
-    return f" (95 % interval {number(low, digits)} to {number(high, digits)})"
+    low, high = format_number(low, digits), format_number(high, digits)
+    return f" (95 % interval {low} to {high})"
 
 
-def _share(estimate: Estimate) -> str:
+def _percentage(estimate: Estimate) -> str:
     value, low, high = estimate
     return f"{value:.0%} <small>({100 * low:.0f}–{100 * high:.0f})</small>"
 
 
-def _row(tag: str, cells: list[tuple[str, str]], kind: str = "") -> str:
-    each = "".join(
-        f'<{tag} class="{of}">{cell}</{tag}>' if of else f"<{tag}>{cell}</{tag}>"
-        for of, cell in cells
-    )
-    return f'<tr class="{kind}">{each}</tr>' if kind else f"<tr>{each}</tr>"
+def _table_row(tag: str, cells: list[tuple[str, str]], row_class: str = "") -> str:
+    """A row of (class, content) cells."""
+    content = "".join(f"<{tag}{_class(c)}>{cell}</{tag}>" for c, cell in cells)
+    return f"<tr{_class(row_class)}>{content}</tr>"
 
 
-def _bar(own: Standing, low: float, high: float) -> str:
-    """Interval, interquartile mean and seeds; an arrow where they are beyond."""
-
-    def at(value: float) -> float:
-        inside = np.clip(value, low, high)
-        return round(6 + (_WIDTH - 12) * float((inside - low) / (high - low)), 1)
-
-    value, left, right = own.interquartile_mean
-    parts = []
-    if not low <= value <= high:
-        arrow, x = ("◂", 0) if at(value) < _WIDTH / 2 else ("▸", _WIDTH - 10)
-        parts = [f'<text x="{x}" y="13" font-size="11">{arrow}</text>']
-    else:
-        if not np.isnan(left):
-            x = at(left)
-            parts += [f'<rect x="{x}" y="6" width="{at(right) - x:.1f}" height="2.5"/>']
-        parts += [f'<circle cx="{at(value)}" cy="7" r="4"/>']
-        parts += [
-            f'<circle cx="{at(score)}" cy="15" r="1.7" opacity="0.55"/>'
-            for score in own.scores.values()
-            if low <= score <= high
-        ]
-    colour = TIED if own.tied else BEHIND
-    return f'<svg width="{_WIDTH}" height="18" fill="{colour}">{"".join(parts)}</svg>'
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""

@@ -1,4 +1,4 @@
-"""The report: one page with its tables and pictures inside, which opens anywhere."""
+"""The report: one self-contained HTML page with tables and figures."""
 
 import contextlib
 import importlib.metadata
@@ -15,27 +15,40 @@ import numpy as np
 from jaxml.sweep._record import Record
 from jaxml.sweep.analysis._comparison import standings
 from jaxml.sweep.analysis._leaderboard import check_columns, leaderboard
-from jaxml.sweep.analysis._ranks import by_task, ranks
-from jaxml.sweep.report import _html as page
-from jaxml.sweep.report._plots import draw_curves, draw_sensitivity, png, words
-from jaxml.sweep.report._plots_standings import plot_profiles, plot_ranks
+from jaxml.sweep.analysis._ranks import ranks, split_tasks
+from jaxml.sweep.report import _html as html
+from jaxml.sweep.report._plots import draw_curves, draw_sensitivity, humanize, to_png
+from jaxml.sweep.report._plots_comparison import (
+    draw_standings,
+    plot_profiles,
+    plot_ranks,
+)
 
-_PACKAGES = "jaxml", "jax", "jaxlib", "optax", "numpy", "scipy"
-_RANKS = (
-    "Mean place over the seeds, 1 the best; each is tuned on each task. Bold: tied "
-    "with the best over all tasks."
+PACKAGES = "jaxml", "jax", "jaxlib", "optax", "numpy", "scipy"
+
+# Captions, with the compared column for {by}.
+RANKS_CAPTION = (
+    "Mean rank over the seeds, 1 the best; every {by} is tuned on each task. Bold: not "
+    "significantly worse than the best over all tasks."
 )
-_PROFILES = (
-    "Performance profiles: the share of problems, which are a task, a seed and a "
-    "target, that each solves within so many times the fewest steps of any. The legend "
-    "is in the order of the area below."
+PROFILES_CAPTION = (
+    "Performance profiles: the fraction of problems that each {by} solves within a "
+    "multiple of the fewest steps of any. A problem is a task, a seed and a target. "
+    "The legend is ordered by the area under the profile."
 )
-_RATES = (
-    "How well the learning rate must be tuned: the mean over seeds and its 95 % "
-    "interval, with the rest of each one's best setting. A line ends where a model "
-    "diverged."
+STANDINGS_CAPTION = (
+    "Interquartile mean of each {by} (large dot), its 95 % interval (bar), and its "
+    "seeds (small dots). Blue: not significantly worse than the first. Arrows mark "
+    "values off the scale."
 )
-_CURVES = "Learning curves at the best setting of each, the mean over seeds."
+SENSITIVITY_CAPTION = (
+    "Sensitivity to the learning rate: the mean over seeds and its 95 % interval, with "
+    "the other settings of the best configuration of each {by}. A line breaks where a "
+    "model diverged."
+)
+CURVES_CAPTION = (
+    "Learning curves of the best configuration of each {by}, averaged over seeds."
+)
 
 
 def report(
@@ -44,49 +57,50 @@ def report(
     *,
     by: str = "optimizer",
     tuned_on: str | None = None,
-    largest: bool = True,
-    title: str = "Which one?",
+    higher_is_better: bool = True,
+    title: str = "Sweep report",
     path: str | os.PathLike[str] | None = None,
 ) -> str:
-    """A page of HTML that says which value of a column is best, and how surely.
+    """An HTML page that says which value of a column is best, and how surely.
 
-    Of several tasks it begins with ranks and performance profiles over all of them;
-    each task has its standings, learning-rate sensitivity and learning curves. It ends
-    with how to read it, and what it was made with. It needs no network and no script.
+    Each task has its standings, learning-rate sensitivity and learning curves. With
+    several tasks the page begins with ranks and performance profiles over all of them.
+    It ends with notes on how to read it, and with the devices and package versions. It
+    needs no network and no scripts.
 
     Args:
-        record: Of a run; its column `task`, if there is one, tells the tasks apart.
+        record: The record of a run; the column `task`, if any, separates the tasks.
         metric: A column of `record.final`, and of `record.curves` for the curves.
         by: The column whose values are compared.
-        tuned_on: The column that chooses the setting; the metric itself by default.
-        largest: Whether a larger number is better.
-        title: Of the page.
-        path: A file that it is written to as well.
+        tuned_on: The column that selects the configuration; the metric by default.
+        higher_is_better: Whether a higher number is better.
+        title: The title of the page.
+        path: A file to write the page to.
 
     Example:
-        >>> points = {"optimizer": np.array(["sgd", "adam"]), "seed": np.array([0, 0])}
+        >>> points = grid(optimizer=["sgd", "adam"], seed=[0])
         >>> final = {"valid_accuracy": np.array([0.9, 0.95])}
         >>> record = Record(points, np.array(["ok", "ok"]), final, np.array([1]), {})
         >>> report(record, "valid_accuracy")[:15]
         '<!DOCTYPE html>'
     """
     check_columns("report", record, metric=[metric, tuned_on or metric], by=[by])
-    tasks = by_task(record)
-    asked = {"by": by, "largest": largest}
+    tasks = split_tasks(record)
+    compare_kwargs = {"by": by, "higher_is_better": higher_is_better}
     sections = {}
     if len(tasks) > 1:
-        sections["All tasks"] = _over_tasks(record, metric, tuned_on, asked)
+        sections["All tasks"] = _overview(record, metric, tuned_on, compare_kwargs)
     for task, part in tasks.items():
-        sections[task or "Standings"] = _of_task(part, metric, tuned_on, asked)
-    environment = [f"<dt>{n}</dt><dd>{page.escaped(v)}</dd>" for n, v in _environment()]
-    text = Template(page.FRAME).substitute(
-        title=page.escaped(title),
+        sections[task or "Results"] = _task(part, metric, tuned_on, compare_kwargs)
+    environment = [f"<dt>{n}</dt><dd>{html.escape(v)}</dd>" for n, v in _environment()]
+    text = Template(html.PAGE_TEMPLATE).substitute(
+        title=html.escape(title),
         summary=_summary(record, tasks, metric, by),
-        contents="\n".join(page.link(n) for n in sections if len(sections) > 1),
+        contents="\n".join(html.link(n) for n in sections if len(sections) > 1),
         sections="\n".join(
-            "\n".join([page.heading(name), *parts]) for name, parts in sections.items()
+            "\n".join([html.heading(name), *parts]) for name, parts in sections.items()
         ),
-        caveats="\n".join(f"<li>{line}</li>" for line in _caveats(record, tuned_on)),
+        notes="\n".join(f"<li>{note}</li>" for note in _notes(record, tuned_on)),
         environment="\n".join(environment),
     )
     if path is not None:
@@ -96,64 +110,76 @@ def report(
     return text
 
 
-def _over_tasks(
-    record: Record, metric: str, tuned_on: str | None, asked: dict[str, Any]
+def _overview(
+    record: Record, metric: str, tuned_on: str | None, compare_kwargs: dict[str, Any]
 ) -> Iterator[str]:
+    """Ranks and performance profiles over all tasks."""
+    by = compare_kwargs["by"].replace("_", " ")
     try:
-        found = ranks(record, metric, tuned_on=tuned_on, **asked)
-        heat = plot_ranks(record, metric, tuned_on=tuned_on, **asked)
-        pictures = [page.picture(png(heat), _RANKS)]
+        result = ranks(record, metric, tuned_on=tuned_on, **compare_kwargs)
+        rank_figure = plot_ranks(record, metric, tuned_on=tuned_on, **compare_kwargs)
+        figures = [html.figure(to_png(rank_figure), RANKS_CAPTION.format(by=by))]
         if metric in record.curves:
-            profiles = plot_profiles(record, metric, **asked)
-            pictures += [page.picture(png(profiles), _PROFILES)]
+            profiles = plot_profiles(record, metric, **compare_kwargs)
+            figures += [html.figure(to_png(profiles), PROFILES_CAPTION.format(by=by))]
     except ValueError:  # of a run that was interrupted early
-        yield f"<p>No seed is finished by every {page.escaped(asked['by'])} yet.</p>"
+        yield f"<p>No seed is finished by every {html.escape(by)} yet.</p>"
         return
-    first = found.overall[0]
+    first = result.overall[0]
     yield (
-        f"<p>{page.names(found.names[:1])} has the best mean rank, "
-        f"{first.value:.1f} of {len(found.names)}{page.interval(first, 1)}. "
-        f"{_tied(dict(zip(found.names, found.tied)))}</p>"
+        f"<p>{html.join_names(result.names[:1])} has the best mean rank, "
+        f"{first.value:.1f} of {len(result.names)}{html.format_interval(first, 1)}. "
+        f"{_significance_sentence(dict(zip(result.names, result.tied)))}</p>"
     )
-    yield from pictures
+    yield from figures
 
 
-def _of_task(
-    record: Record, metric: str, tuned_on: str | None, asked: dict[str, Any]
+def _task(
+    record: Record, metric: str, tuned_on: str | None, compare_kwargs: dict[str, Any]
 ) -> Iterator[str]:
-    board = standings(record, metric, tuned_on=tuned_on, **asked)
-    middle = board[0].interquartile_mean
+    """Standings, learning-rate sensitivity and learning curves of one task."""
+    by, higher_is_better = compare_kwargs["by"], compare_kwargs["higher_is_better"]
+    label, varied = by.replace("_", " "), _varied_columns(record)
+    results = standings(record, metric, tuned_on=tuned_on, **compare_kwargs)
+    first, tied = results[0], {standing.name: standing.tied for standing in results}
     yield (
-        f"<p>{page.names([board[0].name])} reaches {page.number(middle.value)}"
-        f"{page.interval(middle)}. {_tied({own.name: own.tied for own in board})}</p>"
+        f"<p>{html.join_names([first.name])} reaches "
+        f"{html.format_number(first.interquartile_mean.value)}"
+        f"{html.format_interval(first.interquartile_mean)}. "
+        f"{_significance_sentence(tied)}</p>"
     )
-    several = [name for name in _varied(record) if name != asked["by"]]
-    yield page.table(board, several, metric=page.escaped(words(metric)), **asked)
-    by, rows = asked["by"], leaderboard(record, metric, largest=asked["largest"])
-    if "learning_rate" in _varied(record):
-        yield page.picture(png(draw_sensitivity(rows, metric, by)), _RATES)
+    figure = draw_standings(results, metric, higher_is_better)
+    yield html.figure(to_png(figure), STANDINGS_CAPTION.format(by=label))
+    yield html.table(results, [name for name in varied if name != by], by=by)
+    rows = leaderboard(record, metric, higher_is_better=higher_is_better)
+    if "learning_rate" in varied:
+        figure = draw_sensitivity(rows, metric, by)
+        yield html.figure(to_png(figure), SENSITIVITY_CAPTION.format(by=label))
     if {"train_loss", metric} <= set(record.curves):
-        yield page.picture(png(draw_curves(record, rows, metric, by)), _CURVES)
+        figure = draw_curves(record, rows, metric, by)
+        yield html.figure(to_png(figure), CURVES_CAPTION.format(by=label))
 
 
-def _tied(tied: dict[Any, bool]) -> str:
-    """Who is tied with the first, or who is not, whichever is the shorter list."""
+def _significance_sentence(tied: dict[Any, bool]) -> str:
+    """Names the ties with the first, or the worse methods if they are fewer."""
     _, *others = tied
-    near = [name for name in others if tied[name]]
-    far = [name for name in others if not tied[name]]
+    ties = [name for name in others if tied[name]]
+    worse = [name for name in others if not tied[name]]
     if not others:
         return ""
-    if not near:
-        return "These seeds tell all others from it."
-    if not far:
-        return "These seeds tell none of the others from it."
-    if len(near) > len(far):
-        return f"Of the others, these seeds tell only {page.names(far)} from it."
-    return f"These seeds do not tell {page.names(near)} from it."
+    if not ties:
+        return "All others are significantly worse."
+    if not worse:
+        return "None of the others is significantly worse."
+    if len(ties) > len(worse):
+        verb = "is" if len(worse) == 1 else "are"
+        names = html.join_names(worse)
+        return f"Of the others, only {names} {verb} significantly worse."
+    return f"All others except {html.join_names(ties)} are significantly worse."
 
 
-def _varied(record: Record) -> list[str]:
-    """The columns of settings that have several values."""
+def _varied_columns(record: Record) -> list[str]:
+    """The columns of a configuration that have several values."""
     return [
         name
         for name, column in record.points.items()
@@ -162,75 +188,84 @@ def _varied(record: Record) -> list[str]:
 
 
 def _summary(record: Record, tasks: dict[Any, Record], metric: str, by: str) -> str:
-    count = {
+    """The size of the sweep, the metric, and the settings that do not vary."""
+    counts = {
         "models": np.sum(record.status != "unfinished"),
         "tasks": len(tasks),
-        f"values of {page.escaped(by.replace('_', ' '))}": len(
+        f"values of {html.escape(by.replace('_', ' '))}": len(
             set(record.points[by].tolist())
         ),
         "seeds": len(set(record.points["seed"].tolist())),
         "steps": record.steps[-1] if len(record.steps) else 0,
     }
-    counted = " · ".join(f"{n:,} {name}" for name, n in count.items() if n > 1)
+    varied = _varied_columns(record)
     fixed = [
-        f"{page.escaped(name.replace('_', ' '))} {page.escaped(column[0].item())}"
+        f"{html.escape(name.replace('_', ' '))} {html.escape(column[0].item())}"
         for name, column in record.points.items()
-        if name not in (by, "seed", "task") and name not in _varied(record)
+        if name not in (by, "seed", "task") and name not in varied
     ]
-    return " · ".join([counted, f"judged by {page.escaped(words(metric))}", *fixed])
+    return " · ".join(
+        [
+            *(f"{n:,} {name}" for name, n in counts.items() if n > 1),
+            f"metric: {html.escape(humanize(metric))}",
+            *fixed,
+        ]
+    )
 
 
-def _caveats(record: Record, tuned_on: str | None) -> Iterator[str]:
+def _notes(record: Record, tuned_on: str | None) -> Iterator[str]:
+    """How to read the page, and what limits its conclusions."""
     yield (
-        "The score of a seed is that of the setting which was best over the other half "
-        "of the seeds, so that no seed chooses what it judges. The settings in the "
-        "table are the best over all seeds."
+        "Each seed is scored with the configuration that is best over the other half "
+        "of the seeds, so no seed selects the configuration that it scores. The table "
+        "lists the configurations that are best over all seeds."
     )
     if tuned_on is None:
         yield (
-            "Settings are chosen and judged on the same examples: the scores are what "
-            "tuning reaches on them, a little above what new examples would show."
+            "Configurations are selected and scored on the same examples, so the "
+            "scores are slightly better than they would be on new examples."
         )
     seeds = len(set(record.points["seed"].tolist()))
     if seeds < 5:
-        yield f"{seeds} seeds have no 95 % interval of a median; five are the fewest."
+        yield f"A 95 % interval needs at least five seeds; this sweep has {seeds}."
     elif seeds < 10:
-        yield f"With {seeds} seeds and many settings intervals may cover in 90 % only."
+        yield (
+            f"With {seeds} seeds and many configurations, the 95 % intervals may cover "
+            "in only 90 % of cases."
+        )
+    yield "The interquartile mean is the mean of the middle half of the seeds."
     yield (
-        "The interquartile mean is that of the middle half of the seeds; bars are its "
-        "95 % interval, small dots the seeds, arrows point to what is beyond the scale."
+        "<i>P(first is better)</i> is the fraction of seeds on which the first is "
+        "better, with its 95 % interval; a tie counts half."
     )
     yield (
-        "<i>First is better</i>: the share of seeds at which the first is better, and "
-        "its 95 % interval; a tie counts half."
-    )
-    yield (
-        "Blue: tied with the first. Others differ from it on the same seeds by "
-        "Student's one-sided test, at 5 % after Holm's correction. Tied is not equal: "
-        "more seeds tell more apart."
+        "Blue: not significantly worse than the first, by one-sided t-tests of the "
+        "differences on the same seeds, at the 5 % level after Holm's correction. With "
+        "more seeds, smaller differences become significant."
     )
     for status, meaning in (
         ("diverged", "diverged; they count as the worst"),
-        ("stopped", "were stopped early and stand behind those that were not"),
+        ("stopped", "were stopped early and rank below those that ran to the end"),
         ("unfinished", "are not finished and are left out"),
     ):
         count = int(np.sum(record.status == status))
         if count:
             yield f"{count:,} of {len(record.status):,} models {meaning}."
     yield (
-        "These are small models on small data: an order found here is a reason to "
-        "try, not a proof for a large one."
+        "The order holds for models and data of this size; larger ones may rank "
+        "differently."
     )
 
 
 def _environment() -> Iterator[tuple[str, str]]:
+    """The devices, the machine, and the versions of the packages."""
     devices = jax.devices()
-    yield "devices", f"{len(devices)} of {devices[0].device_kind}"
+    yield "devices", f"{len(devices)} × {devices[0].device_kind}"
     yield (
         "machine",
         f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
     )
     yield "Python", platform.python_version()
-    for name in _PACKAGES:
+    for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             yield name, importlib.metadata.version(name)
