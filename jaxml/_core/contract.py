@@ -107,7 +107,7 @@ class Parameter:
             return self.is_optional
         if self.is_static:
             return is_bearable(value, self.annotation)
-        if not self.arrays:
+        if not self.arrays or (self.is_scalar and isinstance(value, int | float)):
             return True
         return any(isinstance(value, array) for array in self.arrays)
 
@@ -148,6 +148,9 @@ class Contract:
             for name, parameter in self.signature.parameters.items()
         }
         self.static_argnames = [n for n, p in self.parameters.items() if p.is_static]
+        self.array_names = [
+            n for n, p in self.parameters.items() if not (p.is_static or p.is_scalar)
+        ]
         self.ranged = {n: p for n, p in self.parameters.items() if p.range}
 
     def bind(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -197,16 +200,21 @@ class Contract:
         return result_dtype(*(leaf.dtype for leaf in leaves))
 
     def upcast(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Hyperparameters and float arrays in one dtype, float32 or wider."""
+        """Hyperparameters and float arrays in one dtype, float32 or wider.
+
+        Python's numbers stay known while tracing, so that a formula may omit a term.
+        """
         dtype = compute_dtype(self.float_dtype(arguments))
-        return {
-            name: value
-            if value is None
-            else jnp.asarray(value, dtype)
-            if self.parameters[name].is_scalar
-            else cast_floats(value, dtype)
-            for name, value in arguments.items()
-        }
+
+        def cast(name: str, value: Any) -> Any:
+            if value is None or not self.parameters[name].is_scalar:
+                return cast_floats(value, dtype)
+            if isinstance(value, int | float):
+                with jax.ensure_compile_time_eval():
+                    return jnp.asarray(value, dtype)
+            return jnp.asarray(value, dtype)
+
+        return {name: cast(name, value) for name, value in arguments.items()}
 
     def _conflicting_argument(
         self, parameter: Parameter, arguments: dict[str, Any]

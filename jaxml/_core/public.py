@@ -115,12 +115,9 @@ def _compile(
     @functools.partial(jax.jit, static_argnames=contract.static_argnames)
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-        arguments = {
-            name: value
-            if name in contract.static_argnames
-            else jax.tree.map(_as_array, value)  # NumPy's, under `jax.disable_jit`
-            for name, value in contract.bind(args, kwargs).items()
-        }
+        arguments = contract.bind(args, kwargs)
+        for name in contract.array_names:  # NumPy arrays, under `jax.disable_jit`
+            arguments[name] = jax.tree.map(_as_array, arguments[name])
         contract.check(arguments)
         return body(arguments)
 

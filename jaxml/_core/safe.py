@@ -16,6 +16,11 @@ MIN_NORM = 1e-6
 """The smallest norm by which `l2_normalize` divides, by default."""
 
 
+def is_known_zero(x: Array | float) -> bool:
+    """Whether x is 0 and not traced, so that a term times x need not be computed."""
+    return not isinstance(x, jax.core.Tracer) and float(x) == 0
+
+
 def safe_subtract(x: Array, y: Array) -> Array:
     """x - y, and 0 where both are the same infinity."""
     return jnp.where(jnp.isinf(x) & (x == y), 0.0, x - y)

@@ -99,7 +99,7 @@ def _log_softmax_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
 def subtract_max(x: Array, axis: int) -> tuple[Array, Array]:
     """max x, and x - max x, which is 0 at an infinite maximum too."""
     x_max = jnp.max(x, axis, keepdims=True)
-    return x_max, jnp.where(x == x_max, 0.0, x - x_max)
+    return x_max, apply_mask(x - x_max, x != x_max)
 
 
 def softmax_nll(label_logit: Array, other_lse: Array) -> Array:

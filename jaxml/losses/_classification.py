@@ -10,13 +10,13 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import multiply_no_nan, safe_subtract
+from jaxml._core.safe import is_known_zero, multiply_no_nan, safe_subtract
 from jaxml._core.softmax import log_softmax, logsumexp, project_simplex, subtract_max
 from jaxml._core.special.exp import expm1_minus_x, expm1_minus_x_over_x2
 from jaxml._core.special.logistic import sigmoid, softplus
@@ -55,24 +55,20 @@ def cross_entropy(
         Array([1.3862944,       nan], dtype=float32)
     """
     index = label_index(labels, logits.shape[-1])
-    epsilon = jnp.asarray(label_smoothing)
+    epsilon = None if is_known_zero(label_smoothing) else jnp.asarray(label_smoothing)
     return _finalize(_cross_entropy(logits, index, epsilon, where), index, where)
 
 
 @jax.custom_jvp
 @functools.partial(jax.jit, inline=True)
 def _cross_entropy(
-    z: Array, index: Array, epsilon: Array, where: Array | None
+    z: Array, index: Array, epsilon: Array | None, where: Array | None
 ) -> Array:
     label, other_exps = _shifted_label_and_exps(z, index, where)
     nll = jnp.log1p(jnp.sum(other_exps, -1) + jnp.expm1(label)) - label
-    # without label smoothing, the default, this saves a pass over z
-    label_minus_mean = lax.cond(
-        epsilon != 0,
-        lambda: _label_minus_mean(z, index, where),
-        lambda: jnp.zeros_like(nll),
-    )
-    return nll + epsilon * label_minus_mean
+    if epsilon is None:
+        return nll
+    return nll + multiply_no_nan(epsilon, _label_minus_mean(z, index, where))
 
 
 def _cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
@@ -84,20 +80,20 @@ def _cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     z_dot, _, epsilon_dot, _ = tangents
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def tangent(z: Array, epsilon: Array, z_dot: Array) -> Array:
+    def gradient_dot(z: Array, epsilon: Array | None, z_dot: Array) -> Array:
         label, other_exps = _shifted_label_and_exps(z, index, where)
         others = jnp.sum(other_exps, -1, keepdims=True)
         total = others + jnp.exp(jnp.expand_dims(label, -1))
-        gradient = jnp.where(
-            label_mask(index, z), epsilon - others / total, other_exps / total
-        )
-        gradient = apply_mask(gradient - epsilon / _num_classes(z, where), where)
-        return jnp.sum(gradient * z_dot, -1)
+        onehot = label_mask(index, z).astype(z.dtype)
+        gradient = (other_exps - onehot * others) / total
+        if epsilon is not None:
+            gradient += epsilon * (onehot - 1 / _num_classes(z, where))
+        return jnp.sum(apply_mask(gradient, where) * z_dot, -1)
 
     loss_dot = jnp.zeros(index.shape, z.dtype)
     if not isinstance(z_dot, SymbolicZero):
-        loss_dot = tangent(z, epsilon, z_dot)
-    if not isinstance(epsilon_dot, SymbolicZero):
+        loss_dot = gradient_dot(z, epsilon, z_dot)
+    if epsilon is not None and not isinstance(epsilon_dot, SymbolicZero):
         epsilon_grad = _label_minus_mean(z, index, where)
         mask = (epsilon != 0) | jnp.isfinite(epsilon_grad)
         loss_dot += apply_mask(epsilon_grad, mask) * epsilon_dot
@@ -113,7 +109,7 @@ def _shifted_label_and_exps(
 ) -> tuple[Array, Array]:
     """z - max z at the label, and e^(z - max z) with 0 at the label."""
     _, shifted = subtract_max(apply_mask(z, where, -jnp.inf), -1)
-    exps = jnp.where(label_mask(index, z), 0.0, jnp.exp(shifted))
+    exps = apply_mask(jnp.exp(shifted), ~label_mask(index, z))
     return take_label(index, shifted), exps
 
 

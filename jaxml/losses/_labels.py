@@ -11,7 +11,7 @@ def label_index(labels: Array, num_classes: int) -> Array:
     is_valid = labels >= 0
     if num_classes <= jnp.iinfo(labels.dtype).max:  # else no label reaches it
         is_valid &= labels < num_classes
-    return jnp.where(is_valid, labels.astype(jnp.int32), -1)
+    return apply_mask(labels.astype(jnp.int32), is_valid, -1)
 
 
 def label_mask(index: Array, scores: Array) -> Array:
