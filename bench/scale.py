@@ -102,7 +102,7 @@ def many(steps: int = 20) -> None:
     plan = bench.planned(task, batch, rates, seeds=100, steps=steps)
     taken = seconds(lambda: sweep.run(plan))
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(len(plan.keys), steps, held, taken)
+    print(plan.num_models, steps, held, taken)
 
 
 if __name__ == "__main__":

@@ -132,10 +132,12 @@ def report(bench: str, rates: dict[str, list[float]], **bases: str) -> None:
 
 def halved(task: sweep.Task) -> None:
     """900 models whole, and with the worse ones stopped early in several ways."""
-    whole = planned(task, 64, sweep.log(1e-4, 1.0, 90), seeds=10, evaluations=27)
+    whole = planned(task, 64, sweep.log(1e-4, 1.0, 90), seeds=10, num_evals=27)
     plans = {"whole": whole}
     for eta, rungs in ((2.0, 2), (4.0, 1), (2.0, 3)):
-        halving = sweep.Halving("valid_loss", eta, rungs, higher_is_better=False)
+        halving = sweep.SuccessiveHalving(
+            "valid_loss", eta, rungs, higher_is_better=False
+        )
         plans[f"eta {eta:g}, rungs {rungs}"] = whole._replace(halving=halving)
     records = {way: sweep.run(plan) for way, plan in plans.items()}
     taken = measure.paired(
@@ -152,7 +154,7 @@ def halved(task: sweep.Task) -> None:
         [
             {
                 "way": way,
-                "models": len(whole.keys),
+                "models": whole.num_models,
                 "s": taken[way],
                 "times less": taken["whole"] / taken[way],
                 "same best": bool(order[0] == best["whole"][0]),
@@ -182,7 +184,7 @@ def swept(
         of_optimizers=of_optimizers,
         of_activations=of_activations,
     )
-    return lambda: len(plan.keys) / seconds(lambda: sweep.run(plan))
+    return lambda: plan.num_models / seconds(lambda: sweep.run(plan))
 
 
 def one_by_one(task: sweep.Task, batch: int) -> Callable[[], float]:
@@ -198,7 +200,7 @@ def planned(
     *,
     seeds: int,
     steps: int = STEPS,
-    evaluations: int = 1,
+    num_evals: int = 1,
     shared: bool = False,
     of_optimizers: Functions = (optimizers.adam,),
     of_activations: Functions = (activations.relu,),
@@ -224,7 +226,7 @@ def planned(
         steps=steps,
         batch_size=batch,
         shared_batches=shared,
-        evaluations=evaluations,
+        num_evals=num_evals,
     )
 
 

@@ -1,4 +1,4 @@
-"""Models of other libraries in a sweep: each trains, and to the same end as by hand."""
+"""Models of other libraries train in a sweep, and the best one is restored."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ Y = (X @ np.array([1.0, -2.0, 0.5, 0.0]) > 0).astype(np.int32)
 
 
 @pytest.fixture(autouse=True)
-def customs_of_others():
-    """Other libraries promote ranks and dtypes, and mean 32 bits."""
+def default_jax_settings():
+    """Other libraries rely on rank and dtype promotion and on 32-bit defaults."""
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
@@ -23,7 +23,7 @@ def customs_of_others():
         yield
 
 
-def linen() -> sweep.Model:
+def make_linen() -> sweep.Model:
     nn = pytest.importorskip("flax.linen")
 
     class Network(nn.Module):
@@ -36,39 +36,42 @@ def linen() -> sweep.Model:
     return sweep.from_linen(lambda point: Network(point["activation"]), X[:1])
 
 
-def nnx() -> sweep.Model:
-    library = pytest.importorskip("flax.nnx")
+def make_nnx() -> sweep.Model:
+    nnx = pytest.importorskip("flax.nnx")
 
-    class Network(library.Module):
+    class Network(nnx.Module):
         def __init__(self, rngs, activation):
-            self.first = library.Linear(4, 8, rngs=rngs)
-            self.second = library.Linear(8, 2, rngs=rngs)
+            self.first = nnx.Linear(4, 8, rngs=rngs)
+            self.second = nnx.Linear(8, 2, rngs=rngs)
             self.activation = activation
 
         def __call__(self, x):
             return self.second(self.activation(self.first(x)))
 
     return sweep.from_nnx(
-        lambda key, point: Network(library.Rngs(key), point["activation"])
+        lambda key, point: Network(nnx.Rngs(key), point["activation"])
     )
 
 
-def equinox() -> sweep.Model:
-    library = pytest.importorskip("equinox")
+def make_equinox() -> sweep.Model:
+    equinox = pytest.importorskip("equinox")
     return sweep.from_equinox(
-        lambda key, point: library.nn.MLP(
+        lambda key, point: equinox.nn.MLP(
             4, 2, 8, 1, activation=point["activation"], key=key
         )
     )
 
 
-@pytest.mark.parametrize("library", [linen, nnx, equinox])
-def test_a_model_of_another_library_learns_and_loads_again(library) -> None:
-    model = library()
+@pytest.mark.parametrize("make_model", [make_linen, make_nnx, make_equinox])
+def test_a_model_of_another_library_learns_and_is_restored(make_model) -> None:
+    model = make_model()
     data = jnp.asarray(X), jnp.asarray(Y)
 
     def accuracy(logits, y):
         return jnp.mean(jnp.argmax(logits, -1) == y, dtype=jnp.float32)
+
+    def clipped_adam(point):
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(point["rate"]))
 
     task = sweep.supervised(
         model, data, data, loss=losses.cross_entropy, metrics={"accuracy": accuracy}
@@ -76,30 +79,28 @@ def test_a_model_of_another_library_learns_and_loads_again(library) -> None:
     points = sweep.grid(
         optimizer=["clipped"], activation=["tanh", "relu"], rate=[0.01, 0.1], seed=[0]
     )
-
-    def clipped(point):
-        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(point["rate"]))
-
-    choices = {"activation": {"tanh": jnp.tanh, "relu": jax.nn.relu}}
-    record = sweep.run(
-        sweep.plan(
-            task, points, optimizers={"clipped": clipped}, choices=choices, steps=60
-        ),
-        keep_params=True,
+    activations = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+    plan = sweep.plan(
+        task,
+        points,
+        optimizers={"clipped": clipped_adam},
+        choices={"activation": activations},
+        steps=60,
     )
+    record = sweep.run(plan, keep_params=True)
     assert record.final["valid_accuracy"].max() > 0.95
-    named = {"activation": jnp.tanh}
-    start = jax.eval_shape(lambda: model.init(jax.random.key(0), named))
-    best = record.best("valid_accuracy", like=start)
-    named = {"activation": choices["activation"][best.settings["activation"]]}
-    again = task.metrics(best.params, data, named)
-    np.testing.assert_allclose(again["accuracy"], best.final["valid_accuracy"])
-
-
-def test_a_task_without_a_loss_is_refused_in_a_sentence() -> None:
-    data = jnp.asarray(X), jnp.asarray(Y)
-    task = sweep.supervised(linen(), data, data)
     point = {"activation": jnp.tanh}
-    params = linen().init(jax.random.key(0), point)
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), point))
+    best = record.best("valid_accuracy", like=like)
+    point = {"activation": activations[best.settings["activation"]]}
+    metrics = task.metrics(best.params, data, point)
+    np.testing.assert_allclose(metrics["accuracy"], best.final["valid_accuracy"])
+
+
+def test_a_task_without_a_loss_is_refused() -> None:
+    model, data = make_linen(), (jnp.asarray(X), jnp.asarray(Y))
+    task = sweep.supervised(model, data, data)
+    point = {"activation": jnp.tanh}
+    params = model.init(jax.random.key(0), point)
     with pytest.raises(TypeError, match="supervised: loss must be given, or be a"):
         task.loss(params, data, point)

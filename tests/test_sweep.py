@@ -1,4 +1,4 @@
-"""The sweep: right, independent of its neighbours, and honest about what failed."""
+"""A sweep trains each model correctly, and bitwise independently of the others."""
 
 from functools import partial
 from typing import Any
@@ -18,13 +18,13 @@ OPTIMIZERS = {
     "momentum": lambda point: optimizers.momentum(point["learning_rate"]),
 }
 CHOICES = {"activation": {"tanh": jnp.tanh, "identity": lambda x: x}}
-HOW = "watch", "folder", "resume", "keep_params"
-ROWS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-TARGETS = np.tanh(ROWS @ np.array([1.0, -2.0, 0.5], np.float32))
+RUN_OPTIONS = "callback", "checkpoint_dir", "resume", "keep_params"
+X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+Y = np.tanh(X @ np.array([1.0, -2.0, 0.5], np.float32))
 
 
-def task() -> sweep.Task:
-    """Regression on one layer of three weights."""
+def make_task() -> sweep.Task:
+    """Regression with one layer of three weights."""
 
     def init(key, point):
         return {"w": jax.random.normal(key, (3,), jnp.float32)}
@@ -36,11 +36,11 @@ def task() -> sweep.Task:
     def metrics(params, data, point):
         return {"loss": loss(params, data, point)}
 
-    data = jnp.asarray(ROWS), jnp.asarray(TARGETS)
+    data = jnp.asarray(X), jnp.asarray(Y)
     return sweep.Task(init, loss, metrics, data, data)
 
 
-def points(**axes):
+def make_points(**axes):
     default = {
         "optimizer": list(OPTIMIZERS),
         "activation": list(CHOICES["activation"]),
@@ -50,99 +50,108 @@ def points(**axes):
     return sweep.grid(**{**default, **axes})
 
 
-def run(table, **options):
-    given = {"optimizers": OPTIMIZERS, "choices": CHOICES, "steps": 20, "batch_size": 8}
-    how = {n: options.pop(n) for n in HOW if n in options}
-    return sweep.run(sweep.plan(task(), table, **{**given, **options}), **how)
+def run(points, **options):
+    default = {"optimizers": OPTIMIZERS, "choices": CHOICES, "steps": 20}
+    run_options = {n: options.pop(n) for n in RUN_OPTIONS if n in options}
+    plan_options = {**default, "batch_size": 8, **options}
+    return sweep.run(sweep.plan(make_task(), points, **plan_options), **run_options)
+
+
+def take(points, index):
+    return {name: column[index] for name, column in points.items()}
 
 
 @pytest.fixture(scope="module")
 def record():
-    return run(points())
+    return run(make_points())
 
 
-def same_bits(one, other, rows=slice(None)):
-    """Of every column but the curve of the training loss, which chunks cut up."""
-    pairs = [(one.final[name], other.final[name][rows]) for name in other.final]
-    if len(one.steps) == len(other.steps):
-        pairs += [(one.curves[name], other.curves[name][rows]) for name in other.curves]
+def bitwise_equal(record, other, index=slice(None)):
+    """Compares `record` with the models `index` of `other`: final and curves.
+
+    Curves of other steps differ: the training loss is a mean between two of them.
+    """
+    pairs = [(record.final[name], other.final[name][index]) for name in other.final]
+    if len(record.steps) == len(other.steps):
+        curves = record.curves, other.curves
+        pairs += [(curves[0][name], curves[1][name][index]) for name in curves[1]]
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 @pytest.mark.slow
-def test_a_model_is_what_a_plain_loop_makes_of_it(record) -> None:
-    one = task()
+def test_a_model_matches_a_plain_training_loop(record) -> None:
+    task = make_task()
     for i in (0, 50, 161):
-        point = {name: column[i] for name, column in record.points.items()}
+        point = take(record.points, i)
         point["activation"] = CHOICES["activation"][point["activation"]]
         optimizer = OPTIMIZERS[record.points["optimizer"][i]](point)
-        init, draw = (
+        init_key, batch_key = (
             jax.random.fold_in(jax.random.key(point["seed"]), j) for j in (0, 1)
         )
-        params = one.init(init, point)
-        state = optimizer.init(params)
+        params = task.init(init_key, point)
+        opt_state = optimizer.init(params)
         for step in range(20):
-            drawn = jax.random.randint(jax.random.fold_in(draw, step), (8,), 0, 40)
-            batch = jax.tree.map(lambda a, rows=drawn: a[rows], one.train)
-            grads = jax.grad(one.loss)(params, batch, point)
-            updates, state = optimizer.update(grads, state, params)
+            step_key = jax.random.fold_in(batch_key, step)
+            indices = jax.random.randint(step_key, (8,), 0, 40)
+            batch = jax.tree.map(lambda x, indices=indices: x[indices], task.train)
+            grads = jax.grad(task.loss)(params, batch, point)
+            updates, opt_state = optimizer.update(grads, opt_state, params)
             params = jax.tree.map(jnp.add, params, updates)
-        truth = one.metrics(params, one.valid, point)["loss"]
-        np.testing.assert_allclose(record.final["valid_loss"][i], truth, rtol=1e-4)
-        np.testing.assert_allclose(record.curves["valid_loss"][i, -1], truth, rtol=1e-4)
+        expected = task.metrics(params, task.valid, point)["loss"]
+        for value in record.final["valid_loss"][i], record.curves["valid_loss"][i, -1]:
+            np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
-def test_alone_or_in_the_grid_the_bits_are_the_same(record) -> None:
+def test_a_model_trained_alone_equals_its_row_of_the_grid(record) -> None:
     for i in (3, 100):
-        alone = {name: column[i : i + 1] for name, column in record.points.items()}
-        assert same_bits(run(alone), record, slice(i, i + 1))
+        alone = slice(i, i + 1)
+        assert bitwise_equal(run(take(record.points, alone)), record, alone)
 
 
 @pytest.mark.slow
-def test_order_chunks_and_devices_change_no_bit(record) -> None:
+def test_order_chunks_and_devices_do_not_change_results(record) -> None:
     order = np.random.default_rng(1).permutation(len(record.status))
-    shuffled = {name: column[order] for name, column in record.points.items()}
-    assert same_bits(run(shuffled), record, order)
+    assert bitwise_equal(run(take(record.points, order)), record, order)
     one_device = run(record.points, devices=jax.local_devices()[:1])
-    assert same_bits(one_device, record)
-    assert same_bits(run(record.points, evaluations=1), record)
+    assert bitwise_equal(one_device, record)
+    assert bitwise_equal(run(record.points, num_evals=1), record)
 
 
 @pytest.mark.slow
-def test_a_diverged_model_touches_no_neighbour() -> None:
-    table = points(learning_rate=[0.01, 1e30])
-    record = run(table, keep_params=True)
-    wild = table["learning_rate"] == 1e30
-    linear = table["activation"] == "identity"  # nothing bounds it
-    hopeless = wild & linear & (table["optimizer"] == "sgd")
-    assert set(record.status[hopeless]) == {"diverged"}
-    assert set(record.final["trained"][hopeless]) == {1}
-    assert np.isfinite(record.params["['w']"][hopeless]).all()  # frozen as they were
-    assert set(record.status[~wild]) == {"ok"}
-    calm = {name: column[~wild] for name, column in table.items()}
-    assert same_bits(run(calm), record, ~wild)
-    ranked = sweep.leaderboard(record, "valid_loss", higher_is_better=False)
-    assert ranked[0].diverged == 0
-    assert ranked[-1].diverged > 0
+def test_a_diverged_model_does_not_affect_the_others() -> None:
+    points = make_points(learning_rate=[0.01, 1e30])
+    record = run(points, keep_params=True)
+    is_huge = points["learning_rate"] == 1e30
+    is_linear = points["activation"] == "identity"  # tanh would bound the loss
+    diverges = is_huge & is_linear & (points["optimizer"] == "sgd")
+    assert set(record.status[diverges]) == {"diverged"}
+    assert set(record.final["trained"][diverges]) == {1}
+    assert np.isfinite(record.params["['w']"][diverges]).all()  # no later update
+    assert set(record.status[~is_huge]) == {"ok"}
+    assert bitwise_equal(run(take(points, ~is_huge)), record, ~is_huge)
+    rows = sweep.leaderboard(record, "valid_loss", higher_is_better=False)
+    assert rows[0].diverged == 0
+    assert rows[-1].diverged > 0
 
 
-def test_a_selection_is_the_function_of_its_name(no_xla_optimizations) -> None:
-    def scaled(point):
+def test_a_selection_applies_the_named_function(no_xla_optimizations) -> None:
+    def scaled_sgd(point):
         return optimizers.sgd(point["scale"](point["learning_rate"]))
 
-    shares = {"none": lambda x: 0 * x, "half": lambda x: 0.5 * x, "same": lambda x: x}
+    scales = {"zero": lambda x: 0 * x, "half": lambda x: 0.5 * x, "one": lambda x: x}
     axes = {"optimizer": ["sgd"], "activation": ["tanh"], "seed": [0]}
     record = run(
-        points(**axes, learning_rate=[0.05, 0.1], scale=[*shares]),
-        optimizers={"sgd": scaled},
-        selections={"scale": shares},
+        make_points(**axes, learning_rate=[0.05, 0.1], scale=[*scales]),
+        optimizers={"sgd": scaled_sgd},
+        selections={"scale": scales},
     )
-    (none, half, same), (still, slow, fast) = record.final["valid_loss"].reshape(2, 3)
-    assert none == still and same == slow
-    assert len({none, half, same, fast}) == 4
+    slow, fast = record.final["valid_loss"].reshape(2, 3)  # rate 0.05, 0.1
+    assert slow[0] == fast[0]
+    assert slow[2] == fast[1]
+    assert len({*slow, fast[2]}) == 4
 
 
-SEARCHING = {  # optimizers whose update takes the objective, or its value
+OBJECTIVE_OPTIMIZERS = {  # their update uses the objective or its value
     "newton": lambda point: optimizers.newton(),
     "newton_cg": lambda point: optimizers.newton_cg(radius=point["learning_rate"]),
     "lbfgs": lambda point: optax.lbfgs(),
@@ -153,120 +162,127 @@ SEARCHING = {  # optimizers whose update takes the objective, or its value
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SEARCHING)
-def test_an_optimizer_may_look_at_the_objective(name) -> None:
-    table = points(optimizer=[name], learning_rate=[0.5, 1.0], seed=range(2))
-    given = {"optimizers": {name: SEARCHING[name]}, "batch_size": None, "steps": 12}
+@pytest.mark.parametrize("name", OBJECTIVE_OPTIMIZERS)
+def test_an_optimizer_may_evaluate_the_objective(name) -> None:
+    points = make_points(optimizer=[name], learning_rate=[0.5, 1.0], seed=range(2))
+    optimizer = {name: OBJECTIVE_OPTIMIZERS[name]}
     with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
-        record = run(table, **given)
+        record = run(points, optimizers=optimizer, batch_size=None, steps=12)
     assert set(record.status) == {"ok"}
-    start, end = record.curves["train_loss"][:, [0, -1]].T
-    assert np.all(end < start)
-    if name != "plateau":  # the optimum, or nearly
-        best = np.linalg.lstsq(ROWS, TARGETS)[0]
-        lowest = np.mean((ROWS @ best - TARGETS) ** 2)
-        straight = table["activation"] == "identity"
-        found = record.final["valid_loss"][straight]
-        np.testing.assert_allclose(found, lowest, rtol=1e-3)
+    first, last = record.curves["train_loss"][:, [0, -1]].T
+    assert np.all(last < first)
+    if name != "plateau":  # the others reach the optimum
+        w = np.linalg.lstsq(X, Y)[0]
+        lowest = np.mean((X @ w - Y) ** 2)
+        is_linear = points["activation"] == "identity"
+        valid_loss = record.final["valid_loss"][is_linear]
+        np.testing.assert_allclose(valid_loss, lowest, rtol=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 1])
-def test_batch_and_stochastic_descent(batch_size) -> None:
-    record = run(points(seed=range(2)), batch_size=batch_size, steps=50)
+def test_full_batch_and_single_example_descent(batch_size) -> None:
+    record = run(make_points(seed=range(2)), batch_size=batch_size, steps=50)
     assert set(record.status) == {"ok"}
-    good = (record.points["activation"] == "tanh") & (
-        record.points["learning_rate"] == 0.1
-    )
-    start, end = record.curves["train_loss"][good][:, [0, -1]].T
-    assert end.mean() < start.mean() / 2
+    is_tanh = record.points["activation"] == "tanh"
+    mask = is_tanh & (record.points["learning_rate"] == 0.1)
+    first, last = record.curves["train_loss"][mask][:, [0, -1]].T
+    assert last.mean() < first.mean() / 2
 
 
 @pytest.mark.slow
-def test_outputs_are_kept_of_every_model_and_all_was_planned(compilations) -> None:
-    one = task()._replace(outputs=lambda params, _: {"w": params["w"]})
-    one = one._replace(valid=jax.tree.map(lambda a: a[:30], one.train))
-    table = points(seed=range(2), activation=["tanh"])
+def test_run_records_outputs_and_compiles_nothing(compilations) -> None:
+    task = make_task()._replace(outputs=lambda params, _: {"w": params["w"]})
+    task = task._replace(valid=jax.tree.map(lambda x: x[:30], task.train))
     plan = sweep.plan(
-        one, table, optimizers=OPTIMIZERS, choices=CHOICES, steps=3, batch_size=8
+        task,
+        make_points(seed=range(2), activation=["tanh"]),
+        optimizers=OPTIMIZERS,
+        choices=CHOICES,
+        steps=3,
+        batch_size=8,
     )
     assert "devices: 5 programs" in str(plan)
     compilations.clear()
     record = sweep.run(plan)
     assert not compilations
-    errors = np.tanh(ROWS @ record.outputs["w"].T) - TARGETS[:, None]
-    np.testing.assert_allclose(
-        np.mean(errors**2, 0), record.final["train_loss"], rtol=1e-4
-    )
+    errors = np.tanh(X @ record.outputs["w"].T) - Y[:, None]
+    train_loss = record.final["train_loss"]
+    np.testing.assert_allclose(np.mean(errors**2, 0), train_loss, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_a_plan_counts_what_evaluations_hold(no_xla_optimizations) -> None:
+def test_plan_counts_the_memory_of_evaluations(no_xla_optimizations) -> None:
     def metrics(params, data, point):
         rows = jnp.sin(params["w"][0] * jnp.ones((1000, 1000), jnp.float32).cumsum(0))
-        return {"loss": jnp.vdot(rows @ rows, rows)}  # 4 MB that nothing fuses away
+        return {"loss": jnp.vdot(rows @ rows, rows)}  # 4 MB that XLA cannot fuse away
 
-    one, table = task()._replace(metrics=metrics), points(optimizer=["sgd"], seed=[0])
-    given = {"optimizers": {"sgd": OPTIMIZERS["sgd"]}, "choices": CHOICES, "steps": 1}
-    plan = sweep.plan(one, table, **given)
-    assert "devices: 3 programs" in str(plan)  # both data are of one shape
+    task = make_task()._replace(metrics=metrics)
+    points = make_points(optimizer=["sgd"], seed=[0])
+    sgd = {"sgd": OPTIMIZERS["sgd"]}
+    options = {"optimizers": sgd, "choices": CHOICES, "steps": 1}
+    plan = sweep.plan(task, points, **options)
+    assert "devices: 3 programs" in str(plan)  # one evaluates both data sets
     assert plan.bytes > 2 * 16 * 4e6
-    halving = sweep.Halving("accuracy")
+    halving = sweep.SuccessiveHalving("accuracy")
     with pytest.raises(ValueError, match=r"halving.metric must name one of train_loss"):
-        sweep.plan(one, table, halving=halving, **given)
+        sweep.plan(task, points, halving=halving, **options)
 
 
-def test_the_derivatives_of_a_task_are_those_of_its_network() -> None:
-    one = tasks.digits(hidden=8)
+def test_derivatives_of_a_task_are_those_of_the_plain_network() -> None:
+    task = tasks.digits(hidden=8)
     point = {"activation": jnp.tanh, "loss": losses.cross_entropy}
-    params = one.init(jax.random.key(0), point)
-    x, y = jax.tree.map(lambda a: a[:16], one.train)
+    params = task.init(jax.random.key(0), point)
+    x, y = jax.tree.map(lambda a: a[:16], task.train)
 
-    def plain(params: Any) -> jax.Array:
+    def plain_loss(params: Any) -> jax.Array:
         hidden = jnp.tanh(x @ params["w1"].T + params["b1"].T)
-        scores = hidden @ params["w2"].T + params["b2"].T
-        return losses.mean(losses.cross_entropy(scores, y))
+        logits = hidden @ params["w2"].T + params["b2"].T
+        return losses.mean(losses.cross_entropy(logits, y))
 
-    def first_and_second(loss: Any) -> Any:
+    def grad_and_hvp(loss: Any) -> Any:
         return jax.jvp(jax.grad(loss), (params,), (params,))
 
-    got = first_and_second(lambda params: one.loss(params, (x, y), point))
-    expected = first_and_second(plain)
+    result = grad_and_hvp(lambda params: task.loss(params, (x, y), point))
+    expected = grad_and_hvp(plain_loss)
     jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, expected
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), result, expected
     )
 
 
 @pytest.mark.parametrize("name", cli.TASKS)
-def test_a_task_has_numbers_for_its_losses_and_metrics(name) -> None:
+def test_a_task_returns_a_scalar_loss_and_its_metrics(name) -> None:
     setup = cli.TASKS[name]
-    one, key = setup.task(), jax.random.key(0)
-    batch = jax.tree.map(lambda a: a[:8], one.train)
+    task, key = setup.task(), jax.random.key(0)
+    batch = jax.tree.map(lambda x: x[:8], task.train)
     for loss in setup.losses.values():
         point = {"activation": jax.nn.relu, "loss": loss}
         with jax.numpy_dtype_promotion("standard"):
-            params = jax.eval_shape(lambda key, p=point: one.init(key, p), key)
-            value = jax.eval_shape(lambda x, p=point: one.loss(x, batch, p), params)
-            found = jax.eval_shape(lambda x, p=point: one.metrics(x, batch, p), params)
+            params = jax.eval_shape(lambda key, p=point: task.init(key, p), key)
+            value = jax.eval_shape(lambda x, p=point: task.loss(x, batch, p), params)
+            metrics = jax.eval_shape(
+                lambda x, p=point: task.metrics(x, batch, p), params
+            )
         assert value.shape == ()
-        assert {"loss", setup.metric} <= set(found)
+        assert {"loss", setup.metric} <= set(metrics)
 
 
-def test_scattered_digits_have_every_class_and_ink_where_a_label_is() -> None:
-    for x, y in (tasks.digits_segmentation().train, tasks.digits_segmentation().valid):
+def test_segmented_digits_have_all_classes_and_ink_under_each_label() -> None:
+    task = tasks.digits_segmentation()
+    for x, y in (task.train, task.valid):
         assert set(np.unique(y)) == set(range(11))
         assert x[..., 0][y > 0].mean() > 0.4 + x[..., 0][y == 0].mean()
 
 
 @pytest.mark.slow
-def test_watch_counts_every_model_once(record) -> None:
-    seen = []
-    run(record.points, watch=lambda done, _: seen.append(done))
-    assert seen == sorted(seen)
-    assert seen[-1] == len(record.status)
+def test_callback_counts_every_model_once(record) -> None:
+    counts = []
+    run(record.points, callback=lambda num_models, _: counts.append(num_models))
+    assert counts == sorted(counts)
+    assert counts[-1] == len(record.status)
 
 
-def test_the_leaderboard_is_students_interval(record) -> None:
+def test_the_leaderboard_has_students_t_intervals(record) -> None:
     rows = sweep.leaderboard(record, "valid_loss", higher_is_better=False)
     assert len(rows) == 18
     assert [row.mean for row in rows] == sorted(row.mean for row in rows)
@@ -282,40 +298,50 @@ def test_the_leaderboard_is_students_interval(record) -> None:
     assert sorted(row.settings["optimizer"] for row in best) == sorted(OPTIMIZERS)
 
 
-def test_wrong_points_are_refused_in_a_sentence() -> None:
-    for table, message in [
-        (points(optimizer=["adamm"]), r"points\['optimizer'\] must name one of adam"),
-        (points(activation=["tan"]), r"points\['activation'\] must name one of tanh"),
-        ({"optimizer": np.array(["sgd"])}, "must have a column 'activation'"),
-        ({**points(), "seed": np.arange(2)}, "must be equally long columns"),
+def test_invalid_plans_raise_one_sentence() -> None:
+    for points, message in [
         (
-            points(loss=["huber"]),
+            make_points(optimizer=["adamm"]),
+            r"points\['optimizer'\] must name one of adam",
+        ),
+        (
+            make_points(activation=["tan"]),
+            r"points\['activation'\] must name one of tanh",
+        ),
+        ({"optimizer": np.array(["sgd"])}, "must have a column 'activation'"),
+        ({**make_points(), "seed": np.arange(2)}, "must be equally long columns"),
+        (
+            make_points(loss=["huber"]),
             r"plan: points\['loss'\] must be numbers, or a column of choices or "
             r"selections, got 'huber'\.",
         ),
-        (points(seed=[0.5, 1.5]), r"points\['seed'\] must be whole numbers in"),
-        (points(seed=[-1, 0]), r"points\['seed'\] must be whole numbers .* got -1\."),
+        (make_points(seed=[0.5, 1.5]), r"points\['seed'\] must be whole numbers in"),
+        (
+            make_points(seed=[-1, 0]),
+            r"points\['seed'\] must be whole numbers .* got -1\.",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
-            run(table)
-    for wrong, message in [
+            run(points)
+    for options, message in [
         ({"steps": 0}, "plan: steps must be at least 1, got 0."),
+        ({"num_evals": 0}, "plan: num_evals must be at least 1, got 0."),
         (
-            {"halving": sweep.Halving("valid_loss", eta=1.0)},
-            "Halving: eta must be above 1, got 1.0.",
+            {"halving": sweep.SuccessiveHalving("valid_loss", reduction_factor=1.0)},
+            "SuccessiveHalving: reduction_factor must be above 1, got 1.0.",
         ),
         (
-            {"halving": sweep.Halving("valid_loss", rungs=0)},
-            "Halving: rungs must be at least 1, got 0.",
+            {"halving": sweep.SuccessiveHalving("valid_loss", rungs=0)},
+            "SuccessiveHalving: rungs must be at least 1, got 0.",
         ),
     ]:
         with pytest.raises(ValueError, match=message):
-            run(points(), **wrong)
+            run(make_points(), **options)
 
 
-def test_a_space_that_is_none_is_refused_in_a_sentence() -> None:
+def test_invalid_search_spaces_raise_one_sentence() -> None:
     rates, values = sweep.log(1e-3, 1e-1), "be several values, as [0.1, 0.2] or"
-    for made, sentence in [
+    for make_space, sentence in [
         (
             lambda: sweep.grid(rate=rates),
             f"grid: rate must {values} log(low, high, count), got (0.001, 0.1, True).",
@@ -347,6 +373,6 @@ def test_a_space_that_is_none_is_refused_in_a_sentence() -> None:
             "concat: loss must be in all spaces, for it is no number, got 'mse'.",
         ),
     ]:
-        with pytest.raises((TypeError, ValueError)) as refusal:
-            made()
-        assert str(refusal.value) == sentence
+        with pytest.raises((TypeError, ValueError)) as error:
+            make_space()
+        assert str(error.value) == sentence

@@ -106,7 +106,7 @@ def _sweep(
     if options.plan:
         return 0
     on_compiled()
-    num_models = sum(len(job.plan.keys) for job in jobs)
+    num_models = sum(job.plan.num_models for job in jobs)
     with ProgressBar(num_models, console, start_time) as bar:
         records = _run_jobs(jobs, folder, options.resume, bar)
     if not is_main_process:
@@ -146,10 +146,10 @@ def _run_jobs(
         before = sum(len(record.status) for record in records)
         record = sweep.run(
             job.plan,
-            folder=folder / "parts" / f"{job.name}-{job.batch_size or 'full'}",
+            checkpoint_dir=folder / "parts" / f"{job.name}-{job.batch_size or 'full'}",
             resume=resume,
-            keep_params=len(job.plan.keys) <= 10_000,
-            watch=lambda done, record, job=job, before=before: bar.update(
+            keep_params=job.plan.num_models <= 10_000,
+            callback=lambda done, record, job=job, before=before: bar.update(
                 before + done, record, f"valid_{job.spec.metric}"
             ),
         )
@@ -169,7 +169,7 @@ def _save_and_print(
     """Saves and prints the results; returns the number of finished models."""
     record, metric = _concat_results(jobs, records)
     num_finished = int(np.sum(record.status != "unfinished"))
-    is_complete = num_finished == sum(len(job.plan.keys) for job in jobs)
+    is_complete = num_finished == sum(job.plan.num_models for job in jobs)
     compare_by = jobs[0].spec.compare_by
     if is_complete:
         record.save(folder)
@@ -202,7 +202,9 @@ def _plan(
         )
         for name, hyperparams in options.optimizer.items()
     ]
-    halving = options.halving and sweep.Halving(f"valid_{spec.metric}", options.halving)
+    halving = options.halving and sweep.SuccessiveHalving(
+        f"valid_{spec.metric}", options.halving
+    )
     return sweep.plan(
         spec.task(),
         sweep.product(sweep.concat(*spaces), sweep.grid(seed=range(options.seeds))),

@@ -150,7 +150,7 @@ def figures(
             sweep.plot_curves(record, metric, by="batch_size", title=size_title),
         )
     if record.outputs:
-        rows = _prediction_rows(plan.design.task, record, metric, compare_by)
+        rows = _prediction_rows(plan.spec.task, record, metric, compare_by)
         yield "predictions", sweep.plot_images(rows, title=title)
 
 

@@ -1,8 +1,9 @@
-"""Sweeps: many small models of one task trained at once, as compiled programs.
+"""Sweeps: many small models of one task, trained together as compiled programs.
 
-A task says everything about one model; points say, as data, which models to train;
-`run` trains them all and returns a record. What it says is answered by tables
-(`leaderboard`, `standings`, `ranks`), pictures, and a `report` of them all.
+A `Task` defines one model and its data. Points, one column per setting, list the
+models to train. `plan` compiles the programs; `run` trains the models and returns a
+`Record`. `leaderboard`, `standings` and `ranks` compare its settings, the plots draw
+them, and `report` puts everything on one page.
 """
 
 from jaxml.sweep.engine._task import (
@@ -21,12 +22,11 @@ from jaxml.sweep._search_space import (
     random as random,
     linear as linear,
     log as log,
-    choice as choice,
     product as product,
     concat as concat,
 )
 from jaxml.sweep.engine._halving import (
-    Halving as Halving,
+    SuccessiveHalving as SuccessiveHalving,
 )
 from jaxml.sweep.engine._plan import (
     Plan as Plan,

@@ -1,4 +1,4 @@
-"""A task from a model that is a pair (init, apply), as those of libraries can be."""
+"""Tasks from models of other libraries, as pairs of functions (init, apply)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Model(NamedTuple):
 
     Args:
         init: (key, point) -> params.
-        apply: (params, x, point) -> predicted.
+        apply: (params, x, point) -> predictions.
     """
 
     init: Callable[[Array, Point], Tree]
@@ -32,49 +32,49 @@ def supervised(
     loss: Callable[..., Array] | None = None,
     metrics: dict[str, Callable[[Any, Any], Array]] | None = None,
 ) -> Task:
-    """A task whose data are pairs (x, y), and whose model predicts y from x.
+    """A task on pairs (x, y): the model predicts y from x.
 
     Args:
         model: The model.
         train: x and y for training, examples first.
         valid: x and y for the metrics.
-        loss: (predicted, y) -> one loss for each example; `point["loss"]` by default.
-        metrics: (predicted, y) -> a number, by name, to report beside `loss`.
+        loss: (predictions, y) -> one loss per example; `point["loss"]` by default.
+        metrics: (predictions, y) -> a scalar to report in addition to `loss`, by name.
 
     Example:
         >>> line = Model(lambda key, _: jnp.zeros(()), lambda w, x, _: w * x)
         >>> x = jnp.arange(8.0)
-        >>> squared = lambda predicted, y: (predicted - y) ** 2
-        >>> fit = supervised(line, (x, 2 * x), (x, 2 * x), loss=squared)
-        >>> fit.metrics(jnp.ones(()), fit.valid, {})["loss"]
+        >>> squared_error = lambda predictions, y: (predictions - y) ** 2
+        >>> task = supervised(line, (x, 2 * x), (x, 2 * x), loss=squared_error)
+        >>> task.metrics(jnp.ones(()), task.valid, {})["loss"]
         Array(17.5, dtype=float32)
     """
 
-    def mean_loss(predicted: Any, y: Any, point: Point) -> Array:
-        of_each = loss or point.get("loss")
-        if of_each is None:
+    def mean_loss(predictions: Any, y: Any, point: Point) -> Array:
+        example_loss = loss or point.get("loss")
+        if example_loss is None:
             refuse(TypeError, "supervised", "loss", "be given, or be a choice", loss)
-        return jnp.mean(of_each(predicted, y))
+        return jnp.mean(example_loss(predictions, y))
 
-    def of_batch(params: Tree, batch: tuple, point: Point) -> Array:
+    def batch_loss(params: Tree, batch: tuple, point: Point) -> Array:
         x, y = batch
         return mean_loss(model.apply(params, x, point), y, point)
 
-    def reported(params: Tree, data: tuple, point: Point) -> dict[str, Array]:
+    def evaluate(params: Tree, data: tuple, point: Point) -> dict[str, Array]:
         x, y = data
-        predicted = model.apply(params, x, point)
-        own = {name: metric(predicted, y) for name, metric in (metrics or {}).items()}
-        return {"loss": mean_loss(predicted, y, point), **own}
+        predictions = model.apply(params, x, point)
+        values = {name: f(predictions, y) for name, f in (metrics or {}).items()}
+        return {"loss": mean_loss(predictions, y, point), **values}
 
-    return Task(model.init, of_batch, reported, train, valid)
+    return Task(model.init, batch_loss, evaluate, train, valid)
 
 
-def from_linen(make: Callable[[Point], Any], x: Any) -> Model:
-    """The model of a Flax module that has parameters and no other variables.
+def from_linen(make_module: Callable[[Point], Any], x: Any) -> Model:
+    """The model of a Flax Linen module whose only variables are parameters.
 
     Args:
-        make: point -> the module.
-        x: An example of its input.
+        make_module: point -> the module.
+        x: An example input.
 
     Example:
         >>> model = from_linen(lambda point: nn.Dense(2), jnp.ones((1, 3)))
@@ -82,16 +82,16 @@ def from_linen(make: Callable[[Point], Any], x: Any) -> Model:
         ('init', 'apply')
     """
     return Model(
-        lambda key, point: make(point).init(key, x),
-        lambda params, x, point: make(point).apply(params, x),
+        lambda key, point: make_module(point).init(key, x),
+        lambda params, x, point: make_module(point).apply(params, x),
     )
 
 
-def from_nnx(make: Callable[[Array, Point], Any]) -> Model:
-    """The model of a Flax NNX module, of which `nnx.Param` is all that has arrays.
+def from_nnx(make_module: Callable[[Array, Point], Any]) -> Model:
+    """The model of a Flax NNX module whose only arrays are `nnx.Param`.
 
     Args:
-        make: (key, point) -> the module.
+        make_module: (key, point) -> the module.
 
     Example:
         >>> model = from_nnx(lambda key, point: nnx.Linear(3, 2, rngs=nnx.Rngs(key)))
@@ -102,23 +102,23 @@ def from_nnx(make: Callable[[Array, Point], Any]) -> Model:
     def init(key: Array, point: Point) -> Tree:
         from flax import nnx  # pyright: ignore[reportMissingImports]
 
-        return nnx.split(make(key, point), nnx.Param, ...)[1]
+        return nnx.split(make_module(key, point), nnx.Param, ...)[1]
 
     def apply(params: Tree, x: Any, point: Point) -> Any:
         from flax import nnx  # pyright: ignore[reportMissingImports]
 
-        abstract = nnx.eval_shape(lambda: make(jax.random.key(0), point))
+        abstract = nnx.eval_shape(lambda: make_module(jax.random.key(0), point))
         graph, _, rest = nnx.split(abstract, nnx.Param, ...)
         return nnx.merge(graph, params, rest)(x)
 
     return Model(init, apply)
 
 
-def from_equinox(make: Callable[[Array, Point], Any]) -> Model:
-    """The model of an Equinox module, which takes one example at a time.
+def from_equinox(make_module: Callable[[Array, Point], Any]) -> Model:
+    """The model of an Equinox module that takes one example; it is vmapped over x.
 
     Args:
-        make: (key, point) -> the module.
+        make_module: (key, point) -> the module.
 
     Example:
         >>> model = from_equinox(lambda key, point: eqx.nn.Linear(3, 2, key=key))
@@ -129,13 +129,13 @@ def from_equinox(make: Callable[[Array, Point], Any]) -> Model:
     def init(key: Array, point: Point) -> Tree:
         import equinox as eqx  # pyright: ignore[reportMissingImports]
 
-        return eqx.filter(make(key, point), eqx.is_inexact_array)
+        return eqx.filter(make_module(key, point), eqx.is_inexact_array)
 
     def apply(params: Tree, x: Any, point: Point) -> Any:
         import equinox as eqx  # pyright: ignore[reportMissingImports]
 
-        model = eqx.filter_eval_shape(make, jax.random.key(0), point)
-        _, static = eqx.partition(model, eqx.is_inexact_array)
+        abstract = eqx.filter_eval_shape(make_module, jax.random.key(0), point)
+        _, static = eqx.partition(abstract, eqx.is_inexact_array)
         return jax.vmap(eqx.combine(params, static))(x)
 
     return Model(init, apply)

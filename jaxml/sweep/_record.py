@@ -1,4 +1,4 @@
-"""What a run returns, and how it is saved and loaded."""
+"""The results of a sweep: what `run` returns, saved and loaded."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ Columns = dict[str, np.ndarray]
 
 
 class Best(NamedTuple):
-    """The best model of a record: its parameters, its settings, and its outcome."""
+    """The best model of a record: its parameters, settings and final metrics."""
 
     params: Tree
     settings: dict[str, Any]
@@ -24,17 +24,17 @@ class Best(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The outcome of every model, in the order of the points.
+    """The results of every model, in the order of the points.
 
     Args:
-        points: The settings, a column for each.
-        status: "ok", "diverged" (a number is not finite), "stopped" (by halving), or
-            "unfinished".
-        final: The outcome at the end, a column for each number; NaN while unfinished.
-            `trained` counts the steps until the loss was not finite.
-        steps: The steps after which curves were taken.
-        curves: [models steps] for each number: the mean loss over the steps since the
-            last point, and the metrics on the validation data.
+        points: The settings, one column each.
+        status: "ok", "diverged" (a loss or metric is not finite), "stopped" (by
+            halving), or "unfinished".
+        final: The metrics after training, one column each; NaN while unfinished.
+            `trained` counts the steps before the first non-finite loss.
+        steps: The steps after which curves were recorded.
+        curves: [models steps] for each curve: `train_loss`, the mean loss since the
+            previous point, and the metrics on the validation data.
         outputs: [models ...] for each array of the task's outputs.
         params: [models ...] for each array of the parameters, by its path.
     """
@@ -50,23 +50,23 @@ class Record(NamedTuple):
     def best(
         self, metric: str, *, higher_is_better: bool = True, like: Tree = None
     ) -> Best:
-        """The best finished model on a column of `final`.
+        """The best finished model by a column of `final`.
 
         Args:
             metric: A column of `final`.
             higher_is_better: Whether a higher metric is better.
-            like: Parameters of the task's structure, to be returned in it; without
-                them they are a dict by path.
+            like: A tree with the structure of the parameters, in which they are
+                returned; without it they are a dict by path.
 
         Raises:
-            ValueError: If no model is finished, there is no such column, or the
+            ValueError: If no model is finished, the column does not exist, or the
                 parameters were not kept.
         """
         if "ok" not in self.status:
             raise ValueError("best: a model must be finished, got none.")
         if metric not in self.final:
-            rule = f"name one of {', '.join(self.final)}"
-            refuse(ValueError, "best", "metric", rule, metric)
+            requirement = f"name one of {', '.join(self.final)}"
+            refuse(ValueError, "best", "metric", requirement, metric)
         if not self.params:
             raise ValueError("best: params must be kept by run, got none.")
         values = np.where(self.status == "ok", self.final[metric], np.nan)
@@ -78,7 +78,7 @@ class Record(NamedTuple):
         return Best(params, settings, {n: float(c[i]) for n, c in self.final.items()})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `table.csv`, a row for each model, and `record.npz`; each at once."""
+        """Writes `table.csv`, one row per model, and `record.npz`, each atomically."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         columns = {**self.points, "status": self.status, **self.final}
@@ -87,16 +87,16 @@ class Record(NamedTuple):
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*(c.astype(str) for c in columns.values())))
-        write(folder / "record.npz", self.flat())
+        write_npz(folder / "record.npz", self.flatten())
         part.replace(folder / "table.csv")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Record":
-        """The record that was saved in a folder."""
-        return cls.of_flat(read(pathlib.Path(folder) / "record.npz"))
+        """The record that `save` wrote into a folder."""
+        return cls.unflatten(read_npz(pathlib.Path(folder) / "record.npz"))
 
-    def flat(self) -> Columns:
-        """All columns in one dict, as `field:name`."""
+    def flatten(self) -> Columns:
+        """All columns in one dict, by `field:name`."""
         columns = {}
         for field, value in self._asdict().items():
             named = value if isinstance(value, dict) else {"": value}
@@ -104,8 +104,8 @@ class Record(NamedTuple):
         return columns
 
     @classmethod
-    def of_flat(cls, columns: Mapping[str, np.ndarray]) -> "Record":
-        """The record of such columns."""
+    def unflatten(cls, columns: Mapping[str, np.ndarray]) -> "Record":
+        """The inverse of `flatten`."""
         fields: dict[str, Any] = {name: {} for name in cls._fields}
         for path, column in columns.items():
             field, _, name = path.partition(":")
@@ -116,8 +116,8 @@ class Record(NamedTuple):
         return cls(**fields)
 
 
-def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Arrays by name: the file is there whole, or not at all."""
+def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name, atomically: a crash leaves no partial file at `path`."""
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -126,6 +126,6 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     part.replace(path)
 
 
-def read(path: pathlib.Path) -> Columns:
+def read_npz(path: pathlib.Path) -> Columns:
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

@@ -1,4 +1,4 @@
-"""Search spaces as data: a dict of equally long arrays, one entry for each model."""
+"""Search spaces as data: a dict of columns of equal length, one entry per model."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -12,77 +12,64 @@ Points = Mapping[str, np.ndarray]
 
 
 class Interval(NamedTuple):
-    """Numbers between two, to draw from; evenly, or evenly in their logarithms."""
+    """An interval to sample from, uniformly or log-uniformly."""
 
     low: float
     high: float
-    logarithmic: bool
+    log_scale: bool
 
-    def at(self, share: Any) -> np.ndarray:
-        """The number at a share in [0, 1] of the way from low to high."""
-        if self.logarithmic:
-            return self.low * (self.high / self.low) ** np.asarray(share)
-        return self.low + (self.high - self.low) * np.asarray(share)
+    def interpolate(self, fraction: Any) -> np.ndarray:
+        """The value at a fraction in [0, 1] of the way from low to high."""
+        if self.log_scale:
+            return self.low * (self.high / self.low) ** np.asarray(fraction)
+        return self.low + (self.high - self.low) * np.asarray(fraction)
 
 
 def linear(low: float, high: float, count: int | None = None) -> Any:
-    """Numbers at equal distances for a grid; without a count, what `random` draws from.
+    """Evenly spaced values for `grid`; without a count, an interval for `random`.
 
     Args:
-        low: The first.
-        high: The last.
-        count: How many.
+        low: The first value.
+        high: The last value.
+        count: Number of values.
 
     Example:
         >>> linear(0.0, 1.0, 3)
         array([0. , 0.5, 1. ])
     """
-    return _spread(Interval(low, high, logarithmic=False), count)
+    return _space_evenly(Interval(low, high, log_scale=False), count)
 
 
 def log(low: float, high: float, count: int | None = None) -> Any:
-    """Numbers in equal ratios for a grid; without a count, what `random` draws from.
+    """Log-spaced values for `grid`; without a count, a log interval for `random`.
 
     Args:
-        low: The first, above 0.
-        high: The last, above 0.
-        count: How many.
+        low: The first value, above 0.
+        high: The last value, above 0.
+        count: Number of values.
 
     Raises:
-        ValueError: If a number is not above 0.
+        ValueError: If `low` or `high` is not above 0.
 
     Example:
         >>> log(0.01, 1.0, 3)
         array([0.01, 0.1 , 1.  ])
     """
     check_positive("log", low=low, high=high)
-    return _spread(Interval(low, high, logarithmic=True), count)
-
-
-def choice(*values: Any) -> tuple[Any, ...]:
-    """Values to take all of, in a grid, or to draw from, in `random`.
-
-    Args:
-        *values: Names or numbers.
-
-    Example:
-        >>> choice("sgd", "adam")
-        ('sgd', 'adam')
-    """
-    return values
+    return _space_evenly(Interval(low, high, log_scale=True), count)
 
 
 def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
     """Every combination of the values of all axes.
 
     Args:
-        **axes: The values of each setting: names, numbers, or the integers `seed`.
+        **axes: The values of each setting: names, numbers, or integers for `seed`.
 
     Returns:
-        A column for each axis; the last one varies fastest.
+        A column for each axis; the last axis varies fastest.
 
     Raises:
-        TypeError: If an axis is one value, or an interval, which has no number of them.
+        TypeError: If an axis is a single value, or an interval.
         ValueError: If an axis has no value.
 
     Example:
@@ -90,9 +77,9 @@ def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
         array(['sgd', 'sgd', 'adam', 'adam'], dtype='<U4')
     """
     for name, values in axes.items():
-        if isinstance(values, Interval) or not _are_values(values):
-            rule = "be several values, as [0.1, 0.2] or log(low, high, count)"
-            refuse(TypeError, "grid", name, rule, values)
+        if isinstance(values, Interval) or not _has_values(values):
+            requirement = "be several values, as [0.1, 0.2] or log(low, high, count)"
+            refuse(TypeError, "grid", name, requirement, values)
     lists = {name: [*values] for name, values in axes.items()}
     for name, values in lists.items():
         if not values:
@@ -102,28 +89,30 @@ def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
 
 
 def random(count: int, seed: int, /, **axes: Any) -> dict[str, np.ndarray]:
-    """Settings drawn at random, each axis on its own.
+    """Settings sampled at random, each axis independently.
 
     Args:
-        count: How many.
-        seed: The same seed draws the same settings.
-        **axes: An interval of `linear` or `log`, or values of which each is as likely.
+        count: Number of settings.
+        seed: Seed of the random number generator.
+        **axes: An interval from `linear` or `log`, or equally likely values.
 
     Raises:
-        TypeError: If an axis is one value.
+        TypeError: If an axis is a single value.
 
     Example:
-        >>> space = random(3, 0, optimizer=choice("sgd", "adam"), rate=log(1e-3, 1.0))
+        >>> space = random(3, 0, optimizer=["sgd", "adam"], rate=log(1e-3, 1.0))
         >>> bool((space["rate"] > 1e-3).all())
         True
     """
     for name, axis in axes.items():
-        if not _are_values(axis):
-            rule = "be several values, as [0.1, 0.2], or an interval, as log(low, high)"
-            refuse(TypeError, "random", name, rule, axis)
+        if not _has_values(axis):
+            requirement = (
+                "be several values, as [0.1, 0.2], or an interval, as log(low, high)"
+            )
+            refuse(TypeError, "random", name, requirement, axis)
     rng = np.random.default_rng(seed)
     return {
-        name: axis.at(rng.random(count))
+        name: axis.interpolate(rng.random(count))
         if isinstance(axis, Interval)
         else np.asarray(axis)[rng.integers(len(axis), size=count)]
         for name, axis in axes.items()
@@ -131,40 +120,40 @@ def random(count: int, seed: int, /, **axes: Any) -> dict[str, np.ndarray]:
 
 
 def product(*spaces: Points) -> dict[str, np.ndarray]:
-    """Every point of one space with every point of the others.
+    """Every combination of a point of each space.
 
     Args:
-        *spaces: Columns by name; no two have one in common.
+        *spaces: Columns by name; no two spaces share a name.
 
     Raises:
-        ValueError: If two have one in common.
+        ValueError: If two spaces share a name.
 
     Example:
-        >>> drawn = random(2, 0, rate=log(1e-3, 1.0))
-        >>> len(product(drawn, grid(seed=range(5)))["rate"])
+        >>> rates = random(2, 0, rate=log(1e-3, 1.0))
+        >>> len(product(rates, grid(seed=range(5)))["rate"])
         10
     """
     names = [name for space in spaces for name in space]
     for name in names:
         if names.count(name) > 1:
             refuse(ValueError, "product", "spaces", "have no column in common", name)
-    lengths = [range(len(next(iter(space.values())))) for space in spaces]
-    rows = np.array(list(itertools.product(*lengths))).T
+    ranges = [range(len(next(iter(space.values())))) for space in spaces]
+    indices = np.array(list(itertools.product(*ranges))).T
     return {
-        name: np.asarray(column)[row]
-        for row, space in zip(rows, spaces)
+        name: np.asarray(column)[index]
+        for index, space in zip(indices, spaces)
         for name, column in space.items()
     }
 
 
 def concat(*spaces: Points) -> dict[str, np.ndarray]:
-    """The points of all spaces; a number that a space does not have is NaN there.
+    """The points of all spaces; a number that is missing from a space becomes NaN.
 
     Args:
         *spaces: Columns by name.
 
     Raises:
-        ValueError: If a space lacks a column of names: there is no NaN among them.
+        ValueError: If a column of names is missing from a space.
 
     Example:
         >>> tuned = grid(optimizer=["adam"], b1=[0.9, 0.95])
@@ -173,10 +162,10 @@ def concat(*spaces: Points) -> dict[str, np.ndarray]:
     """
     names = dict.fromkeys(itertools.chain(*spaces))
     for name in names:
-        of_name = [np.asarray(space[name]) for space in spaces if name in space]
-        if len(of_name) < len(spaces) and any(c.dtype.kind in "US" for c in of_name):
-            rule = "be in all spaces, for it is no number"
-            refuse(ValueError, "concat", name, rule, of_name[0][0].item())
+        columns = [np.asarray(space[name]) for space in spaces if name in space]
+        if len(columns) < len(spaces) and any(c.dtype.kind in "US" for c in columns):
+            requirement = "be in all spaces, for it is no number"
+            refuse(ValueError, "concat", name, requirement, columns[0][0].item())
     return {
         name: np.concatenate(
             [
@@ -190,9 +179,11 @@ def concat(*spaces: Points) -> dict[str, np.ndarray]:
     }
 
 
-def _spread(interval: Interval, count: int | None) -> Any:
-    return interval if count is None else interval.at(np.linspace(0, 1, count))
+def _space_evenly(interval: Interval, count: int | None) -> Any:
+    if count is None:
+        return interval
+    return interval.interpolate(np.linspace(0, 1, count))
 
 
-def _are_values(axis: Any) -> bool:
+def _has_values(axis: Any) -> bool:
     return isinstance(axis, Iterable) and not isinstance(axis, str)

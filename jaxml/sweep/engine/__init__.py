@@ -1,1 +1,1 @@
-"""Compiles a plan, runs it, and saves it."""
+"""Plans, trains and checkpoints the models of a sweep."""

@@ -1,4 +1,4 @@
-"""A folder that keeps what is finished, so that a run may stop at any moment."""
+"""A directory of results and training states, from which a run resumes."""
 
 import hashlib
 import json
@@ -12,17 +12,17 @@ import jax
 import numpy as np
 
 from jaxml._core.types import Tree
-from jaxml.sweep._record import Columns, read, write
+from jaxml.sweep._record import Columns, read_npz, write_npz
 from jaxml.sweep.engine._plan import Plan
 
-OFTEN = 1.0  # seconds of work that are lost at most, or a chunk that takes longer
+CHECKPOINT_SECONDS = 1.0  # a kill loses this much work, or one chunk if that is longer
 
 
-class Folder:
-    """Finished blocks and the state of the running ones.
+class CheckpointDir:
+    """The results of finished blocks and the states of running ones.
 
     Raises:
-        ValueError: If the folder holds a run of other settings, or any without
+        ValueError: If the directory holds a run of other settings, or any run without
             `resume`.
     """
 
@@ -39,78 +39,80 @@ class Folder:
         settings = _settings(plan) | {"keep_params": keep_params}
         if file.exists():
             if not resume:
-                raise ValueError(
-                    f"run: folder must have no results unless resumed, got {path}."
-                )
-            found = json.loads(file.read_text())
+                requirement = "checkpoint_dir must have no results unless resumed"
+                raise ValueError(f"run: {requirement}, got {path}.")
+            saved = json.loads(file.read_text())
             for name, value in settings.items():
-                if found.get(name) != value:
+                if saved.get(name) != value:
                     raise ValueError(
                         f"run: {name} must be as in the run that {path} holds, "
-                        f"{_short(found.get(name))}, got {_short(value)}."
+                        f"{_abbreviate(saved.get(name))}, got {_abbreviate(value)}."
                     )
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part")
             part.write_text(json.dumps(settings, indent=1))
             part.replace(file)
-        self.saved = time.monotonic()
+        self.last_saved = time.monotonic()
 
-    def finished(self, name: str) -> Columns | None:
+    def should_save(self) -> bool:
+        return time.monotonic() - self.last_saved > CHECKPOINT_SECONDS
+
+    def save_done(self, name: str, columns: Columns) -> None:
+        write_npz(self.path / f"done-{name}.npz", columns)
+        (self.path / f"running-{name}.npz").unlink(missing_ok=True)
+        self.last_saved = time.monotonic()
+
+    def load_done(self, name: str) -> Columns | None:
         return self._read(f"done-{name}.npz")
 
-    def finish(self, name: str, columns: Columns) -> None:
-        write(self.path / f"done-{name}.npz", columns)
-        (self.path / f"running-{name}.npz").unlink(missing_ok=True)
-        self.saved = time.monotonic()
-
-    def due(self) -> bool:
-        return time.monotonic() - self.saved > OFTEN
-
-    def pause(self, name: str, chunk: int, state: Tree, curves: Columns) -> None:
-        """Keeps where a running block stands before a chunk."""
+    def save_running(self, name: str, chunk: int, state: Tree, curves: Columns) -> None:
+        """Saves the state before a chunk of steps, and the curves up to it."""
         leaves = {f"state:{i:04}": x for i, x in enumerate(jax.tree.leaves(state))}
-        columns = {
+        arrays = {
             "chunk": chunk,
             **leaves,
             **{f"curve:{n}": c for n, c in curves.items()},
         }
-        write(
+        write_npz(
             self.path / f"running-{name}.npz",
-            {name: np.asarray(column) for name, column in columns.items()},
+            {path: np.asarray(array) for path, array in arrays.items()},
         )
-        self.saved = time.monotonic()
+        self.last_saved = time.monotonic()
 
-    def paused(self, name: str, like: Tree) -> tuple[int, Tree, Columns] | None:
-        found = self._read(f"running-{name}.npz")
-        if found is None:
+    def load_running(self, name: str, like: Tree) -> tuple[int, Tree, Columns] | None:
+        """The chunk, the state with the structure of `like`, and the curves."""
+        arrays = self._read(f"running-{name}.npz")
+        if arrays is None:
             return None
-        leaves = [found[path] for path in sorted(found) if path.startswith("state:")]
+        leaves = [arrays[path] for path in sorted(arrays) if path.startswith("state:")]
         curves = {
-            path.removeprefix("curve:"): column
-            for path, column in found.items()
+            path.removeprefix("curve:"): array
+            for path, array in arrays.items()
             if path.startswith("curve:")
         }
         state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        return int(found["chunk"]), state, curves
+        return int(arrays["chunk"]), state, curves
 
     def _read(self, name: str) -> Columns | None:
         path = self.path / name
-        return read(path) if path.exists() else None
+        return read_npz(path) if path.exists() else None
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
-    """All that a result depends on, but for the code of the functions."""
-    design = plan.design
+    """Everything that a result depends on, except the code of the functions."""
+    spec = plan.spec
     return {
         "points": _digest([[n, c] for n, c in plan.points.items()]),
-        "data": _digest(jax.tree.leaves((design.task.train, design.task.valid))),
-        "optimizers": [*design.optimizers],
-        "choices": {name: [*known] for name, known in design.choices.items()},
-        "selections": {name: [*known] for name, known in design.selections.items()},
+        "data": _digest(jax.tree.leaves((spec.task.train, spec.task.valid))),
+        "optimizers": [*spec.optimizers],
+        "choices": {name: [*functions] for name, functions in spec.choices.items()},
+        "selections": {
+            name: [*functions] for name, functions in spec.selections.items()
+        },
         "steps": [int(step) for step in plan.steps],
-        "batch_size": design.batch_size,
-        "shared_batches": design.shared_batches,
+        "batch_size": spec.batch_size,
+        "shared_batches": spec.shared_batches,
         "halving": None if plan.halving is None else [*plan.halving],
         "shape": [int(length) for length in plan.shape],
         "devices": len(plan.devices),
@@ -127,6 +129,6 @@ def _digest(arrays: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
-def _short(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,4 +1,4 @@
-"""Successive halving: at some steps only the best models go on."""
+"""Successive halving: at each rung only the best models train on."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,16 @@ import jax
 import numpy as np
 
 from jaxml._core.checks import check_count, check_range
-from jaxml.sweep.engine._train import State
+from jaxml.sweep.engine._train import TrainState
 
 
-class Halving(NamedTuple):
-    """At each rung the best 1/η of the models that are left go on.
+class SuccessiveHalving(NamedTuple):
+    """Stops all but the best 1/η of the models at each rung.
 
     Args:
-        metric: A column of the curves, on which models are judged.
-        eta: η > 1.
-        rungs: How often models are stopped, at least once, at steps that fall by η as
-            one looks back from the end.
+        metric: The name of the curve that ranks the models.
+        reduction_factor: η > 1.
+        rungs: Number of halvings, at steps T/η, T/η², ... of T.
         higher_is_better: Whether a higher metric is better.
 
     Reference:
@@ -24,68 +23,72 @@ class Halving(NamedTuple):
         hyperparameter optimization, AISTATS 2016, https://arxiv.org/abs/1502.07943
 
     Example:
-        >>> Halving("valid_accuracy", eta=3.0, rungs=2).stops(np.arange(10, 100, 10))
+        >>> halving = SuccessiveHalving("valid_accuracy", reduction_factor=3.0, rungs=2)
+        >>> halving.rung_indices(np.arange(10, 100, 10))
         [1, 3]
     """
 
     metric: str
-    eta: float = 2.0
+    reduction_factor: float = 2.0
     rungs: int = 2
     higher_is_better: bool = True
 
     def check(self) -> None:
-        """Raises a ValueError for a number out of its range."""
-        check_range("Halving", "eta", self.eta, "be above 1", lambda eta: eta > 1)
-        check_count("Halving", rungs=self.rungs)
+        """Raises a ValueError if a hyperparameter is out of its range."""
+        name, factor = "reduction_factor", self.reduction_factor
+        check_range("SuccessiveHalving", name, factor, "be above 1", lambda x: x > 1)
+        check_count("SuccessiveHalving", rungs=self.rungs)
 
-    def stops(self, steps: np.ndarray) -> list[int]:
-        """The evaluations after which models are stopped, of those at these steps."""
-        wished = steps[-1] / self.eta ** np.arange(self.rungs, 0, -1)
-        nearest = {int(np.argmin(np.abs(steps - wish))) for wish in wished}
+    def rung_indices(self, steps: np.ndarray) -> list[int]:
+        """The indices of the evaluations, at these steps, after which models stop."""
+        rungs = steps[-1] / self.reduction_factor ** np.arange(self.rungs, 0, -1)
+        nearest = {int(np.argmin(np.abs(steps - rung))) for rung in rungs}
         return sorted(nearest - {len(steps) - 1})
 
-    def best(
-        self, members: np.ndarray, curves: dict[str, np.ndarray], at: int
+    def survivors(
+        self, model_ids: np.ndarray, curves: dict[str, np.ndarray], rung: int
     ) -> np.ndarray:
-        """The best 1/η of the members, at least one; what is not finite is worst."""
-        values = curves[self.metric][members, at]
+        """The best 1/η of the models, at least one; a non-finite metric ranks last."""
+        values = curves[self.metric][model_ids, rung]
         score = np.where(
             np.isfinite(values), values, -np.inf if self.higher_is_better else np.inf
         )
         order = np.argsort(-score if self.higher_is_better else score, kind="stable")
-        return np.sort(members[order[: max(1, int(np.ceil(len(members) / self.eta)))]])
+        count = max(1, int(np.ceil(len(model_ids) / self.reduction_factor)))
+        return np.sort(model_ids[order[:count]])
 
 
-class States:
-    """The states of members that may go on, wherever they will be trained."""
+class StateStore:
+    """The states at a rung, from which the survivors train on in other blocks."""
 
     def __init__(self) -> None:
-        self.places: dict[int, tuple] = {}
-        self.states: list[State] = []
+        self.lanes: dict[int, tuple] = {}  # model id -> device, optimizer, group, lane
+        self.states: list[TrainState] = []
 
-    def keep(self, members: np.ndarray, state: State) -> None:
-        """Takes the states of [devices optimizers groups lanes] members."""
-        first = sum(len(kept.lived) for kept in self.states)
-        for place in zip(*np.nonzero(members >= 0)):
-            device, *rest = map(int, place)
-            self.places[int(members[place])] = (first + device, *rest)
+    def add(self, model_ids: np.ndarray, state: TrainState) -> None:
+        """Stores the states of [devices optimizers groups lanes] models."""
+        offset = sum(len(stored.finite_steps) for stored in self.states)
+        for lane in zip(*np.nonzero(model_ids >= 0)):
+            device, *rest = map(int, lane)
+            self.lanes[int(model_ids[lane])] = (offset + device, *rest)
         self.states.append(jax.tree.map(np.asarray, state))
 
-    def recalled(self, members: np.ndarray, start: State) -> State:
-        """The kept states of these members, or, if none is kept, how they start."""
+    def gather(self, model_ids: np.ndarray, init_state: TrainState) -> TrainState:
+        """The stored states of these models; `init_state` if the store is empty."""
         if not self.states:
-            return start
-        if len(self.states) > 1:  # joined once, whatever is recalled after
+            return init_state
+        if len(self.states) > 1:  # concatenate once, not at every call
             self.states = [jax.tree.map(lambda *x: np.concatenate(x), *self.states)]
-        (whole,) = self.states
-        anyone = next(iter(self.places.values()))
-        at = np.array([self.places.get(int(i), anyone) for i in members.flat])
-        device, own, group, lane = at.T.reshape(4, *members.shape)
-        memories = tuple(
+        (stored,) = self.states
+        filler = next(iter(self.lanes.values()))  # for empty lanes
+        lanes = np.array([self.lanes.get(int(i), filler) for i in model_ids.flat])
+        device, optimizer, group, lane = lanes.T.reshape(4, *model_ids.shape)
+        opt_states = tuple(
             jax.tree.map(lambda x, o=o: x[device[:, o], group[:, o], lane[:, o]], tree)
-            for o, tree in enumerate(whole.memories)
+            for o, tree in enumerate(stored.opt_states)
         )
-        params, lived = jax.tree.map(
-            lambda x: x[device, own, group, lane], (whole.params, whole.lived)
+        params, finite_steps = jax.tree.map(
+            lambda x: x[device, optimizer, group, lane],
+            (stored.params, stored.finite_steps),
         )
-        return State(params, memories, lived)
+        return TrainState(params, opt_states, finite_steps)

@@ -1,63 +1,81 @@
-"""Where a member is trained: groups of lanes, which share all branches, in blocks."""
+"""Assigns models to blocks [optimizers groups lanes].
+
+A group is one vmap, with one model in each lane. Its models have equal group keys: they
+share their optimizer and every function of a choice.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-LANES = 16  # whole vectors: the bits of a member do not depend on its place
-GROUPS = 8  # of a block at least, so that a call of a program is worth its while
-CACHE = 3 * 2**18  # bytes that a core keeps near; the members of a group fit in
+MIN_WIDTH = 16  # a multiple of every SIMD width: a lane does not change a model's bits
+GROUPS_PER_BLOCK = 8  # over all optimizers: enough to amortize the call of a program
+CACHE_BYTES = 3 * 2**18  # of one core; the states of a group fit in it
 
-Codes = Mapping[str, np.ndarray]
+BranchIndices = Mapping[str, np.ndarray]
 
 
-def lanes(bytes_of_member: int, keys: np.ndarray) -> int:
-    """How many members a group has: as many as fit in the cache, or as there are."""
-    most = np.unique(keys, return_counts=True)[1].max()
-    width = LANES
-    while width < most and 2 * width * bytes_of_member <= CACHE:
+def vmap_width(bytes_per_model: int, group_keys: np.ndarray) -> int:
+    """Number of lanes: as many as fit in the cache, or as one group key has models."""
+    largest = np.unique(group_keys, return_counts=True)[1].max()
+    width = MIN_WIDTH
+    while width < largest and 2 * width * bytes_per_model <= CACHE_BYTES:
         width *= 2
     return width
 
 
-def groups(optimizers: int, keys: np.ndarray, width: int, devices: int) -> int:
-    """How many groups of one optimizer a block has: enough, and no idle device."""
-    total = sum(-(-count // width) for count in np.unique(keys, return_counts=True)[1])
-    return min(max(1, GROUPS // optimizers), -(-total // devices))
+def groups_per_block(
+    num_optimizers: int, group_keys: np.ndarray, width: int, num_devices: int
+) -> int:
+    """Number of groups of one optimizer in a block, so small that no device is idle."""
+    counts = np.unique(group_keys, return_counts=True)[1]
+    num_groups = sum(-(-count // width) for count in counts)
+    depth = max(1, GROUPS_PER_BLOCK // num_optimizers)
+    return min(depth, -(-num_groups // num_devices))
 
 
-def arrange(
-    optimizers: np.ndarray,
-    keys: np.ndarray,
+def assign_blocks(
+    optimizer_indices: np.ndarray,
+    group_keys: np.ndarray,
     shape: tuple[int, int, int],
-    devices: int,
+    num_devices: int,
 ) -> np.ndarray:
-    """The members of blocks, [blocks optimizers groups lanes]; -1 is an empty lane.
+    """The model in each lane, [blocks optimizers groups lanes]; -1 is an empty lane.
 
-    Blocks hold as many groups as one another, and there are as many for each device.
+    The number of blocks is a multiple of the number of devices, and the groups are
+    dealt to the blocks in turn.
     """
-    count, depth, width = shape
-    queues = [_groups(optimizers == o, keys, width) for o in range(count)]
-    needed = -(-max(map(len, queues)) // depth)
-    blocks = devices * -(-needed // devices)
-    members = np.full((blocks, *shape), -1)
-    first = 0
-    for o, queue in enumerate(queues):
-        for i, group in enumerate(queue):
-            members[(first + i) % blocks, o, i // blocks, : len(group)] = group
-        first += len(queue)
-    return members
+    num_optimizers, depth, width = shape
+    groups_by_optimizer = [
+        _split_into_groups(optimizer_indices == o, group_keys, width)
+        for o in range(num_optimizers)
+    ]
+    num_blocks = -(-max(map(len, groups_by_optimizer)) // depth)
+    num_blocks = num_devices * -(-num_blocks // num_devices)
+    blocks = np.full((num_blocks, *shape), -1)
+    offset = 0
+    for o, groups in enumerate(groups_by_optimizer):
+        for i, group in enumerate(groups):
+            block = (offset + i) % num_blocks
+            blocks[block, o, i // num_blocks, : len(group)] = group
+        offset += len(groups)
+    return blocks
 
 
-def key(codes: Codes, columns: Sequence[str]) -> np.ndarray:
+def encode_group_keys(
+    branch_indices: BranchIndices, columns: Sequence[str]
+) -> np.ndarray:
     """One integer for each combination of the values of these columns."""
-    table = np.stack([codes[name] for name in columns], axis=1)
+    table = np.stack([branch_indices[name] for name in columns], axis=1)
     return np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _groups(own: np.ndarray, keys: np.ndarray, width: int) -> list[np.ndarray]:
+def _split_into_groups(
+    mask: np.ndarray, group_keys: np.ndarray, width: int
+) -> list[np.ndarray]:
+    """The models in the mask, cut into groups of one key and at most `width` models."""
     groups = []
-    for key in np.unique(keys[own]):
-        members = np.flatnonzero(own & (keys == key))
-        groups += [members[i : i + width] for i in range(0, len(members), width)]
+    for key in np.unique(group_keys[mask]):
+        model_ids = np.flatnonzero(mask & (group_keys == key))
+        groups += [model_ids[i : i + width] for i in range(0, len(model_ids), width)]
     return groups

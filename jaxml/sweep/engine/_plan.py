@@ -1,4 +1,4 @@
-"""What will be trained, in what shape and in how many bytes, before it is."""
+"""Lays out a sweep, compiles its programs and counts their memory, before it runs."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,75 +10,80 @@ from jax.sharding import Mesh
 
 from jaxml._core.checks import check_count, refuse
 from jaxml._core.types import Tree
+from jaxml.sweep._search_space import Points
 from jaxml.sweep.engine import _layout
-from jaxml.sweep.engine._halving import Halving
+from jaxml.sweep.engine._halving import SuccessiveHalving
 from jaxml.sweep.engine._task import Task
 from jaxml.sweep.engine._train import (
-    Block,
-    Design,
-    Functions,
+    ConfigBlock,
+    NamedFunctions,
     Programs,
-    State,
-    compile_programs,
+    StaticSpec,
+    TrainState,
+    make_programs,
 )
-
-Points = Mapping[str, np.ndarray]
 
 
 class Plan(NamedTuple):
-    """Models to train, and the programs that will; printed, it says how large.
+    """The models of a sweep and their compiled programs; `print` shows the size.
 
     Args:
-        design: The functions that are compiled in.
-        points: The settings, a column for each.
-        codes: The place of every name among the functions of its column.
-        keys: Members with one key may share a group.
-        steps: The steps after which curves are taken.
+        spec: The functions and sizes that are compiled in.
+        points: The settings, one column each.
+        branch_indices: For each column of names, the index of the named function.
+        group_keys: Models with equal keys may share a group.
+        steps: The steps after which curves are recorded.
         shape: Optimizers, groups and lanes of a block.
-        devices: Each trains a block at a time.
+        devices: Each trains one block at a time.
         halving: When the worse models stop, if they do.
-        programs: Compiled for a block on each device.
-        bytes: Held on all devices together: data, states, and what the program that
-            needs the most needs while it runs.
+        programs: Compiled for one block on each device.
+        bytes: Memory on all devices together: the data, the states, and the temporaries
+            of the largest program.
     """
 
-    design: Design
+    spec: StaticSpec
     points: Points
-    codes: dict[str, np.ndarray]
-    keys: np.ndarray
+    branch_indices: dict[str, np.ndarray]
+    group_keys: np.ndarray
     steps: np.ndarray
     shape: tuple[int, int, int]
     devices: tuple[Any, ...]
-    halving: Halving | None
+    halving: SuccessiveHalving | None
     programs: Programs
     bytes: int
 
-    def blocks(self, members: np.ndarray | None = None) -> np.ndarray:
-        """[blocks optimizers groups lanes]: who is trained where, -1 for nobody."""
-        chosen = np.arange(len(self.keys)) if members is None else members
-        places = _layout.arrange(
-            self.codes["optimizer"][chosen],
-            self.keys[chosen],
+    @property
+    def num_models(self) -> int:
+        """Number of models, one for each point."""
+        return len(self.group_keys)
+
+    def blocks(self, model_ids: np.ndarray | None = None) -> np.ndarray:
+        """The model in each lane, [blocks optimizers groups lanes]; -1 if empty."""
+        ids = np.arange(self.num_models) if model_ids is None else model_ids
+        positions = _layout.assign_blocks(
+            self.branch_indices["optimizer"][ids],
+            self.group_keys[ids],
             self.shape,
             len(self.devices) * jax.process_count(),
         )
-        return np.where(places < 0, -1, chosen[places])
+        return np.where(positions < 0, -1, ids[positions])
 
-    def gather(self, members: np.ndarray) -> Block:
-        """The settings of these members; an empty lane repeats one of its group."""
-        first = np.maximum(members[..., :1], 0)
-        filled = np.where(members < 0, first, members)
-        numbers = {
-            name: np.asarray(column, np.float32)[filled]
+    def gather_configs(self, model_ids: np.ndarray) -> ConfigBlock:
+        """The settings of these models; an empty lane repeats its group's first."""
+        first = np.maximum(model_ids[..., :1], 0)
+        ids = np.where(model_ids < 0, first, model_ids)
+        hyperparams = {
+            name: np.asarray(column, np.float32)[ids]
             for name, column in self.points.items()
-            if name not in self.codes and name != "seed"
+            if name not in self.branch_indices and name != "seed"
         }
-        return Block(
-            numbers,
-            np.asarray(self.points["seed"], np.uint32)[filled],
-            {name: self.codes[name][filled] for name in self.design.selections},
-            {name: self.codes[name][first[..., 0]] for name in self.design.choices},
-            members[..., 0] >= 0,
+        index, group = self.branch_indices, first[..., 0]
+        return ConfigBlock(
+            hyperparams,
+            np.asarray(self.points["seed"], np.uint32)[ids],
+            {name: index[name][ids] for name in self.spec.selections},
+            {name: index[name][group] for name in self.spec.choices},
+            model_ids[..., 0] >= 0,
         )
 
     def __str__(self) -> str:
@@ -86,7 +91,7 @@ class Plan(NamedTuple):
         optimizers, groups, lanes = self.shape
         programs = len({id(program) for program in self.programs if program})
         return (
-            f"{len(self.keys):,} models in {blocks:,} blocks of {optimizers} "
+            f"{self.num_models:,} models in {blocks:,} blocks of {optimizers} "
             f"optimizers x {groups} groups x {lanes} lanes, on {len(self.devices)} "
             f"devices: {programs} programs, {self.bytes / 2**20:,.1f} MiB."
         )
@@ -96,191 +101,201 @@ def plan(
     task: Task,
     points: Points,
     *,
-    optimizers: Functions,
-    choices: Mapping[str, Functions] | None = None,
-    selections: Mapping[str, Functions] | None = None,
+    optimizers: NamedFunctions,
+    choices: Mapping[str, NamedFunctions] | None = None,
+    selections: Mapping[str, NamedFunctions] | None = None,
     steps: int,
     batch_size: int | None = 64,
     shared_batches: bool = False,
-    evaluations: int = 10,
-    halving: Halving | None = None,
+    num_evals: int = 10,
+    halving: SuccessiveHalving | None = None,
     devices: Sequence[Any] | None = None,
     memory: int | None = None,
 ) -> Plan:
-    """Lays out one model for every point, and compiles the programs that train them.
+    """Lays out one model for each point, and compiles the programs that train them.
 
     Args:
         task: One model and its data.
-        points: Equally long columns: names under `optimizer` and in those of `choices`
-            and `selections`, integers under `seed`, numbers elsewhere.
-        optimizers: By name, point -> what optax takes, told value, grad, value_fn.
-        choices: By column and name, functions that the task calls as `point[column]`;
-            models that differ in one are trained apart.
-        selections: The same for functions so cheap that all are computed: schedules.
-        steps: How many steps every model takes.
-        batch_size: Examples a step, drawn with replacement; None takes all.
-        shared_batches: Whether models of one seed share the arrays of their batches.
-            The examples are the same either way; the last bits may not be.
-        evaluations: How often the curves are taken, equally far apart.
+        points: Columns of equal length: names under `optimizer` and under the columns
+            of `choices` and `selections`, integers under `seed`, numbers elsewhere.
+        optimizers: By name, point -> an optax transformation. Its `update` also gets
+            `value`, `grad` and `value_fn`.
+        choices: By column and name, functions that the task calls as `point[column]`.
+        selections: The same for functions so cheap that every model computes all of
+            them, such as schedules.
+        steps: Number of training steps.
+        batch_size: Examples per step, drawn with replacement; None takes all.
+        shared_batches: Whether models with one seed share their batches, to save time.
+        num_evals: Number of points of the curves, at equal distances.
         halving: Stops the worse models early.
-        devices: All local ones by default.
-        memory: The most bytes that may be held on all devices together.
+        devices: All local devices by default.
+        memory: Bytes that may be used on all devices together.
 
     Raises:
-        ValueError: If points or sizes are not as said, or the memory is too little.
+        ValueError: If points or sizes are invalid, or `memory` is too small.
 
     Example:
-        >>> start = lambda key, point: jnp.zeros(())
         >>> loss = lambda x, data, point: jnp.mean((x - data) ** 2)
-        >>> one = Task(start, loss, lambda *given: {}, jnp.ones(8), jnp.ones(8))
+        >>> ones, init = jnp.ones(8), lambda key, point: jnp.zeros(())
+        >>> task = Task(init, loss, lambda *_: {}, ones, ones)
         >>> points = grid(optimizer=["sgd"], rate=[0.1, 0.2], seed=[0])
         >>> sgd = lambda point: jaxml.optimizers.sgd(point["rate"])
-        >>> len(plan(one, points, optimizers={"sgd": sgd}, steps=3).keys)
+        >>> plan(task, points, optimizers={"sgd": sgd}, steps=3).num_models
         2
     """
     check_count(
         "plan",
         steps=steps,
-        evaluations=evaluations,
+        num_evals=num_evals,
         batch_size=batch_size,
         memory=memory,
     )
     if halving:
         halving.check()
     choices, selections = choices or {}, selections or {}
-    codes = _encode(points, {"optimizer": optimizers, **choices, **selections})
-    design = Design(task, optimizers, choices, selections, batch_size, shared_batches)
-    alike = ["optimizer", *choices]
+    branch_indices = _validate_and_encode(
+        points, {"optimizer": optimizers, **choices, **selections}
+    )
+    spec = StaticSpec(task, optimizers, choices, selections, batch_size, shared_batches)
     seeds = {"seed": np.asarray(points["seed"])}
-    keys = _layout.key(codes | seeds, [*alike, *(seeds if shared_batches else ())])
+    group_keys = _layout.encode_group_keys(
+        branch_indices | seeds,
+        ["optimizer", *choices, *(seeds if shared_batches else ())],
+    )
     devices = tuple(jax.local_devices() if devices is None else devices)
-    edges = np.linspace(0, steps, min(evaluations, steps) + 1).round().astype(np.int32)
+    eval_steps = np.linspace(0, steps, min(num_evals, steps) + 1).round()
 
-    draft = Plan(
-        design,
+    uncompiled = Plan(
+        spec,
         points,
-        codes,
-        keys,
-        edges[1:],
+        branch_indices,
+        group_keys,
+        eval_steps[1:].astype(np.int32),
         (len(optimizers), 1, 1),
         devices,
         halving,
-        compile_programs(design, Mesh(np.array(devices), ("devices",))),
+        make_programs(spec, Mesh(np.array(devices), ("devices",))),
         0,
     )
-    lanes = _layout.lanes(_bytes_of_member(draft), keys)
+    width = _layout.vmap_width(_bytes_per_model(uncompiled), group_keys)
     while True:
-        groups = _layout.groups(len(optimizers), keys, lanes, len(devices))
-        shape = len(optimizers), groups, lanes
-        laid = _compiled(draft._replace(shape=shape))
-        _check_halving(laid)
-        if memory is None or laid.bytes <= memory:
-            return laid
-        if lanes == _layout.LANES:
-            rule = f"be at least {laid.bytes} bytes"
-            refuse(ValueError, "plan", "memory", rule, memory)
-        fitting = int(lanes * memory / laid.bytes) // _layout.LANES * _layout.LANES
-        lanes = max(_layout.LANES, fitting)
+        groups = _layout.groups_per_block(
+            len(optimizers), group_keys, width, len(devices)
+        )
+        shape = len(optimizers), groups, width
+        compiled = _compile(uncompiled._replace(shape=shape))
+        _check_halving_metric(compiled)
+        if memory is None or compiled.bytes <= memory:
+            return compiled
+        if width == _layout.MIN_WIDTH:
+            requirement = f"be at least {compiled.bytes} bytes"
+            refuse(ValueError, "plan", "memory", requirement, memory)
+        fitting = int(width * memory / compiled.bytes)
+        fitting -= fitting % _layout.MIN_WIDTH
+        width = max(_layout.MIN_WIDTH, fitting)
 
 
-def _bytes_of_member(draft: Plan) -> int:
-    """Of the parameters, their gradients and the largest memory of an optimizer."""
-    state = _shapes(draft)[0]
-    members = int(np.prod(draft.shape)) * len(draft.devices)
-    params = _bytes(state.params)
-    of_memories = len(draft.design.optimizers) * max(map(_bytes, state.memories))
-    return (2 * params + of_memories) // members
+def _bytes_per_model(uncompiled: Plan) -> int:
+    """Bytes of the parameters, their gradients and the largest optimizer state."""
+    state = _abstract_block(uncompiled)[0]
+    num_models = int(np.prod(uncompiled.shape)) * len(uncompiled.devices)
+    params = _num_bytes(state.params)
+    opt_state = len(state.opt_states) * max(map(_num_bytes, state.opt_states))
+    return (2 * params + opt_state) // num_models
 
 
-def _bytes(tree: Tree) -> int:
+def _num_bytes(tree: Tree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _shapes(draft: Plan) -> tuple[State, Block]:
-    block = draft.gather(draft.blocks()[: len(draft.devices)])
-    return jax.eval_shape(draft.programs.init, block), block
+def _abstract_block(uncompiled: Plan) -> tuple[TrainState, ConfigBlock]:
+    """The shapes of the state of a block on each device, and a block of settings."""
+    blocks = uncompiled.blocks()[: len(uncompiled.devices)]
+    configs = uncompiled.gather_configs(blocks)
+    return jax.eval_shape(uncompiled.programs.init, configs), configs
 
 
-def _compiled(draft: Plan) -> Plan:
-    """The plan with its programs compiled, and the bytes that the largest holds."""
-    task, programs = draft.design.task, draft.programs
-    state, block = _shapes(draft)
-    init = programs.init.lower(block).compile()
+def _compile(uncompiled: Plan) -> Plan:
+    """The plan with compiled programs, and the bytes that they use."""
+    task, programs = uncompiled.spec.task, uncompiled.programs
+    state, configs = _abstract_block(uncompiled)
+    init = programs.init.lower(configs).compile()
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         state,
         init.output_shardings,
     )
     step = np.int32(0)
-    after = {
-        "advance": (state, block, task.train, step, step),
-        "on_train": (state, block, task.train),
-        "on_valid": (state, block, task.valid),
-        "outputs": (state, block),
+    arguments = {
+        "advance": (state, configs, task.train, step, step),
+        "on_train": (state, configs, task.train),
+        "on_valid": (state, configs, task.valid),
+        "outputs": (state, configs),
     }
-    ready = programs._replace(
+    compiled = programs._replace(
         init=init,
         **{
-            name: program.lower(*after[name]).compile()
+            name: program.lower(*arguments[name]).compile()
             for name, program in programs._asdict().items()
-            if name in after and program
+            if name in arguments and program
         },
     )
     if jax.tree.map(jax.typeof, task.train) == jax.tree.map(jax.typeof, task.valid):
-        ready = ready._replace(on_valid=ready.on_train)
-    states, data = _bytes((state, block)), _bytes((task.train, task.valid))
-    needed = max(
-        init.memory_analysis().temp_size_in_bytes,  # what it returns are the states
-        *(_needed(program) for program in ready[1:] if program),
+        compiled = compiled._replace(on_valid=compiled.on_train)
+    states, data = _num_bytes((state, configs)), _num_bytes((task.train, task.valid))
+    temp_bytes = max(
+        init.memory_analysis().temp_size_in_bytes,  # its results count as states
+        *(_temp_bytes(program) for program in compiled[1:] if program),
     )
-    held = states + len(draft.devices) * (data + needed)
-    return draft._replace(programs=ready, bytes=int(held))
+    total = states + len(uncompiled.devices) * (data + temp_bytes)
+    return uncompiled._replace(programs=compiled, bytes=int(total))
 
 
-def _needed(program: Any) -> int:
-    """The bytes on one device that it needs beside its arguments."""
-    used = program.memory_analysis()
-    of_results = used.output_size_in_bytes - used.alias_size_in_bytes
-    return used.temp_size_in_bytes + of_results
+def _temp_bytes(program: Any) -> int:
+    """Bytes on one device, of temporaries and of results that reuse no argument."""
+    memory = program.memory_analysis()
+    result_bytes = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.temp_size_in_bytes + result_bytes
 
 
-def _check_halving(laid: Plan) -> None:
-    tree = laid.programs.on_valid.out_tree
+def _check_halving_metric(compiled: Plan) -> None:
+    tree, halving = compiled.programs.on_valid.out_tree, compiled.halving
     metrics = jax.tree.unflatten(tree, range(tree.num_leaves))
     curves = ["train_loss", *(f"valid_{name}" for name in metrics)]
-    if laid.halving and laid.halving.metric not in curves:
-        rule = f"name one of {', '.join(curves)}"
-        refuse(ValueError, "plan", "halving.metric", rule, laid.halving.metric)
+    if halving and halving.metric not in curves:
+        requirement = f"name one of {', '.join(curves)}"
+        refuse(ValueError, "plan", "halving.metric", requirement, halving.metric)
 
 
-def _encode(
-    points: Points, functions: Mapping[str, Functions]
+def _validate_and_encode(
+    points: Points, functions: Mapping[str, NamedFunctions]
 ) -> dict[str, np.ndarray]:
-    """Names as numbers: the place of each among the functions of its column."""
+    """The index of each name among the functions of its column."""
     for column in [*functions, "seed"]:
         if column not in points:
-            rule, found = f"have a column {column!r}", tuple(points)
-            refuse(ValueError, "plan", "points", rule, found)
+            requirement = f"have a column {column!r}"
+            refuse(ValueError, "plan", "points", requirement, tuple(points))
     if len({len(column) for column in points.values()}) != 1 or not len(points["seed"]):
         lengths = {name: len(column) for name, column in points.items()}
         raise ValueError(f"plan: points must be equally long columns, got {lengths}.")
-    codes = {}
+    branch_indices = {}
     for column, known in functions.items():
         names = list(known)
         for name in set(points[column].tolist()) - set(names):
-            near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
-            rule = f"name one of {', '.join(near)}"
-            refuse(ValueError, "plan", f"points[{column!r}]", rule, name)
-        places = {name: place for place, name in enumerate(names)}
-        codes[column] = np.array([places[n] for n in points[column]], np.int32)
+            similar = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
+            requirement = f"name one of {', '.join(similar)}"
+            refuse(ValueError, "plan", f"points[{column!r}]", requirement, name)
+        index = {name: i for i, name in enumerate(names)}
+        branch_indices[column] = np.array([index[n] for n in points[column]], np.int32)
     for column, values in points.items():
         values = np.asarray(values)
-        if column not in codes and not np.can_cast(values.dtype, float):
-            rule, found = "be numbers, or a column of choices or selections", values[0]
-            refuse(ValueError, "plan", f"points[{column!r}]", rule, found.item())
+        if column not in branch_indices and not np.can_cast(values.dtype, float):
+            requirement = "be numbers, or a column of choices or selections"
+            value = values[0].item()
+            refuse(ValueError, "plan", f"points[{column!r}]", requirement, value)
     seeds = np.asarray(points["seed"])
     for seed in (seeds.min(), seeds.max()):
         if seeds.dtype.kind not in "iu" or not 0 <= seed < 2**32:
-            rule = "be whole numbers in [0, 2³²)"
-            refuse(ValueError, "plan", "points['seed']", rule, seed.item())
-    return codes
+            requirement = "be whole numbers in [0, 2³²)"
+            refuse(ValueError, "plan", "points['seed']", requirement, seed.item())
+    return branch_indices

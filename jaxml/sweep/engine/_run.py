@@ -1,4 +1,4 @@
-"""The host's loop over blocks and chunks of steps: a plan in, a record out."""
+"""The host loop over blocks and chunks of training steps, from a plan to a record."""
 
 import contextlib
 import os
@@ -10,239 +10,268 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxml.sweep._record import Columns, Record
-from jaxml.sweep.engine._checkpoint import Folder
-from jaxml.sweep.engine._halving import States
+from jaxml.sweep.engine._checkpoint import CheckpointDir
+from jaxml.sweep.engine._halving import StateStore
 from jaxml.sweep.engine._plan import Plan
-from jaxml.sweep.engine._train import Block, State
+from jaxml.sweep.engine._train import ConfigBlock, TrainState
 
-Watch = Callable[[float, Record], None]
+Callback = Callable[[float, Record], None]
 
 
 def run(
     plan: Plan,
     *,
-    folder: str | os.PathLike[str] | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     keep_params: bool = False,
-    watch: Watch | None = None,
+    callback: Callback | None = None,
 ) -> Record:
-    """Trains every model of a plan, many at a time.
+    """Trains every model of a plan.
 
-    A model depends on its own settings, seed and steps alone. An interrupt ends the
-    run; what is finished stays. With several processes (`jax.distributed`) each trains
-    its part on its own devices, and all return the whole record.
+    The result of a model depends on its settings, its seed and the steps alone. A
+    keyboard interrupt ends the run and returns the record of the finished models. With
+    several processes (`jax.distributed`) each trains a part on its own devices, and all
+    return the whole record.
 
     Args:
-        plan: What to train.
-        folder: Where finished blocks are kept as they come, and the state of running
-            ones about every second, so that a run that was killed may go on.
-        resume: Whether to go on with what the folder holds.
-        keep_params: Whether the record has the parameters of every model.
-        watch: Called as watch(models done, record so far) after every chunk of steps.
+        plan: The models to train.
+        checkpoint_dir: Directory for the results of finished blocks and, about every
+            second, the states of running ones, so that a killed run can resume.
+        resume: Whether to resume from the checkpoints in the directory.
+        keep_params: Whether the record holds the parameters of every model.
+        callback: Called as callback(num_finished_models, record) after each chunk of
+            steps; a model in training counts as a fraction.
 
     Raises:
-        ValueError: If the folder holds a run of other settings, or if several processes
-            are to halve or have not as many devices as each other.
+        ValueError: If the directory holds a run of other settings, if several processes
+            use halving, or if they have different numbers of devices.
 
     Example:
-        >>> def loss(x, data, point):
-        ...     return jnp.mean((x - data) ** 2)
-        >>> report = lambda *given: {"loss": loss(*given)}
-        >>> start = lambda key, point: jnp.zeros(())
-        >>> one = Task(start, loss, report, jnp.ones(8), jnp.ones(8))
+        >>> loss = lambda x, data, point: jnp.mean((x - data) ** 2)
+        >>> metrics = lambda *args: {"loss": loss(*args)}
+        >>> init = lambda key, point: jnp.zeros(())
+        >>> task = Task(init, loss, metrics, jnp.ones(8), jnp.ones(8))
         >>> points = grid(optimizer=["sgd"], rate=[0.1, 1e30], seed=[0])
         >>> sgd = lambda point: jaxml.optimizers.sgd(point["rate"])
-        >>> run(plan(one, points, optimizers={"sgd": sgd}, steps=3)).status.tolist()
+        >>> run(plan(task, points, optimizers={"sgd": sgd}, steps=3)).status.tolist()
         ['ok', 'diverged']
     """
-    if plan.halving and jax.process_count() > 1:
-        found = jax.process_count()
-        raise ValueError(f"run: halving must be of one process, got {found}.")
+    num_processes = jax.process_count()
+    if plan.halving and num_processes > 1:
+        message = "run: successive halving does not support several processes"
+        raise ValueError(f"{message}, got {num_processes}.")
     devices = np.bincount([device.process_index for device in jax.devices()]).tolist()
     if len(set(devices)) > 1:
-        rule = "run: every process must have as many devices as the others"
-        raise ValueError(f"{rule}, got {devices}.")
-    if jax.process_count() > 1:  # the first exchange waits for half a minute at most
+        message = "run: every process must have as many devices as the others"
+        raise ValueError(f"{message}, got {devices}.")
+    if num_processes > 1:  # the first collective times out after half a minute
         multihost_utils.sync_global_devices("jaxml.sweep.run")
-    given = {"resume": resume, "keep_params": keep_params}
-    kept = None if folder is None else Folder(folder, plan, **given)
-    training = _Run(plan, kept, keep_params, watch or (lambda done, record: None))
-    with contextlib.suppress(KeyboardInterrupt):  # the status says what is unfinished
-        training.whole()
-    return _of_all_processes(training.record)
+    checkpoint = None
+    if checkpoint_dir is not None:
+        checkpoint = CheckpointDir(
+            checkpoint_dir, plan, resume=resume, keep_params=keep_params
+        )
+    training = _Run(plan, checkpoint, keep_params, callback)
+    with contextlib.suppress(KeyboardInterrupt):  # the status shows what is unfinished
+        training.run_all()
+    return _allgather(training.record)
 
 
 class _Run:
-    """One run: the record as it grows, and the states that one rung hands on."""
+    """One run: the record as it grows, and the states between rungs of halving."""
 
     def __init__(
-        self, plan: Plan, folder: Folder | None, keep_params: bool, watch: Watch
+        self,
+        plan: Plan,
+        checkpoint: CheckpointDir | None,
+        keep_params: bool,
+        callback: Callback | None,
     ) -> None:
-        self.plan, self.folder = plan, folder
-        self.keep_params, self.watch = keep_params, watch
+        self.plan, self.checkpoint = plan, checkpoint
+        self.keep_params, self.callback = keep_params, callback
         columns = {name: np.asarray(column) for name, column in plan.points.items()}
-        status = np.full(len(plan.keys), "unfinished")
+        status = np.full(plan.num_models, "unfinished")
         self.record = Record(columns, status, {}, plan.steps, {}, {}, {})
-        self.before, self.after = States(), States()
-        self.done = 0  # evaluations of models
+        self.prev_states, self.next_states = StateStore(), StateStore()
+        self.num_evals_done = 0  # summed over models
 
-    def whole(self) -> None:
-        members, first = np.arange(len(self.plan.keys)), 0
-        if halving := self.plan.halving:
-            for stop in halving.stops(self.plan.steps):
-                self._rung(members, first, stop)
-                left = halving.best(members, self.record.curves, stop)
-                out = np.setdiff1d(members, left)
-                self._settle(out, stop, "stopped")
-                self._progress(len(out), len(self.plan.steps) - 1 - stop)
-                members, first = left, stop + 1
-                self.before, self.after = self.after, States()
-        self._rung(members, first, len(self.plan.steps) - 1)
+    def run_all(self) -> None:
+        plan, last_eval = self.plan, len(self.plan.steps) - 1
+        model_ids, first = np.arange(plan.num_models), 0
+        if plan.halving:
+            for rung in plan.halving.rung_indices(plan.steps):
+                self._train_rung(model_ids, first, rung)
+                survivors = plan.halving.survivors(model_ids, self.record.curves, rung)
+                stopped = np.setdiff1d(model_ids, survivors)
+                self._finalize(stopped, rung, "stopped")
+                self._report_progress(len(stopped), last_eval - rung)
+                model_ids, first = survivors, rung + 1
+                self.prev_states, self.next_states = self.next_states, StateStore()
+        self._train_rung(model_ids, first, last_eval)
 
-    def _rung(self, members: np.ndarray, first: int, last: int) -> None:
-        """Trains these members from one evaluation to another."""
-        blocks, devices = self.plan.blocks(members), len(self.plan.devices)
-        rounds = blocks.reshape(-1, devices, *blocks.shape[1:])
+    def _train_rung(self, model_ids: np.ndarray, first: int, last: int) -> None:
+        """Trains these models up to evaluation `last`, a block per device at a time."""
+        blocks, num_devices = self.plan.blocks(model_ids), len(self.plan.devices)
+        rounds = blocks.reshape(-1, num_devices, *blocks.shape[1:])
         for i in range(jax.process_index(), len(rounds), jax.process_count()):
-            name = f"{first}-{i}"
-            found = self.folder and self.folder.finished(name)
-            if found:
-                self._restore(found, rounds[i][rounds[i] >= 0])
-                self._progress(np.sum(rounds[i] >= 0), last + 1 - first)
+            name, ids = f"{first}-{i}", rounds[i][rounds[i] >= 0]
+            saved = self.checkpoint and self.checkpoint.load_done(name)
+            if saved:
+                self._restore(saved, ids)
+                self._report_progress(len(ids), last + 1 - first)
             else:
-                self._train(rounds[i], first, last, name)
+                self._train_blocks(rounds[i], first, last, name)
 
-    def _train(self, members: np.ndarray, first: int, last: int, name: str) -> None:
-        """Trains a block on each device, and enters the outcome of their members."""
-        plan, programs, task = self.plan, self.plan.programs, self.plan.design.task
-        own = members[members >= 0]
-        block = plan.gather(members)
-        state = self.before.recalled(members, programs.init(block))
-        begun = self.folder and self.folder.paused(name, state)
-        if begun:
-            chunk, state, curves = begun
-            self._restore(curves, own)
-            self._progress(len(own), chunk - first)
+    def _train_blocks(
+        self, model_ids: np.ndarray, first: int, last: int, name: str
+    ) -> None:
+        """Trains one block on each device, and records the results."""
+        plan, programs, task = self.plan, self.plan.programs, self.plan.spec.task
+        ids = model_ids[model_ids >= 0]
+        configs = plan.gather_configs(model_ids)
+        state = self.prev_states.gather(model_ids, programs.init(configs))
+        saved = self.checkpoint and self.checkpoint.load_running(name, state)
+        if saved:
+            chunk, state, curves = saved
+            self._restore(curves, ids)
+            self._report_progress(len(ids), chunk - first)
             first = chunk
 
-        edges = [0, *plan.steps]
+        boundaries = np.array([0, *plan.steps], np.int32)
         values: dict[str, Any] = {}
         for chunk in range(first, last + 1):
-            if self.folder and self.folder.due():
-                self._enter_curves(values, members, chunk - 1)
-                self.folder.pause(name, chunk, state, self._curves(own))
-            begin, end = np.int32(edges[chunk]), np.int32(edges[chunk + 1])
-            state, loss = programs.advance(state, block, task.train, begin, end)
-            metrics = programs.on_valid(state, block, task.valid)
-            self._enter_curves(values, members, chunk - 1)  # while the devices work
-            values = {"train_loss": loss, **_named("valid", metrics)}
-            self._progress(len(own), 1)
-        self._enter_curves(values, members, last)
-        self._enter(self.record.final, {"trained": state.lived}, members)
+            if self.checkpoint and self.checkpoint.should_save():
+                self._write_curves(values, model_ids, chunk - 1)
+                curves = self._slice_curves(ids)
+                self.checkpoint.save_running(name, chunk, state, curves)
+            start, stop = boundaries[chunk], boundaries[chunk + 1]
+            state, loss = programs.advance(state, configs, task.train, start, stop)
+            metrics = programs.on_valid(state, configs, task.valid)
+            # Writes the previous chunk's values while the devices run this one.
+            self._write_curves(values, model_ids, chunk - 1)
+            values = {"train_loss": loss, **_add_prefix("valid", metrics)}
+            self._report_progress(len(ids), 1)
+        self._write_curves(values, model_ids, last)
+        trained = {"trained": state.finite_steps}
+        self._write_columns(self.record.final, trained, model_ids)
 
         if last < len(plan.steps) - 1:
-            self.after.keep(members, state)
-            if self.folder:
-                self.folder.pause(name, last + 1, state, self._curves(own))
+            self.next_states.add(model_ids, state)
+            if self.checkpoint:
+                curves = self._slice_curves(ids)
+                self.checkpoint.save_running(name, last + 1, state, curves)
         else:
-            self._enter_final(state, block, members)
-            self._settle(own, last, "ok")
-            if self.folder:
-                self.folder.finish(name, self._of(own))
+            self._write_final(state, configs, model_ids)
+            self._finalize(ids, last, "ok")
+            if self.checkpoint:
+                self.checkpoint.save_done(name, self._slice_record(ids))
 
-    def _enter_curves(
-        self, values: Mapping[str, Any], members: np.ndarray, at: int
+    def _write_curves(
+        self, values: Mapping[str, Any], model_ids: np.ndarray, index: int
     ) -> None:
-        curves, kept = self.record.curves, members >= 0
+        curves, mask = self.record.curves, model_ids >= 0
         for name, value in values.items():
             if name not in curves:
-                shape = len(self.plan.keys), len(self.plan.steps)
+                shape = self.plan.num_models, len(self.plan.steps)
                 curves[name] = np.full(shape, np.nan, np.float32)
-            curves[name][members[kept], at] = np.asarray(value)[kept]
+            curves[name][model_ids[mask], index] = np.asarray(value)[mask]
 
-    def _enter(
-        self, columns: Columns, values: Mapping[str, Any], members: np.ndarray
+    def _write_columns(
+        self, columns: Columns, values: Mapping[str, Any], model_ids: np.ndarray
     ) -> None:
-        """Writes the values of a block's members into the columns of their names."""
-        kept = members >= 0
+        mask = model_ids >= 0
         for name, value in values.items():
-            own = np.asarray(value)[kept]
-            _put(columns, name, own, members[kept], len(self.plan.keys))
+            value = np.asarray(value)[mask]
+            _scatter(columns, name, value, model_ids[mask], self.plan.num_models)
 
-    def _enter_final(self, state: State, block: Block, members: np.ndarray) -> None:
-        """What is taken once, when training is over."""
-        plan, programs, record = self.plan, self.plan.programs, self.record
-        on_train = programs.on_train(state, block, plan.design.task.train)
-        self._enter(record.final, _named("train", on_train), members)
+    def _write_final(
+        self, state: TrainState, configs: ConfigBlock, model_ids: np.ndarray
+    ) -> None:
+        """Records what is computed once, after training."""
+        programs, record = self.plan.programs, self.record
+        metrics = programs.on_train(state, configs, self.plan.spec.task.train)
+        self._write_columns(record.final, _add_prefix("train", metrics), model_ids)
         if programs.outputs:
-            self._enter(record.outputs, programs.outputs(state, block), members)
+            outputs = programs.outputs(state, configs)
+            self._write_columns(record.outputs, outputs, model_ids)
         if self.keep_params:
-            paths = jax.tree_util.tree_leaves_with_path(state.params)
-            named = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
-            self._enter(record.params, named, members)
+            leaves = jax.tree_util.tree_leaves_with_path(state.params)
+            params = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+            self._write_columns(record.params, params, model_ids)
 
-    def _settle(self, members: np.ndarray, last: int, status: str) -> None:
-        """Enters the last metrics of members, and what became of them."""
-        record, length = self.record, len(self.plan.keys)
+    def _finalize(self, model_ids: np.ndarray, last: int, status: str) -> None:
+        """Records the last metrics of these models, and their status."""
+        record, num_models = self.record, self.plan.num_models
         for name, curve in record.curves.items():
             if name.startswith("valid_"):
-                _put(record.final, name, curve[members, last], members, length)
-        numbers = np.array([column[members] for column in record.final.values()])
-        sound = np.isfinite(numbers).all(0) | (status == "stopped")
-        sound &= record.final["trained"][members] == self.plan.steps[last]
-        record.status[members] = np.where(sound, status, "diverged")
+                values = curve[model_ids, last]
+                _scatter(record.final, name, values, model_ids, num_models)
+        final = np.array([column[model_ids] for column in record.final.values()])
+        is_finite = np.isfinite(final).all(0) | (status == "stopped")
+        is_finite &= record.final["trained"][model_ids] == self.plan.steps[last]
+        record.status[model_ids] = np.where(is_finite, status, "diverged")
 
-    def _curves(self, own: np.ndarray) -> Columns:
-        return {f"curves:{n}": c[own] for n, c in self.record.curves.items()}
+    def _slice_curves(self, model_ids: np.ndarray) -> Columns:
+        return {f"curves:{n}": c[model_ids] for n, c in self.record.curves.items()}
 
-    def _of(self, own: np.ndarray) -> Columns:
-        """The part of the record that says something of these members."""
-        record = self.record._replace(points={}, steps=np.array([]))
-        return {n: c[own] for n, c in record.flat().items() if n != "steps:"}
+    def _slice_record(self, model_ids: np.ndarray) -> Columns:
+        return {n: c[model_ids] for n, c in _flatten_results(self.record).items()}
 
-    def _restore(self, columns: Columns, own: np.ndarray) -> None:
-        """Enters what was kept of these members."""
+    def _restore(self, columns: Columns, model_ids: np.ndarray) -> None:
+        """Writes a slice of the record, or of its curves, back into it."""
         fields = self.record._asdict()
         for path, column in columns.items():
             field, _, name = path.partition(":")
             if name:
-                _put(fields[field], name, column, own, len(self.plan.keys))
+                _scatter(fields[field], name, column, model_ids, self.plan.num_models)
             else:
-                fields[field][own] = column
+                fields[field][model_ids] = column
 
-    def _progress(self, members: int, chunks: int) -> None:
-        self.done += int(members * chunks)
-        self.watch(self.done / len(self.plan.steps), self.record)
+    def _report_progress(self, num_models: int, num_evals: int) -> None:
+        self.num_evals_done += num_models * num_evals
+        if self.callback:
+            self.callback(self.num_evals_done / len(self.plan.steps), self.record)
 
 
-def _named(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _add_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
-def _put(
-    columns: Columns, name: str, values: np.ndarray, members: np.ndarray, length: int
+def _scatter(
+    columns: Columns,
+    name: str,
+    values: np.ndarray,
+    model_ids: np.ndarray,
+    num_models: int,
 ) -> None:
-    """Writes the members' values; elsewhere a new column has NaN, or 0 for integers."""
+    """Writes the values into a column, which starts as NaN, or as 0 for integers."""
     if name not in columns:
-        nothing = np.nan if np.issubdtype(values.dtype, np.floating) else 0
-        columns[name] = np.full((length, *values.shape[1:]), nothing, values.dtype)
-    columns[name][members] = values
+        fill = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+        columns[name] = np.full((num_models, *values.shape[1:]), fill, values.dtype)
+    columns[name][model_ids] = values
 
 
-def _of_all_processes(record: Record) -> Record:
-    """The record with the models of every process; each has trained others."""
+def _flatten_results(record: Record) -> Columns:
+    """The columns with one value for each model, without the points."""
+    columns = record._replace(points={}).flatten()
+    del columns["steps:"]
+    return columns
+
+
+def _allgather(record: Record) -> Record:
+    """The record of all processes, of which each has trained other models."""
     if jax.process_count() == 1:
         return record
     names = sorted(set(record.status) | {"ok", "diverged", "stopped", "unfinished"})
-    columns = record._replace(points={}, steps=np.array([])).flat()
+    columns = _flatten_results(record)
     columns["status:"] = np.searchsorted(names, record.status)
     trained = multihost_utils.process_allgather(record.status != "unfinished")
-    owner, every = np.argmax(trained, 0), np.arange(len(record.status))
-    merged = {}
-    for name in sorted(set(columns) - {"steps:"}):  # the same order everywhere
-        of_all = np.asarray(multihost_utils.process_allgather(columns[name]))
-        merged[name] = of_all[owner, every]
-    merged = {name: merged[name] for name in columns if name in merged}
-    merged["status:"] = np.array(names)[merged["status:"]]
-    whole = Record.of_flat(merged)
-    return whole._replace(points=record.points, steps=record.steps)
+    owner, model_ids = np.argmax(trained, 0), np.arange(len(record.status))
+    gathered = {}
+    for name in sorted(columns):  # the same order in every process
+        by_process = np.asarray(multihost_utils.process_allgather(columns[name]))
+        gathered[name] = by_process[owner, model_ids]
+    gathered = {name: gathered[name] for name in columns}
+    gathered["status:"] = np.array(names)[gathered["status:"]]
+    gathered |= {f"points:{name}": column for name, column in record.points.items()}
+    return Record.unflatten({**gathered, "steps:": record.steps})

@@ -1,4 +1,4 @@
-"""What a user says of one model; nothing here has a batch of models in mind."""
+"""What the user defines: one model and its data. Nothing here knows of a batch axis."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from jax import Array
 from jaxml._core.types import Tree
 
 Point = Mapping[str, Any]
-"""The settings of one model: traced numbers, and functions chosen by name."""
+"""The settings of one model: traced hyperparameters, and functions by column."""
 
 
 class Task(NamedTuple):
@@ -16,11 +16,11 @@ class Task(NamedTuple):
 
     Args:
         init: (key, point) -> params.
-        loss: (params, batch, point) -> the number that training makes small.
-        metrics: (params, data, point) -> numbers to report, by name.
-        train: A tree of arrays, examples first, of which batches are drawn.
-        valid: A tree like it, for the metrics that choose between models.
-        outputs: (params, point) -> arrays by name, to look at when training is over.
+        loss: (params, batch, point) -> the scalar to minimize.
+        metrics: (params, data, point) -> scalars to report, by name.
+        train: A tree of arrays, examples first; batches are drawn from it.
+        valid: A tree like `train`, for the metrics that select models.
+        outputs: (params, point) -> arrays to record after training, by name.
     """
 
     init: Callable[[Array, Point], Tree]

@@ -1,10 +1,10 @@
-"""What is compiled: init, a chunk of steps and an evaluation, for blocks of members.
+"""The compiled programs: init, a chunk of training steps, and evaluation.
 
-A block is [optimizers groups lanes] of members. The members of a group share their
-optimizer and every chosen function, so that a choice stays a branch and is never
-computed both ways, and they are few enough to stay in a core's cache while they train:
-groups go one after another, and an empty one costs nothing. Nothing is exchanged
-between devices.
+A program runs one block [optimizers groups lanes] of models on each device, and devices
+exchange nothing. The models of a group share their optimizer and every function of a
+choice, so the index of a `lax.switch` is a scalar and one branch runs instead of all.
+Groups run one after another, so that the models in training fit in a core's cache. An
+empty group costs nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,251 +18,268 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxml._core.types import Tree
-from jaxml.sweep.engine._layout import LANES
+from jaxml.sweep.engine._layout import MIN_WIDTH
 from jaxml.sweep.engine._task import Point, Task
 
-Functions = Mapping[str, Callable[..., Any]]
+NamedFunctions = Mapping[str, Callable[..., Any]]
 
 
-class Block(NamedTuple):
-    """The settings of the members of a block."""
+class ConfigBlock(NamedTuple):
+    """The settings of the models of a block."""
 
-    numbers: dict[str, Any]  # [optimizers groups lanes]
+    hyperparams: dict[str, Any]  # [optimizers groups lanes]
     seeds: Any  # [optimizers groups lanes]
-    selected: dict[str, Any]  # [optimizers groups lanes]: which function of a selection
-    chosen: dict[str, Any]  # [optimizers groups]: which function of a choice
-    active: Any  # [optimizers groups]: False where a group is empty
+    select_index: dict[str, Any]  # [optimizers groups lanes], by selection
+    switch_index: dict[str, Any]  # [optimizers groups], by choice
+    active: Any  # [optimizers groups]; False if the group is empty
 
 
-class State(NamedTuple):
+class TrainState(NamedTuple):
+    """The parameters and optimizer states of the models of a block."""
+
     params: Tree  # [optimizers groups lanes ...]
-    memories: tuple[Tree, ...]  # of each optimizer, [groups lanes ...]
-    lived: Array  # [optimizers groups lanes]: steps until the loss was not finite
+    opt_states: tuple[Tree, ...]  # one for each optimizer, [groups lanes ...]
+    finite_steps: Array  # [optimizers groups lanes]: steps before a non-finite loss
 
 
 class Programs(NamedTuple):
-    """Each takes a block on each device, with an axis of devices before all others."""
+    """Programs over blocks, with a leading axis of devices."""
 
-    init: Any  # block -> state
-    advance: Any  # state, block, data, first, last -> state, mean loss
-    on_train: Any  # state, block, data -> metrics
-    on_valid: Any  # the same, of the data for validation
-    outputs: Any  # state, block -> outputs; None of a task without
+    init: Any  # configs -> state
+    advance: Any  # state, configs, data, first, last -> state, mean loss
+    on_train: Any  # state, configs, data -> metrics
+    on_valid: Any  # the same for the validation data
+    outputs: Any  # state, configs -> outputs; None if the task has none
 
 
-class Design(NamedTuple):
-    """All that is compiled in, and not a number."""
+class StaticSpec(NamedTuple):
+    """Everything that is compiled in."""
 
     task: Task
-    optimizers: Functions
-    choices: Mapping[str, Functions]
-    selections: Mapping[str, Functions]
+    optimizers: NamedFunctions
+    choices: Mapping[str, NamedFunctions]
+    selections: Mapping[str, NamedFunctions]
     batch_size: int | None
     shared_batches: bool
 
 
-def compile_programs(design: Design, mesh: Mesh) -> Programs:
-    """The programs of a block on each device of the mesh."""
-    task, optimizers = design.task, [*design.optimizers.values()]
+def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
+    """The jitted programs of one block on each device of the mesh."""
+    task, optimizers = spec.task, [*spec.optimizers.values()]
 
-    def init(block: Block) -> State:
-        def params_of(point: Point, seed: Array) -> Tree:
+    def init(configs: ConfigBlock) -> TrainState:
+        def init_params(point: Point, seed: Array) -> Tree:
             return task.init(jax.random.fold_in(jax.random.key(seed), 0), point)
 
-        params = _each_group(_each_lane(params_of, design), block)
+        def init_opt(optimizer: Callable, point: Point, _: Array, params: Tree) -> Tree:
+            return optimizer(point).init(params)
 
-        def memory_of(optimizer: Callable, point: Point, _: Array, x: Tree) -> Tree:
-            return optimizer(point).init(x)
-
-        memories = []
+        params = _map_groups(_vmap_group(init_params, spec), configs)
+        opt_states = []
         for o, optimizer in enumerate(optimizers):
-            start = _each_lane(partial(memory_of, optimizer), design)
-            memories.append(jax.vmap(start)(_at(block, o), _at(params, o)))
-        return State(params, tuple(memories), jnp.zeros(block.seeds.shape, jnp.int32))
+            init_group = _vmap_group(partial(init_opt, optimizer), spec)
+            groups = _index(configs, o), _index(params, o)
+            opt_states.append(jax.vmap(init_group)(*groups))
+        finite_steps = jnp.zeros(configs.seeds.shape, jnp.int32)
+        return TrainState(params, tuple(opt_states), finite_steps)
 
     def advance(
-        state: State, block: Block, data: Tree, first: Array, last: Array
-    ) -> tuple[State, Array]:
-        """The state after the steps first, ..., last - 1, and their mean loss."""
-        after = []
+        state: TrainState, configs: ConfigBlock, data: Tree, first: Array, last: Array
+    ) -> tuple[TrainState, Array]:
+        """The state after steps first, ..., last - 1, and the mean loss over them."""
+        results = []
         for o, optimizer in enumerate(optimizers):
-            train = partial(_train, design, optimizer, data, first, last)
-            before = _at(block, o), _at(state.params, o), state.memories[o]
-            after.append(
-                jax.lax.map(lambda g, f=train: f(*g), (*before, state.lived[o]))
+            train = partial(_train_group, spec, optimizer, data, first, last)
+            groups = (
+                _index(configs, o),
+                _index(state.params, o),
+                state.opt_states[o],
+                state.finite_steps[o],
             )
-        params, memories, lived, total = zip(*after)
+            results.append(jax.lax.map(lambda group, f=train: f(*group), groups))
+        params, opt_states, finite_steps, loss_sum = zip(*results)
         params = jax.tree.map(lambda *x: jnp.stack(x), *params)
-        mean = jnp.stack(total) / jnp.asarray(last - first, jnp.float32)
-        return State(params, memories, jnp.stack(lived)), mean
+        mean_loss = jnp.stack(loss_sum) / jnp.asarray(last - first, jnp.float32)
+        return TrainState(params, opt_states, jnp.stack(finite_steps)), mean_loss
 
-    def evaluate(state: State, block: Block, data: Tree) -> dict[str, Array]:
+    def evaluate(
+        state: TrainState, configs: ConfigBlock, data: Tree
+    ) -> dict[str, Array]:
         def metrics(point: Point, _: Array, params: Tree) -> dict[str, Array]:
             return task.metrics(params, data, point)
 
-        return _each_group(_each_lane(metrics, design, LANES), block, state.params)
+        return _map_groups(_vmap_group(metrics, spec, MIN_WIDTH), configs, state.params)
 
-    def outputs(state: State, block: Block) -> dict[str, Array]:
-        def shown(point: Point, _: Array, params: Tree) -> dict[str, Array]:
+    def outputs(state: TrainState, configs: ConfigBlock) -> dict[str, Array]:
+        def model_outputs(point: Point, _: Array, params: Tree) -> dict[str, Array]:
             return task.outputs(params, point) if task.outputs else {}
 
-        return _each_group(_each_lane(shown, design, LANES), block, state.params)
+        group_outputs = _vmap_group(model_outputs, spec, MIN_WIDTH)
+        return _map_groups(group_outputs, configs, state.params)
 
-    own, shared = PartitionSpec("devices"), PartitionSpec()
-    specs = (own, own, shared, shared, shared)
-    evaluation = _on_each_device(evaluate, mesh, specs[:3])
+    sharded, replicated = PartitionSpec("devices"), PartitionSpec()
+    specs = (sharded, sharded, replicated, replicated, replicated)
+    evaluation = _shard_over_devices(evaluate, mesh, specs[:3])
     return Programs(
-        init=_on_each_device(init, mesh, specs[1:2]),
-        advance=_on_each_device(advance, mesh, specs, donate=(0,)),
+        init=_shard_over_devices(init, mesh, specs[1:2]),
+        advance=_shard_over_devices(advance, mesh, specs, donate=(0,)),
         on_train=evaluation,
         on_valid=evaluation,
-        outputs=_on_each_device(outputs, mesh, specs[:2]) if task.outputs else None,
+        outputs=_shard_over_devices(outputs, mesh, specs[:2]) if task.outputs else None,
     )
 
 
-def _train(
-    design: Design,
+def _train_group(
+    spec: StaticSpec,
     optimizer: Callable[..., Any],
     data: Tree,
     first: Array,
     last: Array,
-    group: Block,
+    configs: ConfigBlock,
     params: Tree,
-    memory: Tree,
-    lived: Array,
+    opt_state: Tree,
+    finite_steps: Array,
 ) -> tuple[Tree, Tree, Array, Array]:
-    """A group after its steps, and the sum of its losses over them.
+    """A group after steps first, ..., last - 1, and the sum of its losses over them."""
+    one_model = jax.eval_shape(partial(_index, i=0), (params, opt_state))
 
-    From step to step every array of a member is handed on as a row: XLA:CPU makes
-    vectors of the last axis alone, and a short one is taken number by number.
-    """
-    before = params, memory
+    def body_fun(step: Array, carry: tuple) -> tuple:
+        draw_batch = partial(_draw_batch, data, step=step, size=spec.batch_size)
+        shared_batch = draw_batch(configs.seeds[0]) if spec.shared_batches else None
 
-    def step(number: Array, carry: tuple) -> tuple:
-        draw = partial(_batch, data, step=number, size=design.batch_size)
-        shared = draw(group.seeds[0]) if design.shared_batches else None
-
-        def move(
-            point: Point, seed: Array, rows: Tree, lived: Array, total: Array
+        def train_step(
+            point: Point, seed: Array, flat: Tree, finite_steps: Array, loss_sum: Array
         ) -> tuple:
-            batch = shared if design.shared_batches else draw(seed)
-            x, memory = jax.tree.map(lambda r, x: r.reshape(x.shape[1:]), rows, before)
+            params, opt_state = _unflatten(flat, one_model)
+            batch = shared_batch if spec.shared_batches else draw_batch(seed)
 
-            def value_fn(x: Tree) -> Array:
-                return design.task.loss(x, batch, point)
+            def value_fn(params: Tree) -> Array:
+                return spec.task.loss(params, batch, point)
 
-            loss, g = jax.value_and_grad(value_fn)(x)
-            g = jax.tree.map(lambda g: _in_a_row(g).reshape(g.shape), g)
-            own = optax.with_extra_args_support(optimizer(point))
-            given = {"value": loss, "grad": g, "value_fn": value_fn}
-            updates, memory = own.update(g, memory, x, **given)
-            alive = (lived == number) & jnp.isfinite(loss)
+            loss, grads = jax.value_and_grad(value_fn)(params)
+            # Without the barrier XLA removes this reshape to a row.
+            flat_grads = jax.tree.map(jax.lax.optimization_barrier, _flatten(grads))
+            grads = _unflatten(flat_grads, grads)
+            opt = optax.with_extra_args_support(optimizer(point))
+            objective = {"value": loss, "grad": grads, "value_fn": value_fn}
+            updates, opt_state = opt.update(grads, opt_state, params, **objective)
+            is_finite = (finite_steps == step) & jnp.isfinite(loss)
 
-            def moved(x: Array, u: Array) -> Array:
-                x, u = x.ravel(), u.astype(x.dtype).ravel()
-                return jnp.where(alive, x + u, x)
+            def apply_update(x: Array, u: Array) -> Array:
+                return jnp.where(is_finite, x + u.astype(x.dtype), x)
 
+            flat_params = jax.tree.map(
+                apply_update, _flatten(params), _flatten(updates)
+            )
             return (
-                (jax.tree.map(moved, x, updates), jax.tree.map(jnp.ravel, memory)),
-                lived + alive.astype(lived.dtype),
-                total + loss.astype(total.dtype),
+                (flat_params, _flatten(opt_state)),
+                finite_steps + is_finite.astype(finite_steps.dtype),
+                loss_sum + loss.astype(loss_sum.dtype),
             )
 
-        return _each_lane(move, design)(group, *carry)
+        return _vmap_group(train_step, spec)(configs, *carry)
 
-    rows = jax.tree.map(jax.vmap(jnp.ravel), before)
-    start = rows, lived, jnp.zeros(lived.shape, jnp.float32)
-    last = jnp.where(group.active, last, first)
-    rows, lived, total = jax.lax.fori_loop(first, last, step, start)
-    after = jax.tree.map(lambda row, x: row.reshape(x.shape), rows, before)
-    return *after, lived, total
-
-
-def _in_a_row(x: Array) -> Array:
-    """x as one row, as a step of its own: or XLA would take the rows' form back."""
-    return jax.lax.optimization_barrier(x.ravel())
+    flat = jax.vmap(_flatten)((params, opt_state))
+    start = flat, finite_steps, jnp.zeros(finite_steps.shape, jnp.float32)
+    last = jnp.where(configs.active, last, first)
+    flat, finite_steps, loss_sum = jax.lax.fori_loop(first, last, body_fun, start)
+    params, opt_state = _unflatten(flat, (params, opt_state))
+    return params, opt_state, finite_steps, loss_sum
 
 
-def _each_lane(
-    function: Callable[..., Any], design: Design, at_once: int | None = None
+# The training loop carries every leaf of a model flattened: XLA:CPU vectorizes only the
+# last axis, and a short one not at all.
+def _flatten(tree: Tree) -> Tree:
+    return jax.tree.map(jnp.ravel, tree)
+
+
+def _unflatten(flat: Tree, like: Tree) -> Tree:
+    return jax.tree.map(lambda row, x: row.reshape(x.shape), flat, like)
+
+
+def _vmap_group(
+    function: Callable[..., Any], spec: StaticSpec, batch_size: int | None = None
 ) -> Callable[..., Any]:
-    """`function(point, seed, *trees)` of every member of a group, at its own point.
+    """`function(point, seed, *trees)` of every model of a group, at its own point.
 
-    All of them at once, or so many: whole data sets are larger than batches.
+    All models at once, or `batch_size` of them: a data set is larger than a batch.
     """
 
-    def group(block: Block, *trees: Tree) -> Any:
-        chosen = {
-            name: _branch(functions, block.chosen[name])
-            for name, functions in design.choices.items()
+    def map_lanes(configs: ConfigBlock, *trees: Tree) -> Any:
+        switched = {
+            name: _remat_switch(functions, configs.switch_index[name])
+            for name, functions in spec.choices.items()
         }
 
-        def lane(settings: tuple) -> Any:
-            numbers, selected, seed, *own = settings
-            point = numbers | chosen
-            for name, functions in design.selections.items():
-                point[name] = partial(_switch, functions, selected[name])
-            return function(point, seed, *own)
+        def one_lane(lane: tuple) -> Any:
+            hyperparams, select_index, seed, *trees = lane
+            selected = {
+                name: partial(_switch, functions, select_index[name])
+                for name, functions in spec.selections.items()
+            }
+            return function({**hyperparams, **switched, **selected}, seed, *trees)
 
-        every = block.numbers, block.selected, block.seeds, *trees
-        return jax.lax.map(lane, every, batch_size=at_once or len(block.seeds))
+        lanes = configs.hyperparams, configs.select_index, configs.seeds, *trees
+        width = len(configs.seeds)
+        return jax.lax.map(one_lane, lanes, batch_size=batch_size or width)
 
-    return group
+    return map_lanes
 
 
-def _each_group(function: Callable[..., Any], block: Block, *trees: Tree) -> Any:
-    """`function` of one group after another, zeros for an empty one."""
-    groups = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (block, *trees))
+def _map_groups(
+    function: Callable[..., Any], configs: ConfigBlock, *trees: Tree
+) -> Any:
+    """`function` of one group after another; zeros for an empty group."""
+    shape = configs.active.shape
+    groups = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (configs, *trees))
 
-    def one(group: tuple) -> Any:
+    def one_group(group: tuple) -> Any:
         shapes = jax.eval_shape(function, *group)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.cond(group[0].active, function, lambda *_: nothing, *group)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(group[0].active, function, lambda *_: zeros, *group)
 
-    shape = block.active.shape
-    return jax.tree.map(
-        lambda x: x.reshape(*shape, *x.shape[1:]), jax.lax.map(one, groups)
-    )
+    results = jax.lax.map(one_group, groups)
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), results)
 
 
-def _branch(functions: Functions, code: Array) -> Callable[..., Any]:
-    """The function with this code; its gradient keeps the input and runs it again."""
-    again = {n: jax.checkpoint(f, prevent_cse=False) for n, f in functions.items()}
-    return partial(_switch, again, code)
+def _remat_switch(functions: NamedFunctions, index: Array) -> Callable[..., Any]:
+    """The function with this index; its gradient saves the input alone."""
+    remat = {n: jax.checkpoint(f, prevent_cse=False) for n, f in functions.items()}
+    return partial(_switch, remat, index)
 
 
-def _switch(functions: Functions, code: Array, *arguments: Any) -> Any:
-    return jax.lax.switch(code, [*functions.values()], *arguments)
+def _switch(functions: NamedFunctions, index: Array, *arguments: Any) -> Any:
+    return jax.lax.switch(index, [*functions.values()], *arguments)
 
 
-def _batch(data: Tree, seed: Array, *, step: Array, size: int | None) -> Tree:
-    """Examples drawn with replacement, from the seed and the step alone."""
+def _draw_batch(data: Tree, seed: Array, *, step: Array, size: int | None) -> Tree:
+    """Examples drawn with replacement; they depend on the seed and the step alone."""
     if size is None:
         return data
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
-    count = jax.tree.leaves(data)[0].shape[0]
-    rows = jax.random.randint(key, (size,), 0, count)
-    return jax.tree.map(lambda x: x[rows], data)
+    num_examples = jax.tree.leaves(data)[0].shape[0]
+    indices = jax.random.randint(key, (size,), 0, num_examples)
+    return jax.tree.map(lambda x: x[indices], data)
 
 
-def _at(tree: Tree, place: int) -> Tree:
-    return jax.tree.map(lambda x: x[place], tree)
+def _index(tree: Tree, i: int) -> Tree:
+    return jax.tree.map(lambda x: x[i], tree)
 
 
-def _on_each_device(
+def _shard_over_devices(
     function: Callable[..., Any], mesh: Mesh, specs: tuple, donate: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
     """`function` of one block, as a program that runs it on every device at once."""
-    own = specs[0]
+    sharded = specs[0]
 
     def local(*arguments: Any) -> Any:
         blocks = [
-            _at(argument, 0) if spec == own else argument
+            _index(argument, 0) if spec == sharded else argument
             for argument, spec in zip(arguments, specs)
         ]
         return jax.tree.map(lambda x: x[None], function(*blocks))
 
     mapped = jax.shard_map(
-        local, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False
+        local, mesh=mesh, in_specs=specs, out_specs=sharded, check_vma=False
     )
     return jax.jit(mapped, donate_argnums=donate)
