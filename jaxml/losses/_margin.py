@@ -1,4 +1,4 @@
-"""Margin losses: hinge losses and their relatives, on scores that are not log-odds.
+"""Margin losses: the hinge loss and its relatives.
 
 Binary losses are elementwise with targets -1 and 1. Multiclass and multilabel losses
 have the last axis, the classes, as their event; an integer label out of range gives NaN
@@ -200,7 +200,7 @@ def multi_margin_loss(
 def multilabel_margin_loss(
     scores: Float[Array, "*batch classes"], targets: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
-    """The margin violations of all pairs of a label and another class, divided by C.
+    """The margin violations over all pairs of a label and another class, summed.
 
         loss = Σⱼ Σᵢ max(0, 1 - (xⱼ - xᵢ)) / C    over labels j and other classes i
 

@@ -1,4 +1,4 @@
-"""The mean over examples, which no loss takes itself."""
+"""The mean over examples: the only reduction."""
 
 import jax.numpy as jnp
 from jax import Array
