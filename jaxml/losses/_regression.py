@@ -240,7 +240,7 @@ def gaussian_nll_loss(
     *,
     variance: Float[Array, "*shape"],
 ) -> Float[Array, "*shape"]:
-    """The negative log-likelihood of a normal distribution, without its constant ½ log 2π.
+    """The negative log-likelihood of a normal distribution, without ½ log 2π.
 
         loss = ½ (log σ² + (y - μ)²/σ²)
 
