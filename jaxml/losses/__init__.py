@@ -1,8 +1,14 @@
-"""Losses: loss(predicted, true, *, parameters, where=None), one value per example.
+"""Losses for classification, regression, metric learning and segmentation.
 
-The axes that a loss consumes are its event; all others are batch and pass through.
-Losses never reduce: `mean` is the only reduction. Numbers may be traced. What stands
-under False in `where` may be anything: it changes neither a value nor a gradient.
+The usual form is
+
+    loss(predicted, true, *, hyperparameters)  ->  one value per example
+
+A loss reduces over its event (the classes, the pixels, the features of an embedding)
+and keeps all other axes; each module says which axes its losses consume. `mean` reduces
+over the examples. Hyperparameters may be traced; a Python number out of its range
+raises a ValueError. A loss with a `where` argument ignores the entries where it is
+False: they may be NaN and change neither the result nor a gradient.
 """
 
 from jaxml.losses._mean import (

@@ -1,8 +1,8 @@
-"""Information: how much a distribution says, and how far one is from another, in nats.
+"""Entropy and divergences of discrete distributions, in nats.
 
-Distributions come as logarithms, log_p and log_q, and are the last axis, the event; one
-value for each distribution. A logarithm of -∞ is a probability of 0 and contributes 0.
-`where` keeps outcomes.
+The event is the last axis, the outcomes. Distributions are given by their logarithms,
+log_p and log_q. A logarithm of -∞ means probability 0 and contributes 0. An outcome
+masked by `where` has probability 0.
 """
 
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def entropy(
     *,
     where: Bool[Array, "*batch outcomes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """The mean information of a distribution: near 0 when nothing new can be learned.
+    """The entropy of a distribution: the mean information of one outcome.
 
         H(p) = -Σ p log p
 
@@ -54,13 +54,13 @@ def kl_divergence(
     *,
     where: Bool[Array, "*batch outcomes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """The relative entropy: what is lost when q is taken for the true p.
+    """The Kullback-Leibler divergence KL(p‖q) of a true p from a predicted q, in nats.
 
-        KL(p‖q) = Σ p (log p - log q) = Σ [p d - p + q]    with d = log p - log q
+        KL(p‖q) = Σ p (log p - log q) = Σ [p (log p - log q) - p + q]
 
-    The second sum has no negative term and is what is computed: it is never negative,
-    0 only for q = p, and keeps its digits near there. Both distributions have to be
-    normalised. KL(q‖p) is the swapped call.
+    The second sum is the one computed. It has no negative terms, so the result is never
+    negative and keeps full precision if p ≈ q. Both distributions must be normalized.
+    Swap the arguments for KL(q‖p).
 
     Args:
         log_q: The logarithms of the prediction.
@@ -77,11 +77,9 @@ def kl_divergence(
         ... )
         Array(0.6931472, dtype=float32)
     """
-    log_q, log_p = (
-        apply_mask(log_q, where, -jnp.inf),
-        apply_mask(log_p, where, -jnp.inf),
-    )
-    return jnp.sum(_relative(log_q, log_p), -1)
+    log_q = apply_mask(log_q, where, -jnp.inf)
+    log_p = apply_mask(log_p, where, -jnp.inf)
+    return jnp.sum(_kl_term(log_q, log_p), -1)
 
 
 @public
@@ -91,7 +89,7 @@ def js_divergence(
     *,
     where: Bool[Array, "*batch outcomes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """The divergence of two distributions from their mean: symmetric, and bounded.
+    """The Jensen-Shannon divergence, a symmetric and bounded form of the KL divergence.
 
         JS(p, q) = ½ KL(p‖m) + ½ KL(q‖m)    with m = ½ (p + q)
 
@@ -113,27 +111,22 @@ def js_divergence(
         ... )
         Array(0.6931472, dtype=float32)
     """
-    log_q, log_p = (
-        apply_mask(log_q, where, -jnp.inf),
-        apply_mask(log_p, where, -jnp.inf),
-    )
-    return jnp.sum(_from_mean(log_q, log_p), -1)
+    log_q = apply_mask(log_q, where, -jnp.inf)
+    log_p = apply_mask(log_p, where, -jnp.inf)
+    return jnp.sum(_js_term(log_q, log_p), -1)
 
 
 @public
 def nll_loss(
     log_p: Float[Array, "*batch classes"], labels: Integer[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """The negative log-likelihood of the label.
+    """The negative log-likelihood of the label, in nats.
 
         loss = -log p[label]
 
-    Its mean is smallest where the likelihood of the data is largest, and where the KL
-    divergence from their distribution is smallest.
-
     Args:
         log_p: The logarithms of the predicted probabilities.
-        labels: The true classes; one that is no class gives NaN for its example.
+        labels: The true classes. An out-of-range label gives NaN for its own example.
 
     Reference:
         Fisher, On the mathematical foundations of theoretical statistics, 1922,
@@ -147,48 +140,54 @@ def nll_loss(
     return nan_if_invalid(-take_label(index, log_p), index)
 
 
-@with_partials(
-    lambda log_q, log_p: _gap_of_powers(log_q, log_p),
-    lambda log_q, log_p: multiply_no_nan(jnp.exp(log_p), safe_subtract(log_p, log_q)),
-)
-def _relative(log_q: Array, log_p: Array) -> Array:
-    """p log(p/q) - p + q >= 0"""
-    return _loss_of(jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p))
-
-
-def _gap_of_powers(log_q: Array, log_p: Array) -> Array:
-    """q - p, by what is between the logarithms where that is small."""
+def _q_minus_p(log_q: Array, log_p: Array) -> Array:
+    """q - p, as p (eᵘ - 1) with u = log(q/p) if u is small."""
     p, u = jnp.exp(log_p), safe_subtract(log_q, log_p)
-    near = jnp.abs(u) < 1
-    return jnp.where(near, p * jnp.expm1(jnp.where(near, u, 0.0)), jnp.exp(log_q) - p)
+    is_small = jnp.abs(u) < 1
+    small_u = jnp.where(is_small, u, 0.0)
+    return jnp.where(is_small, p * jnp.expm1(small_u), jnp.exp(log_q) - p)
 
 
-@with_partials(
-    lambda log_q, log_p: _share_of_mean(log_q, log_p),
-    lambda log_q, log_p: _share_of_mean(log_p, log_q),
-)
-def _from_mean(log_q: Array, log_p: Array) -> Array:
-    """½ [p log(p/m) + q log(q/m)], of which each has its own difference from m."""
-    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p)
-    mean = (p + q) / 2
-    from_p = _loss_of(p, mean, _log_mean_ratio(gap))
-    from_q = _loss_of(q, mean, _log_mean_ratio(-gap))
-    return (from_p + from_q) / 2
+def _kl_term_dp(log_q: Array, log_p: Array) -> Array:
+    """p log(p/q)"""
+    return multiply_no_nan(jnp.exp(log_p), safe_subtract(log_p, log_q))
 
 
-def _share_of_mean(log_q: Array, log_p: Array) -> Array:
+@with_partials(_q_minus_p, _kl_term_dp)
+def _kl_term(log_q: Array, log_p: Array) -> Array:
+    """p log(p/q) - p + q >= 0"""
+    return _bregman_term(jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p))
+
+
+def _js_term_dq(log_q: Array, log_p: Array) -> Array:
     """½ q log(q/m)"""
-    ratio = _log_mean_ratio(safe_subtract(log_p, log_q))
-    return multiply_no_nan(jnp.exp(log_q), -ratio / 2)
+    log_m_over_q = _log_mean_ratio(safe_subtract(log_p, log_q))
+    return multiply_no_nan(jnp.exp(log_q), -log_m_over_q / 2)
 
 
-def _loss_of(p: Array, q: Array, u: Array) -> Array:
-    """p log(p/q) - p + q >= 0, with u = log(q/p): p (eᵘ - 1 - u), or q's side of it."""
-    near = multiply_no_nan(p, expm1_minus_x(jnp.where(u > 1, 1.0, u)))
-    return jnp.where(u > 1, q - p - multiply_no_nan(p, u), near)
+def _js_term_dp(log_q: Array, log_p: Array) -> Array:
+    """½ p log(p/m)"""
+    return _js_term_dq(log_p, log_q)
+
+
+@with_partials(_js_term_dq, _js_term_dp)
+def _js_term(log_q: Array, log_p: Array) -> Array:
+    """½ [p log(p/m) + q log(q/m)], where each summand is a Bregman term of its own."""
+    p, q, u = jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p)
+    m = (p + q) / 2
+    p_term = _bregman_term(p, m, _log_mean_ratio(u))
+    q_term = _bregman_term(q, m, _log_mean_ratio(-u))
+    return (p_term + q_term) / 2
+
+
+def _bregman_term(p: Array, q: Array, u: Array) -> Array:
+    """p log(p/q) - p + q >= 0 with u = log(q/p), as p (eᵘ - 1 - u) for u <= 1."""
+    moderate = multiply_no_nan(p, expm1_minus_x(jnp.where(u > 1, 1.0, u)))
+    return jnp.where(u > 1, q - p - multiply_no_nan(p, u), moderate)
 
 
 def _log_mean_ratio(u: Array) -> Array:
-    """log(½ (1 + eᵘ)): by log1p near 0, where the logarithm of 1 has no digits."""
-    near = jnp.log1p(jnp.expm1(jnp.where(jnp.abs(u) < 1, u, 0.0)) / 2)
-    return jnp.where(jnp.abs(u) < 1, near, softplus(u) - jnp.log(2.0).astype(u.dtype))
+    """log(½ (1 + eᵘ)), as log1p(½ (eᵘ - 1)) near 0 to keep full precision."""
+    is_small = jnp.abs(u) < 1
+    small = jnp.log1p(jnp.expm1(jnp.where(is_small, u, 0.0)) / 2)
+    return jnp.where(is_small, small, softplus(u) - jnp.log(2.0).astype(u.dtype))

@@ -1,9 +1,11 @@
-"""Margins: scores that should lie on the right side, and by how much, not how probably.
+"""Margin losses: the hinge loss and its relatives.
 
-Losses of one score take targets of -1 and 1, per element. Losses of many scores have
-the last axis, the classes, as their event; an integer label that is no class gives NaN
-for its example alone. Derivatives at a kink are 0.
+Binary losses are elementwise with targets -1 and 1. Multiclass and multilabel losses
+have the last axis, the classes, as their event; an integer label out of range gives NaN
+for its own example. Derivatives at a kink are 0.
 """
+
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +13,26 @@ from jax import Array, lax
 from jaxtyping import Float, Integer
 
 from jaxml._core.public import elementwise, public
-from jaxml._core.safe import multiply_no_nan, zero_if_inf
+from jaxml._core.safe import multiply_no_nan, safe_power, zero_if_inf
 from jaxml._core.special.logistic import sigmoid, softplus
-from jaxml._core.types import Scalar
+from jaxml._core.types import NonNegative, Range, Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
 from jaxml.losses._labels import label_index, label_mask, nan_if_invalid, take_label
 
 
-def _short(x: Array, t: Array, margin: float) -> Array:
-    """1 where t x is below the margin, 0 elsewhere."""
+def _is_violating(x: Array, t: Array, margin: float) -> Array:
+    """1.0 where t x is below the margin, 0.0 elsewhere."""
     return jnp.where(t * x < margin, 1.0, 0.0)
 
 
 @elementwise(
-    lambda x, t: -t * _short(x, t, 1.0),
-    lambda x, t: multiply_no_nan(_short(x, t, 1.0), -x),
+    lambda x, t: -t * _is_violating(x, t, 1.0),
+    lambda x, t: multiply_no_nan(_is_violating(x, t, 1.0), -x),
 )
 def hinge_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """How far a score is from being on its side by a margin of 1, per element.
+    """The amount by which a score misses a margin of 1 on the target's side of 0.
 
         loss = max(0, 1 - t x)
 
@@ -56,7 +58,7 @@ def hinge_loss(
 def squared_hinge_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The hinge loss squared, whose derivative has no jump, per element.
+    """The square of the hinge loss, whose derivative is continuous.
 
         loss = max(0, 1 - t x)²
 
@@ -82,14 +84,14 @@ def squared_hinge_loss(
 def logistic_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The hinge rounded off: the binary cross entropy for targets of -1 and 1.
+    """The binary cross entropy for targets of -1 and 1: a smooth hinge loss.
 
         loss = log(1 + exp(-t x))
 
-    Also called the soft margin loss.
+    It is also called the soft margin loss.
 
     Args:
-        scores: x, in log-odds.
+        scores: x, log-odds of the target 1.
         targets: t, -1 or 1.
 
     Reference:
@@ -104,13 +106,13 @@ def logistic_loss(
 
 
 @elementwise(
-    lambda x, t: -t * _short(x, t, 0.0),
-    lambda x, t: multiply_no_nan(_short(x, t, 0.0), -x),
+    lambda x, t: -t * _is_violating(x, t, 0.0),
+    lambda x, t: multiply_no_nan(_is_violating(x, t, 0.0), -x),
 )
 def perceptron_loss(
     scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """How far a score is from its side, without a margin, per element.
+    """The distance of a score from the target's side of 0: the hinge without a margin.
 
         loss = max(0, -t x)
 
@@ -134,9 +136,9 @@ def multiclass_hinge_loss(
     scores: Float[Array, "*batch classes"],
     labels: Integer[Array, "*batch"],
     *,
-    margin: Scalar = 1.0,
+    margin: NonNegative = 1.0,
 ) -> Float[Array, "*batch"]:
-    """How far the label's score is from beating the best other one by a margin.
+    """The violation of a margin between the label's score and the best other score.
 
         loss = max(0, m + max x[j ≠ label] - x[label])
 
@@ -154,8 +156,9 @@ def multiclass_hinge_loss(
         Array([0.5], dtype=float32)
     """
     index = label_index(labels, scores.shape[-1])
-    rivals = jnp.where(label_mask(index, scores), -jnp.inf, scores)
-    loss = jax.nn.relu(margin + jnp.max(rivals, -1) - take_label(index, scores))
+    other_scores = jnp.where(label_mask(index, scores), -jnp.inf, scores)
+    max_other = jnp.max(other_scores, -1)
+    loss = jax.nn.relu(margin + max_other - take_label(index, scores))
     return nan_if_invalid(loss, index)
 
 
@@ -164,10 +167,10 @@ def multi_margin_loss(
     scores: Float[Array, "*batch classes"],
     labels: Integer[Array, "*batch"],
     *,
-    margin: Scalar = 1.0,
-    p: Scalar = 1,
+    margin: NonNegative = 1.0,
+    p: Annotated[Scalar, Range("be at least 1", lambda x: x >= 1)] = 1,
 ) -> Float[Array, "*batch"]:
-    """How far the label's score is from beating each other one by a margin, summed.
+    """The mean violation of a margin between the label's score and each other score.
 
         loss = Σ max(0, m - x[label] + xⱼ)ᵖ / C    over j ≠ label
 
@@ -175,7 +178,7 @@ def multi_margin_loss(
         scores: x, of C classes.
         labels: The true classes.
         margin: m >= 0, in the units of the scores.
-        p: 1, or 2 for a loss whose derivative has no jump.
+        p: The exponent, at least 1. Above 1 the derivative is continuous.
 
     Reference:
         Weston and Watkins, Support vector machines for multi-class pattern recognition,
@@ -186,23 +189,22 @@ def multi_margin_loss(
         Array([0.25], dtype=float32)
     """
     index = label_index(labels, scores.shape[-1])
-    own = take_label(index, scores)[..., None]
-    short = jax.nn.relu(margin - own + scores)
-    positive = short > 0
-    terms = jnp.where(positive, jnp.where(positive, short, 1.0) ** p, 0.0)
-    others = jnp.where(label_mask(index, scores), 0.0, terms)
-    return nan_if_invalid(jnp.mean(others, -1), index)
+    label_score = take_label(index, scores)[..., None]
+    violation = jax.nn.relu(margin - label_score + scores)
+    terms = safe_power(violation, jnp.asarray(p))
+    other_terms = jnp.where(label_mask(index, scores), 0.0, terms)
+    return nan_if_invalid(jnp.mean(other_terms, -1), index)
 
 
 @public
 def multilabel_margin_loss(
     scores: Float[Array, "*batch classes"], targets: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
-    """How far each label's score is from beating each other one by 1, summed.
+    """The margin violations over all pairs of a label and another class, summed.
 
-        loss = Σⱼ Σᵢ max(0, 1 - (xⱼ - xᵢ)) / C    over labels j and others i
+        loss = Σⱼ Σᵢ max(0, 1 - (xⱼ - xᵢ)) / C    over labels j and other classes i
 
-    The others are sorted once, so that no C x C array is held.
+    One sort of the scores replaces the C × C array of pairs.
 
     Args:
         scores: x, of C classes.
@@ -216,20 +218,26 @@ def multilabel_margin_loss(
         >>> multilabel_margin_loss(jnp.array([[0.5, 0.2]]), jnp.array([[1.0, 0.0]]))
         Array([0.35], dtype=float32)
     """
-    positive, classes = targets > 0, scores.shape[-1]
+    num_classes = scores.shape[-1]
+    loss = jax.vmap(_sum_of_violations)(
+        scores.reshape(-1, num_classes), targets.reshape(-1, num_classes) > 0
+    )
+    return loss.reshape(scores.shape[:-1]) / num_classes
 
-    def of_row(x: Array, positive: Array) -> Array:
-        rivals = jnp.sort(jnp.where(positive, -jnp.inf, x), descending=True)
-        top = lax.stop_gradient(zero_if_inf(rivals[0]))  # beside which no digits cancel
-        rivals, x = rivals - top, x - top
-        sums = jnp.cumsum(jnp.where(jnp.isinf(rivals), 0.0, rivals))
-        ahead = jnp.searchsorted(-rivals, 1 - x, side="left")  # rivals beyond x - 1
-        sum_ahead = jnp.where(ahead > 0, sums[jnp.maximum(ahead - 1, 0)], 0.0)
-        short = sum_ahead + ahead.astype(x.dtype) * (1 - x)
-        return jnp.sum(jnp.where(positive, short, 0.0))
 
-    rows = jax.vmap(of_row)(scores.reshape(-1, classes), positive.reshape(-1, classes))
-    return rows.reshape(scores.shape[:-1]) / classes
+def _sum_of_violations(x: Array, is_label: Array) -> Array:
+    """Σⱼ Σᵢ max(0, 1 - (xⱼ - xᵢ)) of one example, by sums of its sorted other scores.
+
+    For a label j, the pairs that violate the margin are the first k sorted scores.
+    """
+    others = jnp.sort(jnp.where(is_label, -jnp.inf, x), descending=True)
+    shift = lax.stop_gradient(zero_if_inf(others[0]))  # so that the sums do not cancel
+    others, x = others - shift, x - shift
+    sums = jnp.cumsum(jnp.where(jnp.isinf(others), 0.0, others))
+    k = jnp.searchsorted(-others, 1 - x, side="left")
+    sum_of_k = jnp.where(k > 0, sums[jnp.maximum(k - 1, 0)], 0.0)
+    violations = sum_of_k + k.astype(x.dtype) * (1 - x)
+    return jnp.sum(jnp.where(is_label, violations, 0.0))
 
 
 @public
@@ -241,7 +249,7 @@ def multilabel_soft_margin_loss(
         loss = -Σ [t log σ(x) + (1 - t) log σ(-x)] / C
 
     Args:
-        logits: x, a score in log-odds for each of C labels.
+        logits: x, log-odds of each of C labels.
         targets: t in [0, 1].
 
     Reference:

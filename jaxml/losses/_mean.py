@@ -1,4 +1,4 @@
-"""The only reduction."""
+"""The mean over examples: the only reduction."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -16,25 +16,23 @@ def mean(
     weights: Float[Array, "*shape"] | None = None,
     where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, ""]:
-    """The weighted mean of what is kept.
+    """The weighted mean of the unmasked values.
 
-        mean = Σ w v / Σ w        over the kept
+        mean = Σ w v / Σ w    over the unmasked values v
 
-    It is 0 with gradient 0 when nothing is kept or all weights are 0. What is left out
-    changes nothing, not even by being NaN, and what has the weight 0 not even by being
-    infinite.
+    It is 0 with gradient 0 if all values are masked or all weights are 0. A masked
+    value may be NaN. A value with weight 0 may be infinite.
 
     Args:
         values: Losses, one per example.
-        weights: w, non-negative; equal weights by default. A weight per class is
+        weights: w >= 0, all 1 by default. For class weights, pass
             `weights=class_weights[labels]`.
-        where: True for what counts; everything by default.
+        where: The values that count, all by default.
 
     Example:
         >>> mean(jnp.array([1.0, 2.0, jnp.nan]), where=jnp.array([True, True, False]))
         Array(1.5, dtype=float32)
     """
     weights = apply_mask(jnp.ones_like(values) if weights is None else weights, where)
-    return safe_divide(
-        jnp.sum(multiply_no_nan(weights, apply_mask(values, where))), jnp.sum(weights)
-    )
+    weighted = multiply_no_nan(weights, apply_mask(values, where))
+    return safe_divide(jnp.sum(weighted), jnp.sum(weights))

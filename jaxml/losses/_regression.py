@@ -1,9 +1,11 @@
-"""Regression: predicted numbers x against true ones y, one loss per element.
+"""Regression: predicted values x against true values y, with residual r = x - y.
 
-r = x - y is the residual. Derivatives at a kink are 0.
+All losses are elementwise, except `cosine_distance`, which consumes the last axis.
+Derivatives at a kink are 0.
 """
 
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 from jax import Array
@@ -14,14 +16,14 @@ from jaxml._core.public import elementwise, public
 from jaxml._core.safe import l2_normalize, multiply_no_nan, safe_divide
 from jaxml._core.special.exp import expm1, log1p
 from jaxml._core.special.logistic import tanh
-from jaxml._core.types import Scalar
+from jaxml._core.types import NonNegative, Positive, Range, Scalar
 
 
 @elementwise(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
 def squared_error(
     predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The square of the residual; what minimises its mean is the expectation.
+    """The square of the residual. The expectation minimizes its mean.
 
         loss = r²
 
@@ -44,7 +46,7 @@ def squared_error(
 def absolute_error(
     predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The size of the residual; what minimises its mean is the median.
+    """The absolute value of the residual. The median minimizes its mean.
 
         loss = |r|
 
@@ -63,25 +65,27 @@ def absolute_error(
     return jnp.abs(predicted - true)
 
 
-def _clipped(r: Array, bound: Scalar) -> Array:
-    """r between -bound and bound, with derivative 1 inside."""
+def _clip(r: Array, bound: Scalar) -> Array:
+    """r clipped to [-bound, bound], with derivative 1 inside, the bounds included."""
     return jnp.where(jnp.abs(r) > bound, bound * jnp.sign(r), r)
 
 
 @elementwise(
-    lambda x, y, delta: _clipped(x - y, delta),
-    lambda x, y, delta: _clipped(y - x, delta),
-    lambda x, y, delta: jnp.abs(x - y) - jnp.abs(_clipped(x - y, delta)),
+    lambda x, y, delta: _clip(x - y, delta),
+    lambda x, y, delta: _clip(y - x, delta),
+    lambda x, y, delta: jnp.abs(x - y) - jnp.abs(_clip(x - y, delta)),
 )
 def huber_loss(
     predicted: Float[Array, "*shape"],
     true: Float[Array, "*shape"],
     *,
-    delta: Scalar = 1.0,
+    delta: Positive = 1.0,
 ) -> Float[Array, "*shape"]:
-    """Squared for small residuals, absolute for large ones: outliers weigh less.
+    """Half the squared error for small residuals, linear for large ones.
 
         loss = ½ r² for |r| <= δ, δ (|r| - ½ δ) beyond
+
+    The gradient is at most δ in absolute value, so outliers have less weight.
 
     Args:
         predicted: x.
@@ -96,23 +100,29 @@ def huber_loss(
         >>> huber_loss(jnp.array([0.5, 3.0]), jnp.zeros(2))
         Array([0.125, 2.5  ], dtype=float32)
     """
-    size = jnp.abs(predicted - true)
-    inside = jnp.minimum(size, delta)
-    return inside * (size - inside / 2)
+    abs_r = jnp.abs(predicted - true)
+    clipped = jnp.minimum(abs_r, delta)
+    return clipped * (abs_r - clipped / 2)
+
+
+def _clip_ratio(r: Array, beta: Scalar) -> Array:
+    """r/β clipped to [-1, 1], which is the sign of r at β = 0."""
+    is_outside = jnp.abs(r) >= beta
+    return jnp.where(is_outside, jnp.sign(r), r / jnp.where(is_outside, 1.0, beta))
 
 
 @elementwise(
-    lambda x, y, beta: _clipped_ratio(x - y, beta),
-    lambda x, y, beta: _clipped_ratio(y - x, beta),
-    lambda x, y, beta: -(_clipped_ratio(x - y, beta) ** 2) / 2,
+    lambda x, y, beta: _clip_ratio(x - y, beta),
+    lambda x, y, beta: _clip_ratio(y - x, beta),
+    lambda x, y, beta: -(_clip_ratio(x - y, beta) ** 2) / 2,
 )
 def smooth_l1_loss(
     predicted: Float[Array, "*shape"],
     true: Float[Array, "*shape"],
     *,
-    beta: Scalar = 1.0,
+    beta: NonNegative = 1.0,
 ) -> Float[Array, "*shape"]:
-    """The absolute error with its kink rounded off: Huber's loss divided by β.
+    """The absolute error with a quadratic part near 0: the Huber loss divided by β.
 
         loss = ½ r²/β for |r| < β, |r| - ½ β beyond
 
@@ -130,26 +140,21 @@ def smooth_l1_loss(
         >>> smooth_l1_loss(jnp.array([1.0, 5.0]), jnp.zeros(2), beta=2.0)
         Array([0.25, 4.  ], dtype=float32)
     """
-    size = jnp.abs(predicted - true)
-    share = _clipped_ratio(size, beta)
-    return share * (size - share * beta / 2)
-
-
-def _clipped_ratio(r: Array, beta: Scalar) -> Array:
-    """r / β inside ±β, the sign of r beyond."""
-    beyond = jnp.abs(r) >= beta
-    return jnp.where(beyond, jnp.sign(r), r / jnp.where(beyond, 1.0, beta))
+    abs_r = jnp.abs(predicted - true)
+    ratio = _clip_ratio(abs_r, beta)
+    return ratio * (abs_r - ratio * beta / 2)
 
 
 @elementwise(lambda x, y: tanh(x - y), lambda x, y: tanh(y - x))
 def log_cosh_loss(
     predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Squared near 0, absolute far from it, and smooth in between.
+    """A smooth absolute error: about ½ r² near 0, about |r| - log 2 far from it.
 
         loss = log cosh r
 
-    By log(1 + 2 sinh²(r/2)) near 0, and |r| + log(1 + e^(-2|r|)) - log 2 beyond 1.
+    It is computed as log1p(cosh r - 1) for |r| < 1, else as
+    |r| - log 2 + log1p(e^(-2|r|)).
 
     Args:
         predicted: x.
@@ -163,11 +168,12 @@ def log_cosh_loss(
         >>> log_cosh_loss(jnp.array([100.0]), jnp.zeros(1))
         Array([99.306854], dtype=float32)
     """
-    size = jnp.abs(predicted - true)
-    near, fall = size < 1, expm1(-size)
-    inner = jnp.where(near, fall, 0.0)  # 1 + fall is 0 far away
-    power = jnp.where(near, inner * inner / (2 * (1 + inner)), (1 + fall) ** 2)
-    return log1p(power) + jnp.where(near, 0.0, size - math.log(2))
+    abs_r = jnp.abs(predicted - true)
+    is_small, expm1_neg = abs_r < 1, expm1(-abs_r)
+    small_expm1 = jnp.where(is_small, expm1_neg, 0.0)  # divides by at least 1/e
+    cosh_minus_1 = small_expm1 * small_expm1 / (2 * (1 + small_expm1))
+    log = log1p(jnp.where(is_small, cosh_minus_1, (1 + expm1_neg) ** 2))
+    return log + jnp.where(is_small, 0.0, abs_r - math.log(2))
 
 
 @elementwise(
@@ -176,16 +182,21 @@ def log_cosh_loss(
     lambda x, y, q: y - x,
 )
 def quantile_loss(
-    predicted: Float[Array, "*shape"], true: Float[Array, "*shape"], *, quantile: Scalar
+    predicted: Float[Array, "*shape"],
+    true: Float[Array, "*shape"],
+    *,
+    quantile: Annotated[Scalar, Range("be in (0, 1)", lambda x: 0 < x < 1)],
 ) -> Float[Array, "*shape"]:
-    """The absolute error, tilted: what minimises its mean is the q-quantile.
+    """The pinball loss. The q-quantile minimizes its mean.
 
         loss = max(q (y - x), (1 - q) (x - y))
+
+    At q = ½ it is half the absolute error.
 
     Args:
         predicted: x.
         true: y, in the units of x.
-        quantile: q in (0, 1); at 0.5 it is half the absolute error.
+        quantile: q in (0, 1).
 
     Reference:
         Koenker and Bassett, Regression quantiles, Econometrica 46(1), 1978,
@@ -203,7 +214,7 @@ def quantile_loss(
 def poisson_nll_loss(
     log_rate: Float[Array, "*shape"], counts: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The negative log-likelihood of counts, without its constant log k!.
+    """The negative log-likelihood of a Poisson distribution, without its log k! term.
 
         loss = eʳ - k r
 
@@ -229,14 +240,14 @@ def gaussian_nll_loss(
     *,
     variance: Float[Array, "*shape"],
 ) -> Float[Array, "*shape"]:
-    """The negative log-likelihood under a normal distribution, without ½ log 2π.
+    """The negative log-likelihood of a normal distribution, without ½ log 2π.
 
         loss = ½ (log σ² + (y - μ)²/σ²)
 
     Args:
         mean: μ, predicted.
         targets: y, in the units of μ.
-        variance: σ² > 0, predicted too, in their square.
+        variance: σ² > 0, predicted too, in the square of these units.
 
     Reference:
         Nix and Weigend, Estimating the mean and variance of the target probability
@@ -253,19 +264,19 @@ def gaussian_nll_loss(
 def cosine_distance(
     predicted: Float[Array, "*batch d"], true: Float[Array, "*batch d"]
 ) -> Float[Array, "*batch"]:
-    """One minus the cosine of the angle between two rows.
+    """One minus the cosine of the angle between two vectors.
 
         loss = 1 - x·y / (‖x‖ ‖y‖) = ½ ‖x/‖x‖ - y/‖y‖‖²
 
-    By the second form, which keeps its digits where the rows are nearly parallel. A row
-    of zeros is at distance 1 from all others, with gradient 0.
+    The second form is the one computed: it keeps full precision for nearly parallel
+    vectors. A zero vector has distance 1 from every vector, with gradient 0.
 
     Args:
-        predicted: Rows of any length.
-        true: Rows of any length.
+        predicted: x, of any norm.
+        true: y, of any norm.
 
     Returns:
-        Numbers from 0, the same direction, to 2, the opposite one.
+        Values from 0, for the same direction, to 2, for the opposite direction.
 
     Reference:
         Salton and McGill, Introduction to modern information retrieval, 1983,
@@ -275,10 +286,10 @@ def cosine_distance(
         >>> cosine_distance(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 5.0]]))
         Array([1.], dtype=float32)
     """
-    nothing = jnp.all(predicted == 0, -1) | jnp.all(true == 0, -1)
-    rows = (apply_mask(v, ~nothing[..., None], 1.0) for v in (predicted, true))
-    x, y = (l2_normalize(v, jnp.finfo(v.dtype).tiny) for v in rows)
-    return jnp.where(nothing, 1.0, jnp.sum((x - y) ** 2, -1) / 2)
+    is_zero = jnp.all(predicted == 0, -1) | jnp.all(true == 0, -1)
+    nonzero = (apply_mask(v, ~is_zero[..., None], 1.0) for v in (predicted, true))
+    x, y = (l2_normalize(v, jnp.finfo(v.dtype).tiny) for v in nonzero)
+    return jnp.where(is_zero, 1.0, jnp.sum((x - y) ** 2, -1) / 2)
 
 
 @elementwise(
@@ -288,7 +299,7 @@ def cosine_distance(
 def squared_log_error(
     predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The squared error of the logarithms: relative errors count, absolute ones do not.
+    """The squared error of the logarithms, which measures relative errors.
 
         loss = (log(1 + x) - log(1 + y))²
 
@@ -308,12 +319,11 @@ def squared_log_error(
 
 
 def _log_ratio(x: Array, y: Array) -> Array:
-    """log((1 + x) / (1 + y)), by log1p of the difference where they are close."""
+    """log((1 + x) / (1 + y)), as log1p of (x - y) / (1 + y) if that is small."""
     ratio = (x - y) / (1 + y)
-    close = jnp.abs(ratio) < 0.5
-    return jnp.where(
-        close, jnp.log1p(jnp.where(close, ratio, 0.0)), jnp.log1p(x) - jnp.log1p(y)
-    )
+    is_small = jnp.abs(ratio) < 0.5
+    small = jnp.log1p(jnp.where(is_small, ratio, 0.0))
+    return jnp.where(is_small, small, jnp.log1p(x) - jnp.log1p(y))
 
 
 @elementwise(
@@ -323,11 +333,11 @@ def _log_ratio(x: Array, y: Array) -> Array:
 def absolute_percentage_error(
     predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """The size of the residual as a fraction, not per cent, of the true number.
+    """The absolute error as a fraction (not a percentage) of the true value.
 
         loss = |x - y| / |y|
 
-    Where y = 0 it is 0 for x = 0 and ∞ for any other, with derivative 0.
+    At y = 0 it is 0 for x = 0 and ∞ otherwise, with derivative 0.
 
     Args:
         predicted: x.
@@ -341,5 +351,5 @@ def absolute_percentage_error(
         >>> absolute_percentage_error(jnp.array([1.5]), jnp.array([2.0]))
         Array([0.25], dtype=float32)
     """
-    size = jnp.abs(predicted - true)
-    return jnp.where(size == 0, 0.0, size / jnp.abs(true))
+    abs_r = jnp.abs(predicted - true)
+    return jnp.where(abs_r == 0, 0.0, abs_r / jnp.abs(true))

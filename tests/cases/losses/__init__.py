@@ -1,4 +1,4 @@
-"""Losses: the truth is one example at a time, written from the definition."""
+"""The table of losses. Truths are loops over examples, written from the paper."""
 
 from cases.losses import (
     binary_and_margin,

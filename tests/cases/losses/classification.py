@@ -1,4 +1,4 @@
-"""Classification, and the mean."""
+"""Classification losses, and the mean."""
 
 import numpy as np
 
@@ -6,50 +6,47 @@ from cases import Case, Extreme
 from cases.losses.truth import (
     INF,
     NAN,
-    keeps_labels,
+    class_mask,
     log_softmax,
     logits_and_labels,
-    rows,
+    per_example,
 )
 from jaxml import losses
 
 
-def sparsemax_loss(z, label, kept=None):
-    """By trying every size of the support."""
-    p = np.zeros_like(z)
-    for size in range(1, len(z) + 1):
-        top = np.sort(z)[::-1][:size]
-        threshold = (sum(top) - 1) / size
-        if top[-1] > threshold:
-            p = np.maximum(z - threshold, 0)
-    return sum(p * (z - z[label])) + (1 - sum(p * p)) / 2
-
-
-def logits_and_targets(rng):
+def logits_and_distributions(rng):
     return 3 * rng.normal(size=(4, 5)), rng.dirichlet(np.ones(5), 4)
 
 
-def cross_entropy(z, label, kept=None, label_smoothing=0.0):
-    log_q = log_softmax(z, kept)
-    return sum(
-        -((1 - label_smoothing) * (j == label) + label_smoothing / len(log_q))
-        * log_q[j]
-        for j in log_q
-    )
+def features_weights_labels(rng):
+    """2 × 3 examples and 11 classes: blocks of 4 leave a remainder on both axes."""
+    x, w = rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 11))
+    return x, w, rng.integers(0, 11, (2, 3))
 
 
-def soft_cross_entropy(z, p, kept=None):
-    log_q = log_softmax(z, kept)
+def mean(values, where=None):
+    return np.mean(values if where is None else values[where])
+
+
+def cross_entropy(z, label, mask=None, label_smoothing=0.0):
+    log_p = log_softmax(z, mask)
+    uniform = label_smoothing / len(log_p)
+    targets = {j: (1 - label_smoothing) * (j == label) + uniform for j in log_p}
+    return -sum(targets[j] * log_p[j] for j in log_p)
+
+
+def soft_cross_entropy(z, p, mask=None):
+    log_q = log_softmax(z, mask)
     return -sum(p[j] * log_q[j] for j in log_q if p[j] > 0)
 
 
-def focal_loss(z, label, kept=None, gamma=2.0):
-    log_p = log_softmax(z, kept)[label]
+def focal_loss(z, label, mask=None, gamma=2.0):
+    log_p = log_softmax(z, mask)[label]
     return -((1 - np.exp(log_p)) ** gamma) * log_p
 
 
-def poly_loss(z, label, kept=None, epsilon=1.0):
-    log_p = log_softmax(z, kept)[label]
+def poly_loss(z, label, mask=None, epsilon=1.0):
+    log_p = log_softmax(z, mask)[label]
     return -log_p + epsilon * (1 - np.exp(log_p))
 
 
@@ -58,32 +55,45 @@ def generalized_cross_entropy(z, label, q=0.7):
     return (1 - np.exp(q * log_p)) / q if q else -log_p
 
 
+def sparsemax_loss(z, label):
+    """Tries every size of the support of p = max(0, z - τ)."""
+    for size in range(1, len(z) + 1):
+        largest = np.sort(z)[::-1][:size]
+        tau = (sum(largest) - 1) / size
+        if largest[-1] > tau:
+            p = np.maximum(z - tau, 0)
+    return sum(p * (z - z[label])) + (1 - sum(p * p)) / 2
+
+
+def smooth_labels(t, label_smoothing=0.1):
+    return (1 - label_smoothing) * t + label_smoothing / 5
+
+
 def linear_cross_entropy(
     x, w, labels, label_smoothing=0.0, z_loss=0.0, softcap=None, block=None
 ):
-    result = np.empty(labels.shape)
+    values = np.empty(labels.shape)
     for i in np.ndindex(labels.shape):
         z = np.array([sum(x[i] * column) for column in w.T])
         z = z if softcap is None else softcap * np.tanh(z / softcap)
         lse = max(z) + np.log(sum(np.exp(z - max(z))))
-        result[i] = (
-            cross_entropy(z, labels[i], label_smoothing=label_smoothing)
-            + z_loss * lse**2
-        )
-    return result
+        nll = cross_entropy(z, labels[i], label_smoothing=label_smoothing)
+        values[i] = nll + z_loss * lse**2
+    return values
 
 
-def head(rng):
-    """Three rows and eleven classes: tiles of 4 leave a remainder on both axes."""
-    x, w = rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 11))
-    return x, w, rng.integers(0, 11, (2, 3))
+def example(logits, true):
+    return np.array([logits]), np.array([true])
 
+
+ALL_MASKED = {"where": np.zeros((1, 3), bool)}
+OUT_OF_RANGE = np.zeros((2, 4)), np.array([-1, 4])
 
 CASES = [
     Case(
         losses.mean,
         lambda rng: (rng.normal(size=(3, 4)) + 3,),
-        lambda v, where=None: np.mean(v[where] if where is not None else v),
+        mean,
         mask=lambda rng: rng.random((3, 4)) < 0.5,
         extremes=(
             Extreme((np.full(3, 1e30),), 1e30),
@@ -95,112 +105,97 @@ CASES = [
     Case(
         losses.cross_entropy,
         logits_and_labels,
-        rows(cross_entropy),
+        per_example(cross_entropy),
         hyperparams={"label_smoothing": (0.0, 0.1, 1.0)},
-        mask=keeps_labels,
+        mask=class_mask,
         ulps=16,
         extremes=(
-            Extreme((np.array([[69.0, 0.0]]), np.array([0])), [np.exp(-69.0)]),
-            Extreme((np.array([[1e30, 0.0]]), np.array([1])), [1e30]),
-            Extreme((np.array([[-1e30, 0.0]]), np.array([1])), [0.0]),
-            Extreme((np.array([[INF, 0.0]]), np.array([0])), [0.0]),
-            Extreme((np.array([[-INF, 2.0, 2.0]]), np.array([1])), [np.log(2)]),
-            Extreme((np.array([[INF, 0.0, 1.0]]), np.array([1])), [INF]),
-            Extreme((np.array([[-INF, 0.0, 1.0]]), np.array([0])), [INF]),
-            Extreme((np.array([[7.0]]), np.array([0])), [0.0]),
+            Extreme(example([69.0, 0.0], 0), np.exp(0 - 69.0)),
+            Extreme(example([1e30, 0.0], 1), 1e30 - 0),
+            Extreme(example([-1e30, 0.0], 1), 0.0),
+            Extreme(example([INF, 0.0], 0), 0.0),
+            Extreme(example([-INF, 2.0, 2.0], 1), np.log(2)),
+            Extreme(example([INF, 0.0, 1.0], 1), INF),
+            Extreme(example([-INF, 0.0, 1.0], 0), INF),
+            Extreme(example([7.0], 0), 0.0),
             Extreme((np.zeros((3, 4)), np.array([-100, 4, 1])), [NAN, NAN, np.log(4)]),
-            Extreme(
-                (np.full((1, 3), NAN), np.array([0])),
-                [0.0],
-                {"where": np.zeros((1, 3), bool)},
-            ),
+            Extreme(example([NAN, NAN, NAN], 0), 0.0, ALL_MASKED),
         ),
     ),
     Case(
         losses.soft_cross_entropy,
-        logits_and_targets,
-        rows(soft_cross_entropy),
+        logits_and_distributions,
+        per_example(soft_cross_entropy),
         mask=lambda rng: rng.random((4, 5)) < 0.6,
         ulps=16,
         extremes=(
-            Extreme(
-                (np.array([[-INF, 1.0, 1.0]]), np.array([[0, 0.5, 0.5]])), np.log(2)
-            ),
-            Extreme((np.array([[69.0, 0.0]]), np.array([[1.0, 0.0]])), [np.exp(-69.0)]),
-            Extreme((np.array([[1e30, 0.0]]), np.array([[0.5, 0.5]])), [5e29]),
-            Extreme(
-                (np.full((1, 3), NAN), np.full((1, 3), NAN)),
-                [0.0],
-                {"where": np.zeros((1, 3), bool)},
-            ),
+            Extreme(example([-INF, 1.0, 1.0], [0.0, 0.5, 0.5]), np.log(2)),
+            Extreme(example([69.0, 0.0], [1.0, 0.0]), np.exp(0 - 69.0)),
+            Extreme(example([1e30, 0.0], [0.5, 0.5]), 0.5 * 0 + 0.5 * 1e30),
+            Extreme(example([NAN, NAN, NAN], [NAN, NAN, NAN]), 0.0, ALL_MASKED),
         ),
     ),
     Case(
         losses.focal_loss,
         logits_and_labels,
-        rows(focal_loss),
+        per_example(focal_loss),
         hyperparams={"gamma": (0.0, 0.5, 1.0, 5.0)},
-        mask=keeps_labels,
+        mask=class_mask,
         ulps=64,
         extremes=(
             *(
-                Extreme((np.array([[z, 0.0, 0.0]]), np.array([0])), v, {"gamma": gamma})
+                Extreme(example([z, 0.0, 0.0], 0), value, {"gamma": gamma})
                 for gamma in (0.0, 0.5, 1.0, 2.0)
-                for z, v in [
-                    (200.0, [0.0]),
-                    (1e30, [0.0]),
-                    (-1e30, [1e30]),
-                    (INF, [0.0]),
-                ]
+                for z, value in [(200.0, 0.0), (1e30, 0.0), (-1e30, 1e30), (INF, 0.0)]
             ),
-            Extreme((np.array([[7.0]]), np.array([0])), [0.0]),
-            Extreme((np.zeros((2, 4)), np.array([-1, 4])), [NAN, NAN]),
+            Extreme(example([7.0], 0), 0.0),
+            Extreme(OUT_OF_RANGE, [NAN, NAN]),
         ),
     ),
     Case(
         losses.poly_loss,
         logits_and_labels,
-        rows(poly_loss),
+        per_example(poly_loss),
         hyperparams={"epsilon": (0.0, -1.0, 2.0)},
-        mask=keeps_labels,
+        mask=class_mask,
         ulps=32,
         extremes=(
-            Extreme((np.array([[1e30, 0.0]]), np.array([0])), [0.0]),
-            Extreme((np.array([[-1e30, 0.0]]), np.array([0])), [1e30]),
-            Extreme((np.array([[69.0, 0.0]]), np.array([0])), [2 * np.exp(-69.0)]),
-            Extreme((np.zeros((2, 4)), np.array([-1, 4])), [NAN, NAN]),
+            Extreme(example([1e30, 0.0], 0), 0.0),
+            Extreme(example([-1e30, 0.0], 0), 1e30 + 1 * (1 - 0)),
+            Extreme(example([69.0, 0.0], 0), np.exp(-69.0) + 1 * np.exp(-69.0)),
+            Extreme(OUT_OF_RANGE, [NAN, NAN]),
         ),
     ),
     Case(
         losses.generalized_cross_entropy,
         logits_and_labels,
-        rows(generalized_cross_entropy),
+        per_example(generalized_cross_entropy),
         hyperparams={"q": (0.0, 0.3, 1.0)},
         ulps=32,
         extremes=(
-            Extreme((np.array([[1e30, 0.0]]), np.array([0])), [0.0]),
-            Extreme((np.array([[-1e30, 0.0]]), np.array([0])), [1 / 0.7]),
-            Extreme((np.array([[69.0, 0.0]]), np.array([0])), [np.exp(-69.0)]),
-            Extreme((np.zeros((2, 4)), np.array([-1, 4])), [NAN, NAN]),
+            Extreme(example([1e30, 0.0], 0), (1 - 1**0.7) / 0.7),
+            Extreme(example([-1e30, 0.0], 0), (1 - 0**0.7) / 0.7),
+            Extreme(example([69.0, 0.0], 0), 0.7 * np.exp(-69.0) / 0.7),
+            Extreme(OUT_OF_RANGE, [NAN, NAN]),
         ),
     ),
     Case(
         losses.sparsemax_loss,
         logits_and_labels,
-        rows(sparsemax_loss),
+        per_example(sparsemax_loss),
         ulps=32,
         extremes=(
-            Extreme((np.array([[1e30, 0.0]]), np.array([0])), [0.0]),
-            Extreme((np.array([[-1e30, 0.0]]), np.array([0])), [1e30]),
-            Extreme((np.array([[1 - 2e-9, 0.0]]), np.array([0])), [1e-18]),
-            Extreme((np.zeros((1, 4)), np.array([3])), [0.375]),
-            Extreme((np.zeros((2, 4)), np.array([-1, 4])), [NAN, NAN]),
+            Extreme(example([1e30, 0.0], 0), 0.0),
+            Extreme(example([-1e30, 0.0], 0), 1 * (0 + 1e30) + (1 - 1) / 2),
+            Extreme(example([1 - 2e-9, 0.0], 0), (1 - (1 - 2e-9)) ** 2 / 4),
+            Extreme(example([0.0, 0.0, 0.0, 0.0], 3), (1 - 4 * (1 / 4) ** 2) / 2),
+            Extreme(OUT_OF_RANGE, [NAN, NAN]),
         ),
     ),
     Case(
         losses.smooth_labels,
         lambda rng: (rng.dirichlet(np.ones(5), 4),),
-        lambda t, label_smoothing=0.1: (1 - label_smoothing) * t + label_smoothing / 5,
+        smooth_labels,
         hyperparams={"label_smoothing": (0.0, 0.3, 1.0)},
         adapter=lambda t, label_smoothing=0.1: losses.smooth_labels(
             t, label_smoothing=label_smoothing
@@ -209,7 +204,7 @@ CASES = [
     *(
         Case(
             losses.linear_cross_entropy,
-            head,
+            features_weights_labels,
             linear_cross_entropy,
             hyperparams={
                 "label_smoothing": (0.0, 0.2),
@@ -222,17 +217,12 @@ CASES = [
             id_suffix=f"block={block}",
             extremes=(
                 Extreme(
-                    (np.full((1, 1), 69.0), np.array([[1.0, 0.0]]), np.array([0])),
-                    [np.exp(-69.0)],
+                    (np.full((1, 1), 69.0), *example([1.0, 0.0], 0)), np.exp(-69.0)
                 ),
-                Extreme((np.ones((1, 2)), np.ones((2, 1)), np.array([0])), [0.0]),
-                Extreme((np.ones((1, 2)), np.ones((2, 3)), np.array([-100])), [NAN]),
-                Extreme(
-                    (np.ones((1, 1)), np.array([[1e30, 0.0]]), np.array([1])), [1e30]
-                ),
-                Extreme(
-                    (np.ones((1, 1)), np.array([[1e200, 0.0]]), np.array([1])), [1e200]
-                ),
+                Extreme((np.ones((1, 1)), *example([1e30, 0.0], 1)), 1e30 - 0),
+                Extreme((np.ones((1, 1)), *example([1e200, 0.0], 1)), 1e200 - 0),
+                Extreme((np.ones((1, 2)), np.ones((2, 1)), np.array([0])), 0.0),
+                Extreme((np.ones((1, 2)), np.ones((2, 3)), np.array([-100])), NAN),
             ),
         )
         for block in (4, None)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from cases import Case, Extreme
-from cases.losses.truth import elements, rows
+from cases.losses.truth import per_element as elements
+from cases.losses.truth import per_example as rows
 from jaxml import losses
 
 

@@ -1,4 +1,4 @@
-"""How truths of batches are made from truths of one example or one element."""
+"""Builds the truth of a batch from the truth of one example or one element."""
 
 import itertools
 
@@ -7,44 +7,48 @@ import numpy as np
 INF, NAN = np.inf, np.nan
 
 
-def rows(truth):
-    """The truth of a batch from that of one example, whose event is the last axis."""
+def per_example(truth):
+    """The truth of a batch, from that of one example, whose event is the last axis."""
 
-    def batch(*arrays, where=None, **numbers):
+    def batch(*arrays, where=None, **hyperparams):
         shape = arrays[0].shape[:-1]
-        result = np.empty(shape)
+        values = np.empty(shape)
         for i in itertools.product(*map(range, shape)):
-            kept = () if where is None else (where[i],)
-            result[i] = truth(*(a[i] for a in arrays), *kept, **numbers)
-        return result
+            mask = () if where is None else (where[i],)
+            values[i] = truth(*(a[i] for a in arrays), *mask, **hyperparams)
+        return values
 
     return batch
 
 
-def elements(truth):
-    """The truth of arrays from the truth of one element."""
-    return lambda *arrays, **numbers: np.vectorize(truth, [float])(*arrays, **numbers)
+def per_element(truth):
+    """The truth of arrays, from that of one element."""
+    return lambda *arrays, **hyperparams: np.vectorize(truth, [float])(
+        *arrays, **hyperparams
+    )
 
 
-def log_softmax(z, kept=None):
-    """log q of the kept classes; the others do not exist."""
-    kept = np.ones(len(z), bool) if kept is None else kept
-    top = max(z[kept])
-    total = sum(np.exp(v - top) for v in z[kept])
-    return {j: z[j] - top - np.log(total) for j in np.flatnonzero(kept)}
+def log_softmax(z, mask=None):
+    """{class: log p} for the unmasked classes."""
+    mask = np.ones(len(z), bool) if mask is None else mask
+    z_max = max(z[mask])
+    total = sum(np.exp(v - z_max) for v in z[mask])
+    return {j: z[j] - z_max - np.log(total) for j in np.flatnonzero(mask)}
 
 
 def logits_and_labels(rng):
+    """Five classes, of which the first three occur as labels."""
     return 3 * rng.normal(size=(4, 2, 5)), rng.integers(0, 3, (4, 2))
 
 
-def keeps_labels(rng):
+def class_mask(rng):
+    """A mask for `logits_and_labels` that keeps every class that occurs."""
     where = rng.random((4, 2, 5)) < 0.6
-    where[..., :3] = True  # the labels that are sampled stay among the kept
+    where[..., :3] = True
     return where
 
 
-def two_arrays(rng):
+def predicted_and_true(rng):
     return rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
 
 
@@ -52,9 +56,9 @@ def scores_and_signs(rng):
     return 2 * rng.normal(size=(4, 3)), rng.choice([-1.0, 1.0], (4, 3))
 
 
-def logits_and_shares(rng):
+def logits_and_targets(rng):
     return 3 * rng.normal(size=(3, 4)), rng.random((3, 4))
 
 
-def scores_and_marks(rng):
+def scores_and_multi_hot(rng):
     return rng.normal(size=(4, 6)), rng.integers(0, 2, (4, 6)).astype(float)
