@@ -76,8 +76,7 @@ def margin_loss(
 ) -> Float[Array, "n"]:
     """Hinge loss that separates positives from negatives at a distance β.
 
-        loss = mean over x of max(0, m + d - β) for a positive x,
-                              max(0, m + β - d) for a negative x
+        loss = mean over x of max(0, m ± (d - β)),    + for positives, - for negatives
 
     β may be learned, like every hyperparameter.
 
