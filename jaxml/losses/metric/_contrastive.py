@@ -6,8 +6,6 @@ of rows at a time. -log softmax is log(1 + Σⱼ e^(sⱼ - sᵢ)) over the negat
 keeps full precision near 0.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -172,13 +170,8 @@ def _scan_off_diagonal_lse(
     return row_lse, col_sum.log()
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _off_diagonal_lse(block: int | None, a: Array, b: Array) -> tuple[Array, Array]:
-    return _scan_off_diagonal_lse(block, a, b)
-
-
 def _off_diagonal_lse_fwd(block: int | None, a: Array, b: Array) -> tuple[tuple, tuple]:
-    # the scan itself, which has a JVP, unlike a function with a VJP rule
+    # the scan can be differentiated again; a function with a VJP rule has no JVP
     row_lse, col_lse = _scan_off_diagonal_lse(block, a, b)
     return (row_lse, col_lse), (a, b, row_lse, col_lse)
 
@@ -206,6 +199,7 @@ def _off_diagonal_lse_bwd(
     return a_ct, b_t_ct.T
 
 
+_off_diagonal_lse = jax.custom_vjp(_scan_off_diagonal_lse, nondiff_argnums=(0,))
 _off_diagonal_lse.defvjp(_off_diagonal_lse_fwd, _off_diagonal_lse_bwd)
 
 
