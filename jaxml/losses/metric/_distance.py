@@ -170,7 +170,7 @@ def nca_loss(
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """-log of the probability that a random neighbor has the anchor's class.
+    """The negative log-probability that a random neighbor has the anchor's class.
 
         loss = -log(Σₚ e^-d²ₚ / Σₓ e^-d²ₓ)
 

@@ -208,7 +208,7 @@ def tuplet_loss(
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch k d"],
 ) -> Float[Array, "*batch"]:
-    """The cross entropy of identifying the positive among k negatives: (N+1)-tuplet.
+    """The (N+1)-tuplet loss: cross entropy of the positive against k negatives.
 
         loss = log(1 + Σₖ exp(a·nₖ - a·p))
 
