@@ -135,7 +135,7 @@ def map_anchors(
     *,
     num_temporaries: int = 4,
 ) -> Array:
-    """The formula of each anchor: [n].
+    """The loss of each anchor: [n].
 
     Args:
         batch: The anchors and their candidates.

@@ -79,7 +79,7 @@ def batch_semihard_triplet_loss(
 
         loss = mean over p of max(0, dₚ - min{dₙ : dₙ > dₚ} + m)
 
-    A positive that is farther than every negative uses the farthest negative.
+    A positive with no negative beyond it uses the farthest negative.
 
     Args:
         embeddings: Anchors.
