@@ -9,6 +9,7 @@ the triplets of a batch as one array. pytorch-metric-learning runs if it is inst
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,19 @@ def dense_nt_xent(labels: jax.Array) -> Loss:
     return lambda x: optax.losses.ntxent(x, labels)
 
 
+def row_nll(similarities: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.nn.logsumexp(similarities / 0.1) - similarities[index] / 0.1
+
+
+TWO_VIEWS = {
+    "info_nce": losses.info_nce,
+    "clip_loss": losses.clip_loss,
+    "siglip_loss": functools.partial(losses.siglip_loss, scale=10.0, bias=-10.0),
+    "in_batch": functools.partial(losses.in_batch, row_nll),
+}
+"""Losses of two sets of rows; all others take one, and labels."""
+
+
 def large_batches(divisor: int) -> list[dict[str, Any]]:
     """At sizes where a dense array of all pairs or triplets fills the memory."""
 
@@ -87,12 +101,12 @@ def large_batches(divisor: int) -> list[dict[str, Any]]:
         name: str, n: int, num_classes: int, dense: Any = None, time_dense: bool = True
     ) -> dict[str, Any]:
         x, labels = embeddings_and_labels(n // divisor, max(2, num_classes // divisor))
-        takes_views = name in ("info_nce", "clip_loss")
-        loss = getattr(losses, name)
-        forms: dict[str, Loss]
-        forms = {"ours": lambda x: loss(x, x + 0.1 if takes_views else labels)}
+        if name in TWO_VIEWS:
+            forms = {"ours": lambda x: TWO_VIEWS[name](x, x + 0.1)}
+        else:
+            forms = {"ours": lambda x: getattr(losses, name)(x, labels)}
         if dense:
-            forms["dense"] = dense if takes_views else dense(labels)
+            forms["dense"] = dense if name in TWO_VIEWS else dense(labels)
         programs = {form: value_and_grad_of_mean(f) for form, f in forms.items()}
         mebibytes = {
             form: measure.temporaries(f, x) / 2**20 for form, f in programs.items()
@@ -113,6 +127,8 @@ def large_batches(divisor: int) -> list[dict[str, Any]]:
     return [
         row("info_nce", 8192, 8192, dense_info_nce),
         row("clip_loss", 8192, 8192, dense_clip),
+        row("siglip_loss", 8192, 8192),
+        row("in_batch", 8192, 8192, dense_info_nce),
         row("nt_xent", 512, 64, dense_nt_xent),
         row("nt_xent", 4096, 512, dense_nt_xent, time_dense=False),
         row("supcon_loss", 4096, 512),
