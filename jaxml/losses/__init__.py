@@ -68,33 +68,37 @@ from jaxml.losses.metric._pairs import (
     squared_triplet_loss as squared_triplet_loss,
     soft_triplet_loss as soft_triplet_loss,
     tuplet_loss as tuplet_loss,
-    n_pair_loss as n_pair_loss,
     embedding_penalty as embedding_penalty,
 )
-from jaxml.losses.metric._similarity import (
+from jaxml.losses.metric._per_anchor import (
     in_batch as in_batch,
+)
+from jaxml.losses.metric._contrastive import (
     info_nce as info_nce,
+    n_pair_loss as n_pair_loss,
+    clip_loss as clip_loss,
+    siglip_loss as siglip_loss,
+)
+from jaxml.losses.metric._similarity import (
     nt_xent as nt_xent,
     supcon_loss as supcon_loss,
     multi_similarity_loss as multi_similarity_loss,
     circle_loss as circle_loss,
     smooth_ap_loss as smooth_ap_loss,
+    angular_loss as angular_loss,
+)
+from jaxml.losses.metric._distance import (
+    batch_contrastive_loss as batch_contrastive_loss,
+    margin_loss as margin_loss,
+    lifted_structure_loss as lifted_structure_loss,
+    nca_loss as nca_loss,
 )
 from jaxml.losses.metric._triplets import (
     batch_hard_triplet_loss as batch_hard_triplet_loss,
     batch_semihard_triplet_loss as batch_semihard_triplet_loss,
     batch_all_triplet_loss as batch_all_triplet_loss,
 )
-from jaxml.losses.metric._distance import (
-    batch_contrastive_loss as batch_contrastive_loss,
-    margin_loss as margin_loss,
-    lifted_structure_loss as lifted_structure_loss,
-    angular_loss as angular_loss,
-    nca_loss as nca_loss,
-)
 from jaxml.losses.metric._redundancy import (
-    clip_loss as clip_loss,
-    siglip_loss as siglip_loss,
     vicreg_loss as vicreg_loss,
     barlow_twins_loss as barlow_twins_loss,
 )

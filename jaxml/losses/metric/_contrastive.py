@@ -1,42 +1,242 @@
-"""The nats it takes to find one's own key among all: `info_nce`, and the N-pair loss.
+"""Contrastive losses of two sets of rows: row i of one matches row i of the other.
 
-Row i of the keys is the own one of query i; all others, and those beyond the queries'
-number, are its rivals.
+All other rows are negatives. The event is both sets, [n d] and [m d], and there is one
+loss per row. Similarities are dot products of the rows as given, computed for one block
+of rows at a time. -log softmax is log(1 + Σⱼ e^(sⱼ - sᵢ)) over the negatives j, which
+keeps full precision near 0.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float
 
-from jaxml._core.blocks import map_blocks_fused_grad
+from jaxml._core.blocks import map_blocks, map_blocks_fused_grad, scan_blocks
+from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
-from jaxml._core.matmul import logsumexp_matmul, materialized_transpose
+from jaxml._core.matmul import logsumexp_matmul, materialized_transpose, matmul
+from jaxml._core.public import public
+from jaxml._core.safe import zero_if_inf
+from jaxml._core.softmax import LogSumExp, logsumexp, softmax_nll
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import Scalar
+from jaxml._core.types import Count, Positive, Scalar
+from jaxml.losses.metric._per_anchor import zero_unused
 
 
-def surprise(
+@public
+def info_nce(
+    queries: Float[Array, "n d"],
+    keys: Float[Array, "m d"],
+    *,
+    temperature: Positive = 0.1,
+    where: Bool[Array, "n m"] | None = None,
+    block: Count | None = None,
+) -> Float[Array, "n"]:
+    """The cross entropy of identifying the key of each query among all keys.
+
+        lossᵢ = -log(e^sᵢᵢ / Σⱼ e^sᵢⱼ)    with s = q·k / τ
+
+    Keys beyond the number of queries are negatives of every query. Value and gradient
+    of a mean compute each similarity once; unequal weights compute it twice.
+
+    Args:
+        queries: q.
+        keys: k. Row i is the positive of query i.
+        temperature: τ > 0, in the units of the similarity.
+        where: The pairs that take part. A query without its key has loss 0.
+        block: The number of queries per tile.
+
+    Raises:
+        TypeError: If there are fewer keys than queries.
+
+    Reference:
+        van den Oord, Li and Vinyals, Representation learning with contrastive
+        predictive coding, 2018, https://arxiv.org/abs/1807.03748
+
+    Example:
+        >>> info_nce(jnp.eye(3), jnp.eye(3))
+        Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
+    """
+    queries, keys = zero_unused(queries, keys, where)
+    if len(keys) < len(queries):
+        raise_invalid(TypeError, "keys", "be at least as many as queries", keys)
+    return _matching_nll(queries, keys, temperature, where, block)
+
+
+@public
+def n_pair_loss(
+    anchors: Float[Array, "n d"],
+    positives: Float[Array, "n d"],
+    *,
+    block: Count | None = None,
+) -> Float[Array, "n"]:
+    """The cross entropy of identifying each anchor's positive among all positives.
+
+        lossᵢ = log(1 + Σⱼ exp(aᵢ·pⱼ - aᵢ·pᵢ))    over j ≠ i
+
+    Each of the n pairs is of another class, so that the other positives are negatives.
+    A single pair has loss 0.
+
+    Args:
+        anchors: a.
+        positives: p, in the order of the anchors.
+        block: The number of anchors per tile.
+
+    Reference:
+        Sohn, Improved deep metric learning with multi-class N-pair loss objective,
+        NeurIPS 2016, https://papers.nips.cc/paper/6200
+
+    Example:
+        >>> n_pair_loss(jnp.zeros((2, 3)), jnp.ones((2, 3)))
+        Array([0.6931472, 0.6931472], dtype=float32)
+    """
+    return _matching_nll(anchors, positives, block=block)
+
+
+def _matching_nll(
     queries: Array,
     keys: Array,
     temperature: Scalar = 1.0,
     where: Array | None = None,
     block: int | None = None,
 ) -> Array:
-    """log(1 + Σⱼ e^(sᵢⱼ - sᵢᵢ)) over j ≠ i, with s = q·k / τ; 0 without the own key."""
-    own, index = keys[: len(queries)], jnp.arange(len(queries))
+    """-log softmax(s)ᵢᵢ with s = q·k / τ, and 0 if the pair (i, i) is masked."""
+    positives, index = keys[: len(queries)], jnp.arange(len(queries))
     shared = materialized_transpose(keys), jnp.asarray(temperature, keys.dtype)
     return map_blocks_fused_grad(
-        _surprise, (queries, own, index, where), shared, len(keys), block
+        _block_nll, (queries, positives, index, where), shared, len(keys), block
     )
 
 
-def _surprise(rows: tuple, shared: tuple) -> Array:
-    query, key, index, kept = rows
-    columns, temperature = shared
-    query = query / temperature
-    own = index[:, None] == jnp.arange(columns.shape[1])[None]
-    rivals = ~own if kept is None else ~own & kept
-    has_own = None if kept is None else jnp.any(own & kept, 1)
-    mine = apply_mask(jnp.sum(query * key, 1), has_own)
-    return apply_mask(
-        softplus(logsumexp_matmul(query, columns, rivals) - mine), has_own
-    )
+def _block_nll(rows: tuple, shared: tuple) -> Array:
+    queries, positives, index, mask = rows
+    keys_t, temperature = shared
+    queries = queries / temperature
+    is_positive = index[:, None] == jnp.arange(keys_t.shape[1])[None]
+    is_negative = ~is_positive if mask is None else ~is_positive & mask
+    has_positive = None if mask is None else jnp.any(is_positive & mask, 1)
+    positive_logit = apply_mask(jnp.sum(queries * positives, 1), has_positive)
+    negatives_lse = logsumexp_matmul(queries, keys_t, is_negative)
+    return apply_mask(softmax_nll(positive_logit, negatives_lse), has_positive)
+
+
+@public
+def clip_loss(
+    a: Float[Array, "n d"],
+    b: Float[Array, "n d"],
+    *,
+    temperature: Positive = 0.07,
+    block: Count | None = None,
+) -> Float[Array, "n"]:
+    """The cross entropy of identifying each pair, averaged over both directions.
+
+        lossᵢ = -½ log(e^sᵢᵢ / Σⱼ e^sᵢⱼ) - ½ log(e^sᵢᵢ / Σⱼ e^sⱼᵢ)    with s = a·b / τ
+
+    Args:
+        a: Embeddings of one view or modality, usually of norm 1.
+        b: Embeddings of the other, in the same order.
+        temperature: τ > 0, in the units of the similarity.
+        block: The number of rows per tile.
+
+    Reference:
+        Radford et al., Learning transferable visual models from natural language
+        supervision, ICML 2021, https://arxiv.org/abs/2103.00020
+
+    Example:
+        >>> clip_loss(jnp.eye(3), jnp.eye(3), temperature=0.1)
+        Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
+    """
+    scaled = a / temperature
+    positive_logit = jnp.sum(scaled * b, 1)
+    row_lse, col_lse = _off_diagonal_lse(block, scaled, b)
+    return (
+        softmax_nll(positive_logit, row_lse) + softmax_nll(positive_logit, col_lse)
+    ) / 2
+
+
+def _scan_off_diagonal_lse(
+    block: int | None, a: Array, b: Array
+) -> tuple[Array, Array]:
+    """log Σⱼ e^(aᵢ·bⱼ) and log Σⱼ e^(aⱼ·bᵢ), over j ≠ i: of row i and of column i."""
+    b_t, columns = b.T, jnp.arange(len(b))
+
+    def step(col_sum: LogSumExp, block_rows: tuple) -> tuple[LogSumExp, Array]:
+        a, index = block_rows
+        s = jnp.where(index[:, None] == columns[None], -jnp.inf, matmul(a, b_t))
+        return col_sum.update(s, 0), logsumexp(s, 1)
+
+    init = LogSumExp.empty(jnp.zeros(len(b), a.dtype))
+    col_sum, row_lse = scan_blocks(step, init, (a, columns), len(b), block)
+    return row_lse, col_sum.log()
+
+
+def _off_diagonal_lse_fwd(block: int | None, a: Array, b: Array) -> tuple[tuple, tuple]:
+    # the scan can be differentiated again; a function with a VJP rule has no JVP
+    row_lse, col_lse = _scan_off_diagonal_lse(block, a, b)
+    return (row_lse, col_lse), (a, b, row_lse, col_lse)
+
+
+def _off_diagonal_lse_bwd(
+    block: int | None, residuals: tuple, cts: tuple
+) -> tuple[Array, Array]:
+    """Recomputes s block by block, whose cotangents are, for i ≠ j,
+
+    row_ctᵢ e^(sᵢⱼ - row_lseᵢ) + col_ctⱼ e^(sᵢⱼ - col_lseⱼ)
+    """
+    a, b, row_lse, col_lse = residuals
+    row_ct, col_ct = cts
+    b_t, columns = b.T, jnp.arange(len(b))
+
+    def step(b_t_ct: Array, block_rows: tuple) -> tuple[Array, Array]:
+        a, index, row_lse, row_ct = block_rows
+        s = jnp.where(index[:, None] == columns[None], -jnp.inf, matmul(a, b_t))
+        s_ct = row_ct[:, None] * jnp.exp(s - zero_if_inf(row_lse)[:, None])
+        s_ct += col_ct[None] * jnp.exp(s - zero_if_inf(col_lse)[None])
+        return b_t_ct + matmul(a.T, s_ct), matmul(s_ct, b)
+
+    rows = a, columns, row_lse, row_ct
+    b_t_ct, a_ct = scan_blocks(step, jnp.zeros_like(b_t), rows, len(b), block)
+    return a_ct, b_t_ct.T
+
+
+_off_diagonal_lse = jax.custom_vjp(_scan_off_diagonal_lse, nondiff_argnums=(0,))
+_off_diagonal_lse.defvjp(_off_diagonal_lse_fwd, _off_diagonal_lse_bwd)
+
+
+@public
+def siglip_loss(
+    a: Float[Array, "n d"],
+    b: Float[Array, "n d"],
+    *,
+    scale: Positive,
+    bias: Scalar,
+    block: Count | None = None,
+) -> Float[Array, "n"]:
+    """Binary cross entropy of every pair, without a softmax over the batch.
+
+        lossᵢ = Σⱼ log(1 + e^(-zᵢⱼ (t aᵢ·bⱼ + β)))    with zᵢⱼ = 1 for i = j, else -1
+
+    Args:
+        a: Embeddings of one view or modality, usually of norm 1.
+        b: Embeddings of the other, in the same order.
+        scale: t > 0, learned. The paper starts at 10.
+        bias: β, learned. The paper starts at -10, because most pairs do not match.
+        block: The number of rows per tile.
+
+    Reference:
+        Zhai et al., Sigmoid loss for language image pre-training, ICCV 2023,
+        https://arxiv.org/abs/2303.15343
+
+    Example:
+        >>> siglip_loss(jnp.eye(3), jnp.eye(3), scale=10.0, bias=-5.0)
+        Array([0.02014605, 0.02014605, 0.02014605], dtype=float32)
+    """
+    b_t, columns = b.T, jnp.arange(len(b))
+
+    def block_losses(rows: tuple) -> Array:
+        a, index = rows
+        logits = scale * matmul(a, b_t) + bias
+        is_match = index[:, None] == columns[None]
+        return jnp.sum(softplus(jnp.where(is_match, -logits, logits)), 1)
+
+    return map_blocks(block_losses, (a, columns), 4 * len(b), block)

@@ -1,9 +1,11 @@
-"""Explicit pairs and triplets: rows that should be near each other, or far apart.
+"""Losses of explicit pairs, triplets and tuplets of embeddings.
 
-The event is the last axis, a row, and of `tuplet_loss` and `n_pair_loss` the negatives
-too; d is the Euclidean distance, whose derivative at equal rows is 0, and x·y the dot
-product of rows as given. Derivatives at a kink are 0.
+The event is the last axis, an embedding; in `tuplet_loss` also the negatives of an
+anchor. d is the Euclidean distance, with derivative 0 at 0, and x·y the dot product of
+the rows as given. At a kink the derivative is 0.
 """
+
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,10 @@ from jaxtyping import Bool, Float
 
 from jaxml._core.public import public
 from jaxml._core.safe import norm
-from jaxml._core.softmax import logsumexp
+from jaxml._core.softmax import logsumexp, softmax_nll
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import Count, Scalar
+from jaxml._core.types import NonNegative, Range, Scalar
 from jaxml.losses._regression import cosine_distance
-from jaxml.losses.metric._contrastive import surprise
 
 
 @public
@@ -25,16 +26,16 @@ def contrastive_loss(
     y: Float[Array, "*batch d"],
     match: Bool[Array, "*batch"],
     *,
-    margin: Scalar = 1.0,
+    margin: NonNegative = 1.0,
 ) -> Float[Array, "*batch"]:
-    """How far two rows are apart that match, or short of the margin if they do not.
+    """Squared distance of a matching pair; squared margin violation of any other.
 
         loss = d(x, y)² for a match, max(0, m - d(x, y))² otherwise
 
     Args:
-        x: One row of each pair.
-        y: The other one.
-        match: True for a pair of one class; `labels_x == labels_y`.
+        x: One embedding of each pair.
+        y: The other.
+        match: True for a pair of one class: `labels_x == labels_y`.
         margin: m >= 0, in the units of d.
 
     Reference:
@@ -46,8 +47,8 @@ def contrastive_loss(
         >>> contrastive_loss(x, y, jnp.array([True, False]), margin=2.0)
         Array([0.25, 2.25], dtype=float32)
     """
-    short = jax.nn.relu(margin - norm(x - y))
-    return jnp.where(match, _squared_norm(x - y), short**2)
+    violation = jax.nn.relu(margin - norm(x - y))
+    return jnp.where(match, _squared_norm(x - y), violation**2)
 
 
 @public
@@ -56,20 +57,19 @@ def cosine_embedding_loss(
     y: Float[Array, "*batch d"],
     match: Bool[Array, "*batch"],
     *,
-    margin: Scalar = 0.0,
+    margin: Annotated[Scalar, Range("be in [-1, 1]", lambda m: -1 <= m <= 1)] = 0.0,
 ) -> Float[Array, "*batch"]:
-    """How far two rows are from one direction, or too near it if they do not match.
+    """Cosine distance of a matching pair; excess cosine similarity of any other.
 
         loss = 1 - cos(x, y) for a match, max(0, cos(x, y) - m) otherwise
 
-    A row of zeros has cosine 0 with all others, with gradient 0.
+    A zero row has cosine 0 with every row, with gradient 0.
 
     Args:
-        x: One row of each pair.
-        y: The other one.
-        match: True for a pair of one class, where PyTorch has 1, and False where it
-            has -1.
-        margin: m in [-1, 1], the cosine beyond which rows that do not match are pushed.
+        x: One embedding of each pair.
+        y: The other.
+        match: True for a pair of one class (1 in PyTorch), False otherwise (-1).
+        margin: m in [-1, 1], the cosine above which other pairs are penalized.
 
     Reference:
         PyTorch, CosineEmbeddingLoss,
@@ -90,16 +90,16 @@ def margin_ranking_loss(
     y: Float[Array, "*shape"],
     targets: Float[Array, "*shape"],
     *,
-    margin: Scalar = 0.0,
+    margin: NonNegative = 0.0,
 ) -> Float[Array, "*shape"]:
-    """How far a score is from beating another one by the margin, per pair of scores.
+    """Hinge loss on the difference of two scores, per pair of scores.
 
         loss = max(0, m - t (x - y))
 
     Args:
         x: Scores.
-        y: The scores they are compared with.
-        targets: t, 1 where x should be the larger one, -1 where y should be.
+        y: The scores to compare them with.
+        targets: t, 1 where x should be larger, -1 where y should be.
         margin: m >= 0, in the units of the scores.
 
     Reference:
@@ -120,18 +120,18 @@ def triplet_loss(
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch d"],
     *,
-    margin: Scalar = 1.0,
+    margin: NonNegative = 1.0,
 ) -> Float[Array, "*batch"]:
-    """How far the negative is from being farther than the positive by the margin.
+    """Hinge loss that places the negative farther than the positive by a margin.
 
         loss = max(0, d(a, p) - d(a, n) + m)
 
     Args:
         anchors: a.
-        positives: p, rows of the anchor's class.
-        negatives: n, rows of other classes.
-        margin: m >= 0, in the units of d. Too large and training does not converge, too
-            small and the classes do not separate.
+        positives: p, of the anchor's class.
+        negatives: n, of other classes.
+        margin: m >= 0, in the units of d. If it is too large, training may not
+            converge; if it is too small, classes may not separate.
 
     Reference:
         Weinberger and Saul, Distance metric learning for large margin nearest neighbor
@@ -150,16 +150,16 @@ def squared_triplet_loss(
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch d"],
     *,
-    margin: Scalar = 1.0,
+    margin: NonNegative = 1.0,
 ) -> Float[Array, "*batch"]:
-    """The triplet loss on squared distances, whose gradient fades as rows meet.
+    """Triplet loss of squared distances, whose gradient vanishes as rows meet.
 
         loss = max(0, d(a, p)² - d(a, n)² + m)
 
     Args:
         anchors: a.
-        positives: p, rows of the anchor's class.
-        negatives: n, rows of other classes.
+        positives: p, of the anchor's class.
+        negatives: n, of other classes.
         margin: m >= 0, in the units of d².
 
     Reference:
@@ -171,8 +171,9 @@ def squared_triplet_loss(
         >>> squared_triplet_loss(a, p, n)
         Array([0.75], dtype=float32)
     """
-    near = _squared_norm(anchors - positives)
-    return jax.nn.relu(near - _squared_norm(anchors - negatives) + margin)
+    positive_distance = _squared_norm(anchors - positives)
+    negative_distance = _squared_norm(anchors - negatives)
+    return jax.nn.relu(positive_distance - negative_distance + margin)
 
 
 @public
@@ -181,14 +182,14 @@ def soft_triplet_loss(
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch d"],
 ) -> Float[Array, "*batch"]:
-    """The triplet loss rounded off: no margin to choose, and always a pull.
+    """Triplet loss with softplus in place of the hinge, and so without a margin.
 
         loss = log(1 + exp(d(a, p) - d(a, n)))
 
     Args:
         anchors: a.
-        positives: p, rows of the anchor's class.
-        negatives: n, rows of other classes.
+        positives: p, of the anchor's class.
+        negatives: n, of other classes.
 
     Reference:
         Hermans, Beyer and Leibe, In defense of the triplet loss for person
@@ -207,16 +208,14 @@ def tuplet_loss(
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch k d"],
 ) -> Float[Array, "*batch"]:
-    """The nats it costs to find the positive among it and k negatives.
+    """The (N+1)-tuplet loss: cross entropy of the positive against k negatives.
 
         loss = log(1 + Σₖ exp(a·nₖ - a·p))
 
-    the (N+1)-tuplet loss, of N - 1 = k negatives for each anchor.
-
     Args:
         anchors: a.
-        positives: p, rows of the anchor's class.
-        negatives: nₖ, rows of other classes, each anchor its own.
+        positives: p, of the anchor's class.
+        negatives: nₖ, of other classes, k for each anchor. In the paper k = N - 1.
 
     Reference:
         Sohn, Improved deep metric learning with multi-class N-pair loss objective,
@@ -226,46 +225,14 @@ def tuplet_loss(
         >>> tuplet_loss(jnp.ones((1, 2)), jnp.ones((1, 2)), jnp.ones((1, 3, 2)))
         Array([1.3862944], dtype=float32)
     """
-    of_negatives = jnp.sum(anchors[..., None, :] * negatives, -1)
-    return softplus(logsumexp(of_negatives) - jnp.sum(anchors * positives, -1))
-
-
-@public
-def n_pair_loss(
-    anchors: Float[Array, "n d"],
-    positives: Float[Array, "n d"],
-    *,
-    block: Count | None = None,
-) -> Float[Array, "n"]:
-    """The nats it costs to find an anchor's positive among the positives of all.
-
-        lossᵢ = log(1 + Σⱼ exp(aᵢ·pⱼ - aᵢ·pᵢ))    over j ≠ i
-
-    of n pairs, each of another class: they serve each other as negatives. A single pair
-    costs 0. No more than a block of rows of the n x n products is held.
-
-    Args:
-        anchors: a.
-        positives: p, in the order of the anchors.
-        block: The rows of products made at a time; chosen by their length by default.
-
-    Raises:
-        ValueError: block is less than 1.
-
-    Reference:
-        Sohn, Improved deep metric learning with multi-class N-pair loss objective,
-        NeurIPS 2016, https://papers.nips.cc/paper/6200
-
-    Example:
-        >>> n_pair_loss(jnp.zeros((2, 3)), jnp.ones((2, 3)))
-        Array([0.6931472, 0.6931472], dtype=float32)
-    """
-    return surprise(anchors, positives, block=block)
+    negative_logits = jnp.sum(anchors[..., None, :] * negatives, -1)
+    positive_logit = jnp.sum(anchors * positives, -1)
+    return softmax_nll(positive_logit, logsumexp(negative_logits))
 
 
 @public
 def embedding_penalty(embeddings: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-    """The squared length of a row: what keeps the N-pair loss from growing rows.
+    """The squared norm of each embedding, the regularizer of the N-pair loss.
 
         penalty = ‖x‖²
 

@@ -1,8 +1,13 @@
-"""One anchor against its candidates: the frame of every loss over the pairs of a batch.
+"""The engine of the in-batch losses: a formula of one anchor, applied to all of them.
 
-A formula sees one anchor: its [m] similarities or distances, and which candidates are
-its positives and which its negatives. It is lifted to the batch, a block of anchors at
-a time. Candidates are the other rows of the batch, or the references of a memory bank.
+A formula takes the similarities s or distances d of one anchor to its m candidates, and
+the masks of its positives and its negatives. Three examples:
+
+    batch-hard triplets   relu(max d[positive] - min d[negative] + margin)
+    NT-Xent               mean of softmax_nll(s, lse(s[negative])) over the positives
+    NCA                   softmax_nll(lse(-d²[positive]), lse(-d²[negative]))
+
+It runs on a block of anchors at a time, so that no [n m] array is held.
 """
 
 from collections.abc import Callable
@@ -11,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float
 
 from jaxml._core.blocks import map_blocks
 from jaxml._core.contract import raise_invalid
@@ -21,108 +27,165 @@ from jaxml._core.matmul import (
     pairwise_euclidean,
     pairwise_squared_euclidean,
 )
-from jaxml._core.safe import safe_divide
+from jaxml._core.public import public
+from jaxml._core.types import Count
 
 Formula = Callable[[Array, Array, Array], Array]
-Measure = Callable[[Array], Callable[[Array], Array]]
+"""(similarities or distances, positive, negative) -> loss; each argument is [m]."""
+
+PairwiseFn = Callable[[Array], Callable[[Array], Array]]
+"""Candidates [m d] -> a function of anchors [b d] -> [b m]."""
 
 
-class Batch(NamedTuple):
-    """The arguments that all these losses share, in the order of their signatures."""
-
-    embeddings: Array
-    labels: Array
-    references: Array | None = None
-    reference_labels: Array | None = None
-    where: Array | None = None
-
-    @property
-    def candidates(self) -> Array:
-        return self.embeddings if self.references is None else self.references
-
-    @property
-    def candidate_labels(self) -> Array:
-        labels = self.reference_labels
-        return self.labels if labels is None else labels
-
-
-def per_anchor(
-    batch: Batch,
-    block: int | None,
-    measure: Measure,
-    formula: Formula,
+@public
+def in_batch(
+    row_loss: Callable[[Array, Array], Array],
+    queries: Float[Array, "n d"],
+    keys: Float[Array, "m d"],
     *,
-    arrays: int = 4,
-) -> Array:
-    """formula(measured [m], positive [m], negative [m]) of every anchor.
+    where: Bool[Array, "n m"] | None = None,
+    block: Count | None = None,
+) -> Float[Array, "n"]:
+    """Your own loss of one query's similarities, applied to a batch of queries.
 
-    It makes about so many arrays of the length m, which decides a block's size.
+        lossᵢ = row_loss(s, i)    with sⱼ = qᵢ·kⱼ
+
+    The similarities exist one block of queries at a time, in the derivative too.
+
+    Args:
+        row_loss: A function of [m] similarities and the query's index. It is compiled
+            once per function object, so define it once. It may close over arrays
+            inside an outer `jax.jit`.
+        queries: q.
+        keys: k.
+        where: The pairs that take part. The others have similarity -∞.
+        block: The number of queries per tile.
+
+    Reference:
+        Cheng et al., Breaking the memory barrier: near infinite batch size scaling for
+        contrastive loss, CVPR 2025, https://arxiv.org/abs/2410.17243
+
+    Example:
+        >>> x = jnp.eye(3)
+        >>> in_batch(lambda s, i: jax.nn.logsumexp(s) - s[i], x, 10 * x)
+        Array([9.059906e-05, 9.059906e-05, 9.059906e-05], dtype=float32)
     """
-    lifted = jax.vmap(formula)
-    return per_block(batch, block, measure, lifted, arrays=arrays)
+    queries, keys = zero_unused(queries, keys, where)
+    similarities = dot_similarity(keys)
+
+    def block_losses(rows: tuple) -> Array:
+        q, index, mask = rows
+        return jax.vmap(row_loss)(apply_mask(similarities(q), mask, -jnp.inf), index)
+
+    rows = queries, jnp.arange(len(queries)), where
+    return map_blocks(block_losses, rows, len(keys), block)
 
 
-def per_block(
-    batch: Batch,
-    block: int | None,
-    measure: Measure,
+class AnchorBatch(NamedTuple):
+    """Anchors [n d], candidates [m d], and the pairs of them that take part."""
+
+    anchors: Array
+    labels: Array
+    candidates: Array
+    candidate_labels: Array
+    where: Array | None
+    block: int | None
+    excludes_self: bool
+    """Whether anchor i is candidate i, which is then none of its pairs."""
+
+
+def anchor_batch(
+    embeddings: Array,
+    labels: Array,
+    references: Array | None = None,
+    reference_labels: Array | None = None,
+    where: Array | None = None,
+    block: int | None = None,
+) -> AnchorBatch:
+    """The batch that the shared arguments of the in-batch losses describe."""
+    if (references is None) != (reference_labels is None):
+        requirement = "be given together with reference_labels"
+        raise_invalid(TypeError, "references", requirement, references)
+    candidates = embeddings if references is None else references
+    candidate_labels = labels if reference_labels is None else reference_labels
+    anchors, candidates = zero_unused(embeddings, candidates, where)
+    excludes_self = references is None
+    return AnchorBatch(
+        anchors, labels, candidates, candidate_labels, where, block, excludes_self
+    )
+
+
+def zero_unused(
+    anchors: Array, candidates: Array, where: Array | None
+) -> tuple[Array, Array]:
+    """Both, with 0 in each row that takes part in no pair, because it may be NaN."""
+    if where is None:
+        return anchors, candidates
+    n, m = len(anchors), len(candidates)
+    if where.shape != (n, m):
+        raise_invalid(TypeError, "where", f"be of shape [{n},{m}], all pairs", where)
+    anchors = apply_mask(anchors, jnp.any(where, 1)[:, None])
+    return anchors, apply_mask(candidates, jnp.any(where, 0)[:, None])
+
+
+def map_anchors(
+    batch: AnchorBatch,
+    pairwise: PairwiseFn,
     formula: Formula,
     *,
-    arrays: int = 4,
+    num_temporaries: int = 4,
 ) -> Array:
-    """`per_anchor`, of a formula that takes a block of anchors: arrays of [b m]."""
-    rows, labels, references, reference_labels, where = batch
-    if (references is None) != (reference_labels is None):
-        rule = "come with reference_labels, and these with it"
-        raise_invalid(TypeError, "references", rule, references)
-    candidates, candidate_labels = batch.candidates, batch.candidate_labels
-    check_pairs(rows, candidates, where)
-    if not len(candidates):
-        return jnp.zeros(len(rows), rows.dtype)
-    rows, candidates = counted(rows, where, 1), counted(candidates, where, 0)
-    measured = measure(candidates)
+    """The loss of each anchor: [n].
 
-    def tile(of_rows: tuple) -> Array:
-        row, label, index, kept = of_rows
-        same = label[:, None] == candidate_labels[None]
-        kept = jnp.ones_like(same) if kept is None else kept
-        if references is None:
-            kept &= index[:, None] != jnp.arange(len(candidates))[None]
-        values = apply_mask(measured(row), kept)
-        return formula(values, same & kept, ~same & kept)
-
-    of_rows = rows, labels, jnp.arange(len(rows)), where
-    return map_blocks(tile, of_rows, arrays * len(candidates), block)
+    Args:
+        batch: The anchors and their candidates.
+        pairwise: The similarity or distance.
+        formula: The loss of one anchor.
+        num_temporaries: About how many arrays [m] the formula creates. It decides the
+            number of anchors per block, unless the batch gives it.
+    """
+    return map_anchor_blocks(
+        batch, pairwise, jax.vmap(formula), num_temporaries=num_temporaries
+    )
 
 
-def check_pairs(rows: Array, columns: Array, where: Array | None) -> None:
-    """Refuses a mask that is not of all pairs, and a block of no rows."""
-    pairs = len(rows), len(columns)
-    if where is not None and where.shape != pairs:
-        rule = f"be of shape [{pairs[0]},{pairs[1]}], all pairs"
-        raise_invalid(TypeError, "where", rule, where)
+def map_anchor_blocks(
+    batch: AnchorBatch,
+    pairwise: PairwiseFn,
+    formula: Formula,
+    *,
+    num_temporaries: int = 4,
+) -> Array:
+    """`map_anchors` for a formula of a block of anchors, of arrays [b m]."""
+    n, m = len(batch.anchors), len(batch.candidates)
+    if not m:
+        return jnp.zeros(n, batch.anchors.dtype)
+    pairwise_to_candidates = pairwise(batch.candidates)
+
+    def block_losses(rows: tuple) -> Array:
+        anchors, labels, index, mask = rows
+        same = labels[:, None] == batch.candidate_labels[None]
+        mask = jnp.ones_like(same) if mask is None else mask
+        if batch.excludes_self:
+            mask &= index[:, None] != jnp.arange(m)[None]
+        values = apply_mask(pairwise_to_candidates(anchors), mask)
+        return formula(values, same & mask, ~same & mask)
+
+    rows = batch.anchors, batch.labels, jnp.arange(n), batch.where
+    return map_blocks(block_losses, rows, num_temporaries * m, batch.block)
 
 
-def counted(rows: Array, where: Array | None, axis: int) -> Array:
-    """The rows, 0 for one that takes part in no pair: it may be NaN."""
-    return rows if where is None else apply_mask(rows, jnp.any(where, axis)[:, None])
+def dot_similarity(candidates: Array) -> Callable[[Array], Array]:
+    """a·x for anchors a and candidates x."""
+    candidates_t = materialized_transpose(candidates)
+    return lambda anchors: matmul(anchors, candidates_t)
 
 
-def mean_over(values: Array, kept: Array) -> Array:
-    """The mean of what is kept, 0 if that is nothing."""
-    count = jnp.sum(kept, dtype=values.dtype)
-    return safe_divide(jnp.sum(apply_mask(values, kept)), count)
+def euclidean_distance(candidates: Array) -> Callable[[Array], Array]:
+    """‖a - x‖ for anchors a and candidates x, with derivative 0 at 0."""
+    return lambda anchors: pairwise_euclidean(anchors, candidates)
 
 
-def dot(candidates: Array) -> Callable[[Array], Array]:
-    """Similarities."""
-    columns = materialized_transpose(candidates)
-    return lambda rows: matmul(rows, columns)
-
-
-def euclidean(candidates: Array) -> Callable[[Array], Array]:
-    return lambda rows: pairwise_euclidean(rows, candidates)
-
-
-def squared_euclidean(candidates: Array) -> Callable[[Array], Array]:
-    return lambda rows: pairwise_squared_euclidean(rows, candidates)
+def squared_euclidean_distance(candidates: Array) -> Callable[[Array], Array]:
+    """‖a - x‖² for anchors a and candidates x."""
+    return lambda anchors: pairwise_squared_euclidean(anchors, candidates)

@@ -1,14 +1,13 @@
-"""All pairs of a batch by their similarity: one value for each anchor.
+"""In-batch losses of similarities: one value per anchor.
 
-Similarity is the dot product of rows as they are given: `activations.l2_normalize`
-makes it a cosine. Row i is an anchor; its positives are the other rows with its label,
-its negatives those with another. With `references` and `reference_labels` the
-candidates are a memory bank's rows instead. `where` says which pairs may take part,
-`block` how many anchors are worked on at a time. An anchor with nothing to compare
-gives 0.
+The similarity s of an anchor and a candidate is their dot product as given, which
+`activations.l2_normalize` makes a cosine. Sums over p and n run over the anchor's
+positives and negatives. The package `metric` explains `references`,
+`reference_labels` and `block`.
 """
 
-from collections.abc import Callable
+import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -16,110 +15,19 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.blocks import map_blocks
-from jaxml._core.contract import raise_invalid
-from jaxml._core.masking import apply_mask
+from jaxml._core.masking import apply_mask, masked_mean
+from jaxml._core.matmul import matmul
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
-from jaxml._core.softmax import log_softmax, logsumexp
+from jaxml._core.softmax import log_softmax, logsumexp, softmax_nll
 from jaxml._core.special.logistic import sigmoid, softplus
-from jaxml._core.types import Count, Scalar
-from jaxml.losses.metric._contrastive import surprise
+from jaxml._core.types import Count, Fraction, Positive, Range, Scalar
 from jaxml.losses.metric._per_anchor import (
-    Batch,
-    check_pairs,
-    counted,
-    dot,
-    mean_over,
-    per_anchor,
+    anchor_batch,
+    dot_similarity,
+    map_anchor_blocks,
+    map_anchors,
 )
-
-
-@public
-def in_batch(
-    row_loss: Callable[[Array, Array], Array],
-    queries: Float[Array, "n d"],
-    keys: Float[Array, "m d"],
-    *,
-    where: Bool[Array, "n m"] | None = None,
-    block: Count | None = None,
-) -> Float[Array, "n"]:
-    """One's own formula of one query against all keys, lifted to a batch of queries.
-
-        lossᵢ = row_loss(s, i)    with sⱼ = qᵢ·kⱼ
-
-    No more than a block of the similarities exists at any time, in the derivative too.
-    A pair that `where` leaves out has similarity -∞.
-
-    Args:
-        row_loss: A formula of [m] similarities and of the query's index. Compiled once
-            for each function object: define it once. Arrays that it needs besides it
-            may close over where an outer `jax.jit` traces them.
-        queries: q.
-        keys: k.
-        block: How many queries are worked on at a time.
-
-    Reference:
-        Cheng et al., Breaking the memory barrier: near infinite batch size scaling for
-        contrastive loss, CVPR 2025, https://arxiv.org/abs/2410.17243
-
-    Example:
-        >>> x = jnp.eye(3)
-        >>> in_batch(lambda s, i: jax.nn.logsumexp(s) - s[i], x, 10 * x)
-        Array([9.059906e-05, 9.059906e-05, 9.059906e-05], dtype=float32)
-    """
-    check_pairs(queries, keys, where)
-    queries, keys = counted(queries, where, 1), counted(keys, where, 0)
-    similarities = dot(keys)
-
-    def tile(rows: tuple) -> Array:
-        query, index, kept = rows
-        return jax.vmap(row_loss)(
-            apply_mask(similarities(query), kept, -jnp.inf), index
-        )
-
-    rows = queries, jnp.arange(len(queries)), where
-    return map_blocks(tile, rows, len(keys), block)
-
-
-@public
-def info_nce(
-    queries: Float[Array, "n d"],
-    keys: Float[Array, "m d"],
-    *,
-    temperature: Scalar = 0.1,
-    where: Bool[Array, "n m"] | None = None,
-    block: Count | None = None,
-) -> Float[Array, "n"]:
-    """The cross entropy of finding a query's own key among all keys.
-
-        lossᵢ = -log(e^sᵢᵢ / Σⱼ e^sᵢⱼ)    with s = q·k / τ
-
-    Keys beyond the queries' number are negatives of every query. The gradient is made
-    with the value: of a mean each similarity is made once, of unlike weights twice.
-
-    Args:
-        queries: q.
-        keys: k, of which row i is the positive of query i.
-        temperature: τ > 0, in the units of the similarity.
-        where: The pairs that take part; a query without its own key gives 0.
-        block: How many queries are worked on at a time.
-
-    Raises:
-        TypeError: There are fewer keys than queries.
-
-    Reference:
-        van den Oord, Li and Vinyals, Representation learning with contrastive
-        predictive coding, 2018, https://arxiv.org/abs/1807.03748
-
-    Example:
-        >>> info_nce(jnp.eye(3), jnp.eye(3))
-        Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
-    """
-    check_pairs(queries, keys, where)
-    if len(keys) < len(queries):
-        raise_invalid(TypeError, "keys", "be at least as many as queries", keys)
-    queries, keys = counted(queries, where, 1), counted(keys, where, 0)
-    return surprise(queries, keys, temperature, where, block)
 
 
 @public
@@ -127,20 +35,20 @@ def nt_xent(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    temperature: Scalar = 0.07,
+    temperature: Positive = 0.07,
     references: Float[Array, "m d"] | None = None,
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """The cross entropy of finding each positive among all negatives.
+    """The cross entropy of identifying each positive among all negatives.
 
         loss = mean over p of -log(e^sₚ / (e^sₚ + Σₙ e^sₙ))    with s = a·x / τ
 
-    Other positives stand in no denominator; in `supcon_loss` they do.
+    The denominator excludes the other positives; in `supcon_loss` it includes them.
 
     Args:
-        embeddings: Anchors a, usually of length 1.
+        embeddings: Anchors a, usually of norm 1.
         labels: Their classes, any integers.
         temperature: τ > 0, in the units of the similarity.
 
@@ -156,10 +64,10 @@ def nt_xent(
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
         s = s / temperature
-        return mean_over(softplus(logsumexp(s, 0, negative) - s), positive)
+        return masked_mean(softmax_nll(s, logsumexp(s, 0, negative)), positive)
 
-    batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(batch, block, dot, formula)
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    return map_anchors(batch, dot_similarity, formula)
 
 
 @public
@@ -167,20 +75,20 @@ def supcon_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    temperature: Scalar = 0.1,
+    temperature: Positive = 0.1,
     references: Float[Array, "m d"] | None = None,
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """The cross entropy of finding each positive among all candidates.
+    """The cross entropy of identifying each positive among all candidates.
 
         loss = mean over p of -log(e^sₚ / Σₓ e^sₓ)    with s = a·x / τ
 
-    The sum is over all positives and negatives: the paper's L_out.
+    x runs over all positives and negatives: the paper's L_out.
 
     Args:
-        embeddings: Anchors a, usually of length 1.
+        embeddings: Anchors a, usually of norm 1.
         labels: Their classes, any integers.
         temperature: τ > 0, in the units of the similarity.
 
@@ -196,10 +104,10 @@ def supcon_loss(
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
         log_p = log_softmax(s / temperature, 0, positive | negative)
-        return mean_over(-log_p, positive)
+        return masked_mean(-log_p, positive)
 
-    batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(batch, block, dot, formula)
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    return map_anchors(batch, dot_similarity, formula)
 
 
 @public
@@ -207,26 +115,26 @@ def multi_similarity_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    alpha: Scalar = 2.0,
-    beta: Scalar = 50.0,
+    alpha: Positive = 2.0,
+    beta: Positive = 50.0,
     base: Scalar = 0.5,
     references: Float[Array, "m d"] | None = None,
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """Positives less similar, and negatives more similar, than a base, softly.
+    """Soft penalties for positives below, and negatives above, a base similarity.
 
         loss = log(1 + Σₚ e^(-α (sₚ - λ)))/α + log(1 + Σₙ e^(β (sₙ - λ)))/β
 
     `mining.multi_similarity_pairs` gives the paper's `where`.
 
     Args:
-        embeddings: Anchors, usually of length 1.
+        embeddings: Anchors, usually of norm 1.
         labels: Their classes, any integers.
-        alpha: α > 0, how sharply positives count.
-        beta: β > 0, how sharply negatives count.
-        base: λ, the similarity that divides them.
+        alpha: α > 0, the sharpness of the penalty on positives.
+        beta: β > 0, the sharpness of the penalty on negatives.
+        base: λ, the similarity that separates positives from negatives.
 
     Reference:
         Wang et al., Multi-similarity loss with general pair weighting for deep metric
@@ -239,12 +147,12 @@ def multi_similarity_loss(
     """
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        near = softplus(logsumexp(-alpha * (s - base), 0, positive)) / alpha
-        far = softplus(logsumexp(beta * (s - base), 0, negative)) / beta
-        return near + far
+        positive_term = softplus(logsumexp(-alpha * (s - base), 0, positive)) / alpha
+        negative_term = softplus(logsumexp(beta * (s - base), 0, negative)) / beta
+        return positive_term + negative_term
 
-    batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(batch, block, dot, formula)
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    return map_anchors(batch, dot_similarity, formula)
 
 
 @public
@@ -252,24 +160,24 @@ def circle_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    margin: Scalar = 0.4,
-    gamma: Scalar = 80.0,
+    margin: Fraction = 0.4,
+    gamma: Positive = 80.0,
     references: Float[Array, "m d"] | None = None,
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """Every similarity weighted by how far it is from where it should be.
+    """Pair similarities weighted by their distance from the optimum.
 
-        loss = log(1 + Σₙ e^(γ αₙ (sₙ - m)) · Σₚ e^(-γ αₚ (sₚ - 1 + m)))
+        loss = log(1 + Σₙ e^(γ αₙ (sₙ - m)) · Σₚ e^(γ αₚ (1 - m - sₚ)))
         αₙ = max(0, sₙ + m),    αₚ = max(0, 1 + m - sₚ)
 
     The weights α carry no derivative, as in the paper.
 
     Args:
-        embeddings: Anchors, of length 1.
+        embeddings: Anchors, of norm 1.
         labels: Their classes, any integers.
-        margin: m, the relaxation, in [0, 1].
+        margin: m in [0, 1], the relaxation.
         gamma: γ > 0, the scale.
 
     Reference:
@@ -283,14 +191,16 @@ def circle_loss(
     """
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        fixed = lax.stop_gradient(s)
-        of_negative = multiply_no_nan(jax.nn.relu(fixed + margin), s - margin)
-        of_positive = multiply_no_nan(jax.nn.relu(1 + margin - fixed), 1 - margin - s)
-        near = logsumexp(gamma * of_positive, 0, positive)
-        return softplus(logsumexp(gamma * of_negative, 0, negative) + near)
+        detached = lax.stop_gradient(s)
+        alpha_n = jax.nn.relu(detached + margin)
+        alpha_p = jax.nn.relu(1 + margin - detached)
+        logits_n = gamma * multiply_no_nan(alpha_n, s - margin)
+        logits_p = gamma * multiply_no_nan(alpha_p, 1 - margin - s)
+        positives_lse = logsumexp(logits_p, 0, positive)
+        return softplus(logsumexp(logits_n, 0, negative) + positives_lse)
 
-    batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(batch, block, dot, formula)
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    return map_anchors(batch, dot_similarity, formula)
 
 
 @public
@@ -298,23 +208,23 @@ def smooth_ap_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    temperature: Scalar = 0.01,
+    temperature: Positive = 0.01,
     references: Float[Array, "m d"] | None = None,
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """What a smoothed average precision, of retrieving the positives, lacks to 1.
+    """One minus a smoothed average precision of retrieving the positives.
 
         loss = mean over p of Nₚ / (1 + Pₚ + Nₚ)
-        Nₚ = Σₙ σ((sₙ - sₚ)/τ),    Pₚ = Σ σ((sᵢ - sₚ)/τ) over the other positives i
+        Nₚ = Σₙ σ((sₙ - sₚ)/τ),    Pₚ = Σᵢ σ((sᵢ - sₚ)/τ) over the other positives i
 
-    Each positive is ranked among all candidates, which takes m² operations an anchor.
+    Each positive is ranked among all m candidates: m² operations per anchor.
 
     Args:
-        embeddings: Anchors, usually of length 1.
+        embeddings: Anchors, usually of norm 1.
         labels: Their classes, any integers.
-        temperature: τ > 0, the similarity over which a rank changes.
+        temperature: τ > 0, the width of the sigmoid in the units of the similarity.
 
     Reference:
         Brown et al., Smooth-AP: smoothing the path towards large-scale image retrieval,
@@ -327,17 +237,112 @@ def smooth_ap_loss(
     """
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        index = jnp.arange(len(s))
+        candidates = jnp.arange(len(s))
 
         @jax.checkpoint
-        def lack(own: tuple) -> Array:
-            score, i = own
-            ahead = sigmoid((s - score) / temperature)
-            wrong = jnp.sum(apply_mask(ahead, negative))
-            right = jnp.sum(apply_mask(ahead, positive & (index != i)))
-            return wrong / (1 + right + wrong)
+        def one_minus_precision(candidate: tuple[Array, Array]) -> Array:
+            s_p, p = candidate
+            is_above = sigmoid((s - s_p) / temperature)
+            n_p = jnp.sum(apply_mask(is_above, negative))
+            p_p = jnp.sum(apply_mask(is_above, positive & (candidates != p)))
+            return n_p / (1 + p_p + n_p)
 
-        return mean_over(lax.map(lack, (s, index)), positive)
+        return masked_mean(lax.map(one_minus_precision, (s, candidates)), positive)
 
-    batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(batch, block, dot, formula)
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    return map_anchors(batch, dot_similarity, formula)
+
+
+@public
+def angular_loss(
+    embeddings: Float[Array, "n d"],
+    labels: Integer[Array, "n"],
+    *,
+    angle: Annotated[
+        Scalar, Range("be in (0, π/2)", lambda x: 0 < x < math.pi / 2)
+    ] = 0.7,
+    references: Float[Array, "m d"] | None = None,
+    reference_labels: Integer[Array, "m"] | None = None,
+    where: Bool[Array, "n _"] | None = None,
+    block: Count | None = None,
+) -> Float[Array, "n"]:
+    """A soft bound on the angle at the negative in each triplet of an anchor.
+
+        loss = mean over p of log(1 + Σₙ e^f),    f = 4 t² (a + p)·n - 2 (1 + t²) a·p
+
+    with t = tan α. The sums for all p are one product of exponentials. If it would
+    underflow, as for rows of large norm, a much slower pairwise sum replaces it.
+    `jax.vmap`, as in a sweep over α, always runs both.
+
+    Args:
+        embeddings: Anchors a, usually of norm 1.
+        labels: Their classes, any integers.
+        angle: α in (0, π/2), in radians.
+
+    Reference:
+        Wang et al., Deep metric learning with angular loss, ICCV 2017,
+        https://arxiv.org/abs/1708.01682
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> angular_loss(x, jnp.array([7, 7, 8]))
+        Array([0.03222365, 0.03222365, 0.        ], dtype=float32)
+    """
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    similarities = dot_similarity(batch.candidates)
+    tan_sq = jnp.square(jnp.tan(jnp.asarray(angle)))
+
+    def formula(s: Array, positive: Array, negative: Array) -> Array:
+        def positive_nll(rows: tuple) -> Array:
+            p, label, s_p, needed = rows
+            is_negative = label[:, None] != batch.candidate_labels[None]
+            exponents = 4 * tan_sq * similarities(p), 4 * tan_sq * s
+            lse = _pairwise_logsumexp(*exponents, is_negative, negative, needed)
+            return softmax_nll(2 * (1 + tan_sq) * s_p, lse)
+
+        rows = batch.candidates, batch.candidate_labels, s.T, positive.T
+        nll = map_blocks(positive_nll, rows, 4 * len(batch.candidates), block)
+        return jax.vmap(masked_mean)(nll.T, positive)
+
+    return map_anchor_blocks(batch, dot_similarity, formula)
+
+
+def _pairwise_logsumexp(
+    x: Array, y: Array, x_mask: Array, y_mask: Array, needed: Array
+) -> Array:
+    """log Σₙ e^(xᵢₙ + yⱼₙ) for each row i of x and j of y, over n in both masks.
+
+    A product of the exponentials of x and y. If one of the `needed` sums underflows,
+    all of them are computed pair by pair, over n in y's mask.
+    """
+    exp_x, x_max = _exp_minus_max(x, x_mask)
+    exp_y, y_max = _exp_minus_max(y, y_mask)
+    total = matmul(exp_x, exp_y.T)
+    has_terms = jnp.any(y_mask, 1)[None]
+    underflowed = total < jnp.finfo(total.dtype).eps ** 2
+
+    def from_product() -> Array:
+        log_total = jnp.log(jnp.where(underflowed, 1.0, total))
+        return log_total + x_max[:, None] + y_max[None]
+
+    @jax.checkpoint
+    def from_pairs(row: Array) -> Array:
+        return logsumexp(row[None] + y, 1, y_mask)
+
+    lse = lax.cond(
+        jnp.any(underflowed & needed & has_terms),
+        lambda: lax.map(from_pairs, x),
+        from_product,
+    )
+    return apply_mask(lse, has_terms, -jnp.inf)
+
+
+def _exp_minus_max(x: Array, mask: Array) -> tuple[Array, Array]:
+    """e^(x - max x) over the unmasked entries of each row, 0 elsewhere; and max x."""
+    x_max = lax.stop_gradient(jnp.max(apply_mask(x, mask, -jnp.inf), 1))
+    x_max = apply_mask(x_max, jnp.any(mask, 1))
+    shifted = apply_mask(x - x_max[:, None], mask, -jnp.inf)
+    # a compiler may fuse the product in x into the subtraction, and round it once where
+    # max x was rounded twice: for large x the maximum then comes out above 0
+    excess = lax.stop_gradient(jnp.maximum(shifted, 0))
+    return jnp.exp(shifted - excess), x_max

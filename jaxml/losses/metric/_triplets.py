@@ -1,10 +1,8 @@
-"""The triplets of a batch: one value for each anchor.
+"""In-batch triplet losses: one value per anchor.
 
-d is the Euclidean distance, with derivative 0 where it is 0, as at a kink. Row i is an
-anchor; its positives are the other rows with its label, its negatives those with
-another. With `references` and `reference_labels` the candidates are a memory bank's
-rows instead. `where` says which pairs may take part, `block` how many anchors are
-worked on at a time. An anchor with nothing to compare gives 0.
+d is the Euclidean distance of an anchor and a candidate, with derivative 0 at 0. An
+anchor without a positive or without a negative has loss 0. The package `metric`
+explains `references`, `reference_labels` and `block`.
 """
 
 import jax
@@ -12,15 +10,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.masking import apply_mask
+from jaxml._core.masking import apply_mask, masked_mean
 from jaxml._core.public import public
 from jaxml._core.safe import safe_divide
-from jaxml._core.types import Count, Scalar
+from jaxml._core.sorting import count_equal, sort
+from jaxml._core.types import Count, NonNegative, Scalar
 from jaxml.losses.metric._per_anchor import (
-    Batch,
-    euclidean,
-    mean_over,
-    per_anchor,
+    anchor_batch,
+    euclidean_distance,
+    map_anchors,
 )
 
 
@@ -29,17 +27,15 @@ def batch_hard_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    margin: Scalar = 0.2,
+    margin: NonNegative = 0.2,
     references: Float[Array, "m d"] | None = None,
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """The triplet of the farthest positive and the nearest negative.
+    """The triplet loss of the farthest positive and the nearest negative.
 
         loss = max(0, maxₚ dₚ - minₙ dₙ + m)
-
-    0 for an anchor without a positive or without a negative.
 
     Args:
         embeddings: Anchors.
@@ -57,15 +53,15 @@ def batch_hard_triplet_loss(
     """
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
-        farthest = jnp.max(apply_mask(d, positive, 0.0))
-        nearest = jnp.min(apply_mask(d, negative, jnp.inf))
-        both = jnp.any(positive) & jnp.any(negative)
-        return apply_mask(
-            jax.nn.relu(farthest - apply_mask(nearest, both) + margin), both
-        )
+        has_both = jnp.any(positive) & jnp.any(negative)
+        farthest_positive = jnp.max(apply_mask(d, positive, 0.0))
+        nearest_negative = jnp.min(apply_mask(d, negative, jnp.inf))
+        nearest_negative = apply_mask(nearest_negative, has_both)
+        loss = jax.nn.relu(farthest_positive - nearest_negative + margin)
+        return apply_mask(loss, has_both)
 
-    batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(batch, block, euclidean, formula)
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    return map_anchors(batch, euclidean_distance, formula)
 
 
 @public
@@ -73,18 +69,17 @@ def batch_semihard_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    margin: Scalar = 0.2,
+    margin: NonNegative = 0.2,
     references: Float[Array, "m d"] | None = None,
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """Every positive with its nearest farther negative: hard, but not yet wrong.
+    """The mean triplet loss of each positive with the nearest negative beyond it.
 
         loss = mean over p of max(0, dₚ - min{dₙ : dₙ > dₚ} + m)
 
-    Where no negative is farther than the positive, the farthest negative takes the
-    place. 0 for an anchor without a positive or without a negative.
+    A positive with no negative beyond it uses the farthest negative.
 
     Args:
         embeddings: Anchors.
@@ -102,21 +97,25 @@ def batch_semihard_triplet_loss(
     """
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
-        fixed = lax.stop_gradient(d)
-        far = _sorted(apply_mask(fixed, negative, jnp.inf))
-        next_one = _count(far, fixed, "right")
-        farther = jnp.take(far, next_one, mode="fill", fill_value=jnp.inf)
-        farthest = jnp.max(apply_mask(fixed, negative, 0.0))
-        chosen = jnp.where(jnp.isinf(farther), farthest, farther)
-        active = positive & (fixed - chosen + margin > 0) & jnp.any(negative)
-        choices = _sorted(apply_mask(chosen, active, jnp.inf))
-        often, equal = (_times(values, fixed) for values in (choices, far))
-        of_negative = apply_mask(safe_divide(often, equal), negative)
-        of_positive = active.astype(d.dtype)
-        return _linear(d, margin, of_positive, of_negative, jnp.sum(positive))
+        detached = lax.stop_gradient(d)
+        negatives = sort(apply_mask(detached, negative, jnp.inf))
+        rank = jnp.searchsorted(negatives, detached, side="right")
+        nearest_beyond = jnp.take(negatives, rank, mode="fill", fill_value=jnp.inf)
+        farthest = jnp.max(apply_mask(detached, negative, 0.0))
+        chosen = jnp.where(jnp.isinf(nearest_beyond), farthest, nearest_beyond)
+        is_active = positive & (detached - chosen + margin > 0) & jnp.any(negative)
 
-    batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(batch, block, euclidean, formula, arrays=32)
+        # equally distant negatives share the triplets that choose their distance
+        sorted_chosen = sort(apply_mask(chosen, is_active, jnp.inf))
+        num_chosen = count_equal(sorted_chosen, detached).astype(d.dtype)
+        num_equal = count_equal(negatives, detached).astype(d.dtype)
+        positive_counts = is_active.astype(d.dtype)
+        negative_counts = apply_mask(safe_divide(num_chosen, num_equal), negative)
+        num_triplets = jnp.sum(positive, dtype=d.dtype)
+        return _hinge_mean(d, margin, positive_counts, negative_counts, num_triplets)
+
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    return map_anchors(batch, euclidean_distance, formula, num_temporaries=32)
 
 
 @public
@@ -124,19 +123,18 @@ def batch_all_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
     *,
-    margin: Scalar = 0.2,
+    margin: NonNegative = 0.2,
     references: Float[Array, "m d"] | None = None,
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
 ) -> Float[Array, "n"]:
-    """The mean over all of the anchor's triplets: each positive with each negative.
+    """The mean triplet loss of all of the anchor's triplets.
 
         loss = mean over p, n of max(0, dₚ - dₙ + m)
 
-    Exact, and no triplet is ever formed: sorted, the negatives nearer than dₚ + m are
-    counted, and so are the positives for which a negative is near. 0 for an anchor
-    without a positive or without a negative.
+    It is exact, but forms no triplet: after sorting, it counts the negatives nearer
+    than dₚ + m, and the positives for which dₙ is nearer than that.
 
     Args:
         embeddings: Anchors.
@@ -154,52 +152,37 @@ def batch_all_triplet_loss(
     """
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
-        fixed = lax.stop_gradient(d)
-        reach = fixed + lax.stop_gradient(margin)
-        nearer = _count(_sorted(apply_mask(fixed, negative, jnp.inf)), reach, "left")
-        beyond = _count(_sorted(apply_mask(reach, positive, jnp.inf)), fixed, "right")
-        positives, negatives = (jnp.sum(m, dtype=d.dtype) for m in (positive, negative))
-        of_positive = apply_mask(nearer.astype(d.dtype), positive)
-        of_negative = apply_mask(positives - beyond.astype(d.dtype), negative)
-        return _linear(d, margin, of_positive, of_negative, positives * negatives)
+        detached = lax.stop_gradient(d)
+        d_plus_margin = detached + lax.stop_gradient(margin)
+        negatives = sort(apply_mask(detached, negative, jnp.inf))
+        positives = sort(apply_mask(d_plus_margin, positive, jnp.inf))
+        num_nearer = jnp.searchsorted(negatives, d_plus_margin).astype(d.dtype)
+        num_inactive = jnp.searchsorted(positives, detached, side="right")
+        num_positives = jnp.sum(positive, dtype=d.dtype)
+        num_triplets = num_positives * jnp.sum(negative, dtype=d.dtype)
+        positive_counts = apply_mask(num_nearer, positive)
+        negative_counts = apply_mask(
+            num_positives - num_inactive.astype(d.dtype), negative
+        )
+        return _hinge_mean(d, margin, positive_counts, negative_counts, num_triplets)
 
-    batch = Batch(embeddings, labels, references, reference_labels, where)
-    return per_anchor(batch, block, euclidean, formula, arrays=32)
+    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    return map_anchors(batch, euclidean_distance, formula, num_temporaries=32)
 
 
-def _linear(
-    d: Array, margin: Scalar, of_positive: Array, of_negative: Array, count: Array
+def _hinge_mean(
+    d: Array,
+    margin: Scalar,
+    positive_counts: Array,
+    negative_counts: Array,
+    num_triplets: Array,
 ) -> Array:
-    """Σ (dₚ + m) - Σ dₙ over count, each as often as it takes part: both equally often.
+    """[Σ cₚ (dₚ + m) - Σ cₙ dₙ] / num_triplets: the mean hinge, c the active triplets.
 
-    Distances are taken from their mean, so that the two sums are not large beside the
-    difference.
+    Both sums have the same number of terms. Distances are measured from their mean, so
+    that large ones do not cancel.
     """
-    taking_part = (of_positive > 0) | (of_negative > 0)
-    above = d - lax.stop_gradient(mean_over(d, taking_part))
-    terms = of_positive * (above + margin) - of_negative * above
-    return safe_divide(jnp.sum(terms), jnp.asarray(count, d.dtype))
-
-
-def _count(ascending: Array, x: Array, side: str) -> Array:
-    """How many are less than x, or with side "right" at most x."""
-    return jnp.searchsorted(ascending, x, side=side)
-
-
-def _times(ascending: Array, x: Array) -> Array:
-    """How often each x is there."""
-    found = _count(ascending, x, "right") - _count(ascending, x, "left")
-    return found.astype(x.dtype)
-
-
-def _sorted(x: Array) -> Array:
-    """x ascending. XLA on CPU sorts integers five times as fast as floats."""
-    if x.dtype != jnp.float32:
-        return jnp.sort(x)
-    bits = jnp.sort(_ordered(lax.bitcast_convert_type(x, jnp.int32)))
-    return lax.bitcast_convert_type(_ordered(bits), jnp.float32)
-
-
-def _ordered(bits: Array) -> Array:
-    """A float's bits as an integer that is ordered as the float is, and back."""
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    is_active = (positive_counts > 0) | (negative_counts > 0)
+    centered = d - lax.stop_gradient(masked_mean(d, is_active))
+    terms = positive_counts * (centered + margin) - negative_counts * centered
+    return safe_divide(jnp.sum(terms), num_triplets)

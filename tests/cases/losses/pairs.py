@@ -1,4 +1,4 @@
-"""Explicit pairs and triplets."""
+"""Explicit pairs, triplets and tuplets, whose truth takes one of them at a time."""
 
 import numpy as np
 
@@ -38,12 +38,12 @@ def soft_triplet(a, p, n):
 
 
 def tuplet(a, p, n):
-    return np.log(1 + sum(np.exp(dot(a, v) - dot(a, p)) for v in n))
+    return np.log(1 + sum(np.exp(dot(a, n_k) - dot(a, p)) for n_k in n))
 
 
 def n_pair(a, p, block=None):
-    others = [[v for j, v in enumerate(p) if j != i] for i in range(len(a))]
-    return [tuplet(*row) for row in zip(a, p, others)]
+    negatives = [np.delete(p, i, 0) for i in range(len(a))]
+    return [tuplet(*arrays) for arrays in zip(a, p, negatives)]
 
 
 def pairs(rng):
@@ -55,13 +55,13 @@ def triplets(rng):
     return tuple(rng.normal(size=(3, 3, 6, 4)))
 
 
-def three(near, far):
-    """An anchor at 0, and its positive and negative along the diagonal."""
-    return np.zeros((1, 4)), np.full((1, 4), near), np.full((1, 4), far)
+def diagonal_triplet(p, n):
+    """An anchor at 0, and its positive and negative on the diagonal."""
+    return np.zeros((1, 4)), np.full((1, 4), p), np.full((1, 4), n)
 
 
-ZEROS, ONES, FAR = np.zeros((2, 3)), np.ones((2, 3)), np.full((2, 3), 1e30)
-BOTH = np.array([True, False])
+ZEROS, ONES, HUGE = np.zeros((2, 3)), np.ones((2, 3)), np.full((2, 3), 1e30)
+MATCH = np.array([True, False])
 
 CASES = [
     Case(
@@ -71,10 +71,10 @@ CASES = [
         hyperparams={"margin": (0.0, 0.2, 3.0)},
         tol_relative_to_max=True,
         extremes=(
-            Extreme((ZEROS, ZEROS, BOTH), [0.0, 1.0]),
-            Extreme((ONES, ONES, BOTH), [0.0, 4.0], {"margin": 2.0}),
-            Extreme((ZEROS, FAR, BOTH), [3e60, 0.0]),
-            Extreme((1e-30 * ONES, ZEROS, BOTH), [3e-60, 1.0]),
+            Extreme((ZEROS, ZEROS, MATCH), [0.0, 1.0]),
+            Extreme((ONES, ONES, MATCH), [0.0, 4.0], {"margin": 2.0}),
+            Extreme((ZEROS, HUGE, MATCH), [3e60, 0.0]),
+            Extreme((1e-30 * ONES, ZEROS, MATCH), [3e-60, 1.0]),
         ),
     ),
     Case(
@@ -85,10 +85,10 @@ CASES = [
         ulps=16,
         tol_relative_to_max=True,
         extremes=(
-            Extreme((ZEROS, ONES, BOTH), [1.0, 0.0]),
-            Extreme((ZEROS, ZEROS, BOTH), [1.0, 0.0]),
-            Extreme((ONES, ONES, BOTH), [0.0, 0.8], {"margin": 0.2}),
-            Extreme((FAR, -FAR, BOTH), [2.0, 0.0]),
+            Extreme((ZEROS, ONES, MATCH), [1.0, 0.0]),
+            Extreme((ZEROS, ZEROS, MATCH), [1.0, 0.0]),
+            Extreme((ONES, ONES, MATCH), [0.0, 0.8], {"margin": 0.2}),
+            Extreme((HUGE, -HUGE, MATCH), [2.0, 0.0]),
         ),
     ),
     Case(
@@ -110,8 +110,8 @@ CASES = [
         ulps=16,
         extremes=(
             Extreme((ZEROS, ZEROS, ZEROS), 1.0),
-            Extreme((ONES, ONES, FAR), 0.0),
-            Extreme(three(1e30, 0.0), 2e30),
+            Extreme((ONES, ONES, HUGE), 0.0),
+            Extreme(diagonal_triplet(1e30, 0.0), 2e30),
         ),
     ),
     Case(
@@ -122,8 +122,8 @@ CASES = [
         tol_relative_to_max=True,
         extremes=(
             Extreme((ZEROS, ZEROS, ZEROS), 1.0),
-            Extreme((ONES, ONES, FAR), 0.0),
-            Extreme(three(1e30, 0.0), 4e60),
+            Extreme((ONES, ONES, HUGE), 0.0),
+            Extreme(diagonal_triplet(1e30, 0.0), 4e60),
         ),
     ),
     Case(
@@ -133,9 +133,9 @@ CASES = [
         ulps=16,
         extremes=(
             Extreme((ZEROS, ZEROS, ZEROS), np.log(2)),
-            Extreme(three(1e30, 0.0), 2e30),
-            Extreme(three(0.0, 1e30), 0.0),
-            Extreme(three(0.0, 30.0), np.exp(-60.0)),
+            Extreme(diagonal_triplet(1e30, 0.0), 2e30),
+            Extreme(diagonal_triplet(0.0, 1e30), 0.0),
+            Extreme(diagonal_triplet(0.0, 30.0), np.exp(-60.0)),
         ),
     ),
     Case(
@@ -145,8 +145,8 @@ CASES = [
         ulps=32,
         extremes=(
             Extreme((ZEROS, ONES, np.ones((2, 4, 3))), np.log(5)),
-            Extreme((FAR, ZEROS, np.ones((2, 4, 3))), 3e30),
-            Extreme((FAR, ONES, np.zeros((2, 4, 3))), 0.0),
+            Extreme((HUGE, ZEROS, np.ones((2, 4, 3))), 3e30),
+            Extreme((HUGE, ONES, np.zeros((2, 4, 3))), 0.0),
             Extreme((ONES, 20 * ONES, np.zeros((2, 1, 3))), np.exp(-60.0)),
         ),
     ),
@@ -172,6 +172,6 @@ CASES = [
         losses.embedding_penalty,
         lambda rng: (rng.normal(size=(3, 6, 4)),),
         rows(lambda x: dot(x, x)),
-        extremes=(Extreme((ZEROS,), 0.0), Extreme((FAR,), 3e60)),
+        extremes=(Extreme((ZEROS,), 0.0), Extreme((HUGE,), 3e60)),
     ),
 ]
