@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import (
     accumulate_features,
     matmul,
@@ -98,7 +99,8 @@ def lp(
     scale = lax.stop_gradient(max_difference)  # prevents overflow
 
     def term(difference: Array) -> Array:
-        return safe_power(safe_divide(jnp.abs(difference), scale), p)
+        ratio = safe_divide(jnp.abs(difference), scale)
+        return apply_mask(safe_power(ratio, p), ratio > 0)  # |x| has derivative 1 at 0
 
     return scale * safe_power(accumulate_features(jnp.add, term, x, y), 1 / p)
 

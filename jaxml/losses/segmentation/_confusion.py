@@ -1,7 +1,7 @@
 """Segmentation by the confusion matrix: true and false positives and negatives.
 
-`Confusion` holds the soft counts of pixels that all region losses share. The losses in
-this file also count the true negatives. `axis` names the pixel axes, which are the
+`ConfusionCounts` are the soft counts of pixels that the region losses share; the losses
+in this file count the true negatives too. `axis` names the pixel axes, which are the
 event; the classes are the last axis. One value per image and class.
 """
 
@@ -21,7 +21,7 @@ from jaxml._core.types import Axes, Fraction
 from jaxml.losses._labels import label_index
 
 
-class Confusion(NamedTuple):
+class ConfusionCounts(NamedTuple):
     """Soft counts of pixels. They are sums of non-negative terms: nothing cancels."""
 
     tp: Array  # Σ pt
@@ -29,11 +29,15 @@ class Confusion(NamedTuple):
     fn: Array  # Σ t(1 - p)
 
 
-def confusion(p: Array, t: Array, axis: Axes, where: Array | None) -> Confusion:
+def confusion_counts(
+    p: Array, t: Array, axis: Axes, where: Array | None
+) -> ConfusionCounts:
     """The soft counts of a predicted region p and a true region t, both in [0, 1]."""
     axes = pixel_axes(axis, p)
     p, t = mask_pixels(p, where), mask_pixels(t, where)
-    return Confusion(*(jnp.sum(x, axes) for x in (p * t, p * (1 - t), t * (1 - p))))
+    return ConfusionCounts(
+        *(jnp.sum(x, axes) for x in (p * t, p * (1 - t), t * (1 - p)))
+    )
 
 
 def true_negatives(p: Array, t: Array, axis: Axes, where: Array | None) -> Array:
@@ -141,7 +145,7 @@ def matthews_loss(
         >>> matthews_loss(jnp.full_like(t, 0.5), t), matthews_loss(t, t)
         (Array([1.], dtype=float32), Array([0.], dtype=float32))
     """
-    tp, fp, fn = confusion(probabilities, targets, axis, where)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
     tn = true_negatives(probabilities, targets, axis, where)
     # predicted positives, positives, negatives, predicted negatives
     marginals = tp + fp, tp + fn, tn + fp, tn + fn

@@ -16,7 +16,7 @@ from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import safe_divide, safe_power
 from jaxml._core.types import Axes, NonNegative, Positive, Scalar
-from jaxml.losses.segmentation._confusion import Confusion, confusion
+from jaxml.losses.segmentation._confusion import ConfusionCounts, confusion_counts
 
 
 @public
@@ -49,7 +49,7 @@ def dice_loss(
         >>> dice_loss(jnp.full((4, 4, 1), 1.0), jnp.full((4, 4, 1), 0.5))
         Array([0.33333334], dtype=float32)
     """
-    tp, fp, fn = confusion(probabilities, targets, axis, where)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
     num_errors = fp + fn
     return safe_divide(num_errors, 2 * tp + num_errors + smooth)
 
@@ -86,7 +86,7 @@ def generalized_dice_loss(
         >>> generalized_dice_loss(jnp.full_like(t, 0.5), t)
         Array(0.625, dtype=float32)
     """
-    tp, fp, fn = confusion(probabilities, targets, axis, where)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
     num_errors = fp + fn
     size = tp + fn  # Σt
     is_present = size > 0
@@ -136,7 +136,7 @@ def tversky_loss(
         >>> tversky_loss(p, t, alpha=0.5, beta=1.0)
         Array([0.33333334], dtype=float32)
     """
-    counts = confusion(probabilities, targets, axis, where)
+    counts = confusion_counts(probabilities, targets, axis, where)
     return _one_minus_tversky_index(counts, alpha, beta, smooth)
 
 
@@ -177,13 +177,13 @@ def focal_tversky_loss(
         >>> focal_tversky_loss(jnp.ones((2, 2, 1)), jnp.full((2, 2, 1), 0.5), gamma=0.5)
         Array([0.57735026], dtype=float32)
     """
-    counts = confusion(probabilities, targets, axis, where)
+    counts = confusion_counts(probabilities, targets, axis, where)
     one_minus_ti = _one_minus_tversky_index(counts, alpha, beta, smooth)
     return safe_power(one_minus_ti, jnp.asarray(gamma))
 
 
 def _one_minus_tversky_index(
-    counts: Confusion, alpha: Scalar, beta: Scalar, smooth: Scalar
+    counts: ConfusionCounts, alpha: Scalar, beta: Scalar, smooth: Scalar
 ) -> Array:
     """(α FP + β FN) / (TP + α FP + β FN + s)"""
     weighted_errors = alpha * counts.fp + beta * counts.fn
@@ -218,6 +218,6 @@ def jaccard_loss(
         >>> jaccard_loss(jnp.ones((2, 2, 1)), jnp.full((2, 2, 1), 0.5))
         Array([0.5], dtype=float32)
     """
-    tp, fp, fn = confusion(probabilities, targets, axis, where)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
     num_errors = fp + fn
     return safe_divide(num_errors, tp + num_errors + smooth)

@@ -37,7 +37,7 @@ def divide(a, b):
     return a / b if b else 0.0
 
 
-def confusion(pixels):
+def confusion_counts(pixels):
     """TP, FP, FN and TN."""
     return (
         total(p * t for p, t in pixels),
@@ -72,7 +72,7 @@ def generalized_dice(p, t, smooth=0.0, axis=(-3, -2), where=None):
 
 
 def tversky(pixels, alpha=0.5, beta=0.5, smooth=0.0):
-    tp, fp, fn, _ = confusion(pixels)
+    tp, fp, fn, _ = confusion_counts(pixels)
     numerator = tp + smooth
     return 1 - numerator / (numerator + alpha * fp + beta * fn) if pixels else 0.0
 
@@ -95,7 +95,7 @@ def sensitivity_specificity(pixels, sensitivity=0.5):
 
 
 def matthews(pixels):
-    tp, fp, fn, tn = confusion(pixels)
+    tp, fp, fn, tn = confusion_counts(pixels)
     root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     return 1 - (tp * tn - fp * fn) / root
 
