@@ -1,9 +1,9 @@
-"""Segmentation losses beside their peers: time of value and gradient, bytes held.
+"""Segmentation losses against their peers: time of value and gradient, and memory.
 
-An image has 1024 x 1024 pixels and 8 classes, and `bytes_per_pixel` is of all classes.
-A ratio below 1 means that ours is faster. PyTorch, MONAI and optax run in the same
-process, on the processor, in turn with ours. PyTorch's Lovász losses are the published
-formula as a user writes it.
+An image has 1024 x 1024 pixels and 8 classes; `bytes_per_pixel` covers all classes. A
+ratio below 1 means that jaxml is faster. PyTorch, MONAI and optax run on the CPU in the
+same process, interleaved with jaxml. PyTorch has no Lovász loss, so that the bench uses
+the published formula.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bench import measure
 from jaxml import losses
 
 SIDE, CLASSES = 1024, 8
-GRADIENTS = 2**14, 2**20, 2**24
+GRADIENT_SIZES = 2**14, 2**20, 2**24
 
 
 def main() -> None:
@@ -28,74 +28,80 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="an eighth of the sides")
     small = parser.parse_args().small
     rng = np.random.default_rng(0)
-    rows = _regions(rng, SIDE // 8 if small else SIDE)
-    measure.record("segmentation", rows)
-    errors = [_gradient_error(rng, n) for n in GRADIENTS[: 1 if small else None]]
+    measure.record("segmentation", speed_and_memory(rng, SIDE // 8 if small else SIDE))
+    sizes = GRADIENT_SIZES[: 1 if small else None]
+    errors = [gradient_error(rng, num_pixels) for num_pixels in sizes]
     measure.record("segmentation.lovasz_gradient", errors)
 
 
-def _regions(rng: np.random.Generator, side: int) -> list[dict[str, Any]]:
-    """Each loss of one image, of `CLASSES` classes but for the hinge."""
+def speed_and_memory(rng: np.random.Generator, side: int) -> list[dict[str, Any]]:
+    """One row per loss, of one image with all classes; the hinge takes one class."""
     labels = rng.integers(0, CLASSES, (1, side, side)).astype(np.int32)
     z = rng.normal(size=(1, side, side, CLASSES)).astype(np.float32)
-    t = np.eye(CLASSES, dtype=np.float32)[labels]
-    yes, p = t[..., 0], np.asarray(jax.nn.softmax(z))
-    hinge = (lambda z, t: losses.lovasz_hinge_loss(z, t)), z[..., 0], yes
-    softmax = (lambda p, y: losses.lovasz_softmax_loss(p, y)), p, labels
+    p, t = np.asarray(jax.nn.softmax(z)), np.eye(CLASSES, dtype=np.float32)[labels]
     return [
-        _row("lovasz_hinge_loss", *hinge, _published_hinge),
-        _row("lovasz_softmax_loss", *softmax, _published_softmax),
-        _row("dice_loss", losses.dice_loss, p, t, _monai("DiceLoss"), _optax_dice),
-        _row("generalized_dice_loss", losses.generalized_dice_loss, p, t,
-             _monai("GeneralizedDiceLoss")),
-        _row("tversky_loss", losses.tversky_loss, p, t, _monai("TverskyLoss")),
-        _row("focal_tversky_loss", losses.focal_tversky_loss, p, t),
-        _row("jaccard_loss", losses.jaccard_loss, p, t,
-             _monai("DiceLoss", jaccard=True)),
-        _row("sensitivity_specificity_loss", losses.sensitivity_specificity_loss, p, t),
-        _row("matthews_loss", losses.matthews_loss, p, t, _monai("MCCLoss")),
-        _row("cldice_loss", lambda p, t: losses.cldice_loss(p, t, iterations=3),
-             p[..., :1], t[..., :1], _monai("SoftclDiceLoss", iter_=3)),
-        _row("boundary_loss", losses.boundary_loss, p, t),
+        compare("lovasz_hinge_loss", losses.lovasz_hinge_loss, z[..., 0], t[..., 0],
+                published_hinge),
+        compare("lovasz_softmax_loss", losses.lovasz_softmax_loss, p, labels,
+                published_softmax),
+        compare("dice_loss", losses.dice_loss, p, t, monai("DiceLoss"), optax_dice),
+        compare("generalized_dice_loss", losses.generalized_dice_loss, p, t,
+                monai("GeneralizedDiceLoss")),
+        compare("tversky_loss", losses.tversky_loss, p, t, monai("TverskyLoss")),
+        compare("focal_tversky_loss", losses.focal_tversky_loss, p, t),
+        compare("jaccard_loss", losses.jaccard_loss, p, t,
+                monai("DiceLoss", jaccard=True)),
+        compare("sensitivity_specificity_loss", losses.sensitivity_specificity_loss,
+                p, t),
+        compare("matthews_loss", losses.matthews_loss, p, t, monai("MCCLoss")),
+        compare("cldice_loss", cldice, p[..., :1], t[..., :1],
+                monai("SoftclDiceLoss", iter_=3)),
+        compare("boundary_loss", losses.boundary_loss, p, t),
     ]  # fmt: skip
 
 
-def _row(
+def compare(
     name: str,
     loss: Callable,
     predicted: np.ndarray,
     true: np.ndarray,
-    torchs: Callable | None = None,
-    optaxs: Callable | None = None,
+    torch_loss: Callable | None = None,
+    optax_loss: Callable | None = None,
 ) -> dict[str, Any]:
-    given = jnp.asarray(predicted), jnp.asarray(true)
-    programs = {"ours": _gradient(loss)} | (
-        {"optax": _gradient(optaxs)} if optaxs else {}
-    )
-    runs = {k: lambda f=f: f(*given) for k, f in programs.items()}
-    runs |= _torch_gradient(torchs, predicted, true) if torchs else {}
+    arrays = jnp.asarray(predicted), jnp.asarray(true)
+    gradient = value_and_gradient(loss)
+    runs = {"ours": lambda: gradient(*arrays)}
+    if optax_loss:
+        optax_gradient = value_and_gradient(optax_loss)
+        runs["optax"] = lambda: optax_gradient(*arrays)
+    if torch_loss and importlib.util.find_spec("monai"):
+        runs["torch"] = torch_gradient(torch_loss, predicted, true)
     seconds = measure.paired(runs, repeats=9)
     row: dict[str, Any] = {"loss": name}
-    for who in ("ours", "torch", "optax"):
-        row[f"{who}_ms"] = 1e3 * seconds[who] if who in seconds else "-"
-    for who in ("torch", "optax"):
-        row[f"to_{who}"] = seconds["ours"] / seconds[who] if who in seconds else "-"
-    held = measure.temporaries(programs["ours"], *given)
-    return row | {"bytes_per_pixel": held / np.prod(true.shape[:3])}
+    for library in ("ours", "torch", "optax"):
+        row[f"{library}_ms"] = 1e3 * seconds[library] if library in seconds else "-"
+    for peer in ("torch", "optax"):
+        row[f"to_{peer}"] = seconds["ours"] / seconds[peer] if peer in seconds else "-"
+    temp_bytes = measure.temporaries(gradient, *arrays)
+    return row | {"bytes_per_pixel": temp_bytes / np.prod(true.shape[:3])}
 
 
-def _gradient(loss: Callable) -> Callable:
+def value_and_gradient(loss: Callable) -> Callable:
     return jax.jit(jax.value_and_grad(lambda p, t: jnp.mean(loss(p, t))))
 
 
-def _optax_dice(p: jax.Array, t: jax.Array) -> jax.Array:
-    return optax.losses.dice_loss(jnp.log(p), t)  # it takes no probabilities under jit
+def cldice(p: jax.Array, t: jax.Array) -> jax.Array:
+    return losses.cldice_loss(p, t, iterations=3)
 
 
-def _torch_gradient(loss: Callable, predicted: np.ndarray, true: np.ndarray) -> dict:
-    """The loss of PyTorch's arrays; channels first where there are channels."""
-    if not importlib.util.find_spec("monai"):
-        return {}
+def optax_dice(p: jax.Array, t: jax.Array) -> jax.Array:
+    return optax.losses.dice_loss(jnp.log(p), t)  # under jit it takes logits only
+
+
+def torch_gradient(
+    loss: Callable, predicted: np.ndarray, true: np.ndarray
+) -> Callable[[], None]:
+    """A run of the loss and its gradient in PyTorch, with channels first."""
     import torch
 
     def tensor(x: np.ndarray) -> Any:
@@ -108,10 +114,10 @@ def _torch_gradient(loss: Callable, predicted: np.ndarray, true: np.ndarray) -> 
         loss(p, t).backward()
         p.grad = None
 
-    return {"torch": run}
+    return run
 
 
-def _monai(name: str, **options: Any) -> Callable:
+def monai(name: str, **options: Any) -> Callable:
     def loss(p: Any, t: Any) -> Any:
         import monai.losses
 
@@ -120,54 +126,63 @@ def _monai(name: str, **options: Any) -> Callable:
     return loss
 
 
-def _published(errors: Any, inside: Any) -> Any:
-    """One region: sorted errors times differences of the Jaccard loss."""
+def published_lovasz(errors: Any, inside: Any) -> Any:
+    """The sorted errors times the differences of the Jaccard loss, of one region."""
     import torch
 
-    ranked, order = torch.sort(errors, descending=True)
-    mine = inside[order]
-    region = mine.sum()
-    jaccard = 1 - (region - mine.cumsum(0)) / (region + (1 - mine).cumsum(0))
-    steps = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
-    return torch.dot(ranked, steps)
+    sorted_errors, order = torch.sort(errors, descending=True)
+    t = inside[order]
+    size = t.sum()
+    jaccard = 1 - (size - t.cumsum(0)) / (size + (1 - t).cumsum(0))
+    increments = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+    return torch.dot(sorted_errors, increments)
 
 
-def _published_hinge(z: Any, t: Any) -> Any:
+def published_hinge(z: Any, t: Any) -> Any:
     z, t = z.flatten(), t.flatten()
-    return _published((1 - z * (2 * t - 1)).relu(), t)
+    return published_lovasz((1 - z * (2 * t - 1)).relu(), t)
 
 
-def _published_softmax(p: Any, labels: Any) -> Any:
-    masks = ((labels == c).flatten().float() for c in range(p.shape[1]))
-    each = [_published((t - q.flatten()).abs(), t) for q, t in zip(p[0], masks)]
-    return sum(each) / len(each)
+def published_softmax(p: Any, labels: Any) -> Any:
+    """The mean over the classes, of one image."""
+    total = 0.0
+    for c, p_c in enumerate(p[0]):
+        t = (labels == c).flatten().float()
+        total += published_lovasz((t - p_c.flatten()).abs(), t)
+    return total / p.shape[1]
 
 
-def _gradient_error(rng: np.random.Generator, pixels: int) -> dict[str, Any]:
-    """How far gradients are, in L2, from the published formula's in float64."""
-    z = rng.normal(size=pixels).astype(np.float32)
-    t = (rng.random(pixels) < 0.3).astype(np.float32)
+def gradient_error(rng: np.random.Generator, num_pixels: int) -> dict[str, Any]:
+    """The relative L2 error of float32 gradients of the hinge loss."""
+    z = rng.normal(size=num_pixels).astype(np.float32)
+    t = (rng.random(num_pixels) < 0.3).astype(np.float32)
+    exact = exact_hinge_gradient(z, t)
+
+    def relative_error(gradient: np.ndarray) -> float:
+        return float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
+
+    gradient = jax.grad(lambda z: losses.lovasz_hinge_loss(z, t, axis=-1))(z)
+    row = {"pixels": num_pixels, "ours": relative_error(np.asarray(gradient, float))}
+    if not importlib.util.find_spec("torch"):
+        return row | {"torch": "-"}
+    import torch
+
+    logits = torch.from_numpy(z).requires_grad_()
+    published_hinge(logits, torch.from_numpy(t)).backward()
+    return row | {"torch": relative_error(logits.grad.numpy().astype(float))}
+
+
+def exact_hinge_gradient(z: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The gradient by the published formula, in float64."""
     sign = 2 * t - 1
     errors = (1 - z * sign).astype(float)
     order = np.argsort(-errors, kind="stable")
-    mine = t[order].astype(float)
-    jaccard = 1 - (mine.sum() - mine.cumsum()) / (mine.sum() + (1 - mine).cumsum())
-    exact = np.empty(pixels)
-    exact[order] = np.diff(jaccard, prepend=0.0)
-    exact *= -sign * (errors > 0)
-
-    def error(gradient: np.ndarray) -> float:
-        return float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
-
-    hinge = jax.grad(lambda z: losses.lovasz_hinge_loss(z, t, axis=-1))
-    row = {"pixels": pixels, "ours": error(np.asarray(hinge(z), float))}
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return row | {"torch": "-"}
-    logits = torch.from_numpy(z).requires_grad_()
-    _published_hinge(logits, torch.from_numpy(t)).backward()
-    return row | {"torch": error(logits.grad.numpy().astype(float))}
+    sorted_t = t[order].astype(float)
+    size = sorted_t.sum()
+    jaccard = 1 - (size - sorted_t.cumsum()) / (size + (1 - sorted_t).cumsum())
+    increments = np.empty(len(z))
+    increments[order] = np.diff(jaccard, prepend=0.0)
+    return -sign * increments * (errors > 0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""Mining: distances between rows, and which pairs or triplets of them count.
+"""Mining: pairwise distances, and the pairs or triplets that a loss should use.
 
-`[n d]` rows against `[m d]` references, which are the batch itself where they are left
-out: pairs are `[n m]`, triplets `[n m m]` (anchor, positive, negative). A row is never
-its own positive. Masks and miners are boolean, to be given to a loss as `where`, and
-pass no gradient; distances do, and are 0 with derivative 0 between equal rows.
+Embeddings `[n d]`, the anchors, are compared with references `[m d]`, which are the
+batch itself by default. Pairs are `[n m]`, triplets `[n m m]` (anchor, positive,
+negative). An example is never its own positive. Masks and miners return booleans, to
+be passed to a loss as `where`. Distances are differentiable; between equal embeddings
+the distance and its derivative are 0.
+
+Raises:
+    ValueError: If a hyperparameter is out of its range.
 """
 
 from jaxml.mining._distances import (

@@ -1,13 +1,17 @@
-"""Distances and similarities of each row of x and each row of y, `[n m]`.
+"""Distances and similarities of all pairs of embeddings, `[n m]`.
 
-Rows are taken as given. Nothing larger than the result is held: what is no matrix
-product is summed feature by feature.
+Embeddings are not normalized, except by the cosine. No intermediate array is larger
+than the result: what is not a matrix product accumulates feature by feature.
 """
+
+import math
+from typing import Annotated
 
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import (
     accumulate_features,
     matmul,
@@ -15,21 +19,21 @@ from jaxml._core.matmul import (
     pairwise_squared_euclidean,
 )
 from jaxml._core.public import public
-from jaxml._core.safe import l2_normalize, safe_divide
-from jaxml._core.types import Scalar
+from jaxml._core.safe import l2_normalize, safe_divide, safe_power
+from jaxml._core.types import Range, Scalar
 
 
 @public
 def squared_euclidean(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> Float[Array, "n m"]:
-    """The squared distances of rows, with all their digits where rows are close.
+    """The squared Euclidean distances, in full precision for close embeddings too.
 
         dᵢⱼ = ‖xᵢ - yⱼ‖²
 
     Args:
-        x: Rows.
-        y: The rows they are compared with.
+        x: The anchors.
+        y: The references.
 
     Reference:
         Hastie, Tibshirani and Friedman, The elements of statistical learning, section
@@ -44,13 +48,13 @@ def squared_euclidean(
 
 @public
 def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """The distances of rows, with all their digits where rows are close.
+    """The Euclidean distances, in full precision for close embeddings too.
 
         dᵢⱼ = ‖xᵢ - yⱼ‖
 
     Args:
-        x: Rows.
-        y: The rows they are compared with.
+        x: The anchors.
+        y: The references.
 
     Reference:
         Hastie, Tibshirani and Friedman, The elements of statistical learning, section
@@ -65,19 +69,22 @@ def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
 
 @public
 def lp(
-    x: Float[Array, "n d"], y: Float[Array, "m d"], *, p: Scalar
+    x: Float[Array, "n d"],
+    y: Float[Array, "m d"],
+    *,
+    p: Annotated[Scalar, Range("be in [1, ∞)", lambda p: 1 <= p < math.inf)],
 ) -> Float[Array, "n m"]:
-    """The distances of rows in the p-norm: at p = 1 the sum of absolute differences.
+    """The distances in the p-norm. At p = 1 it is the sum of absolute differences.
 
         dᵢⱼ = (Σₖ |xᵢₖ - yⱼₖ|ᵖ)^(1/p)
 
-    It does not overflow on the way. A feature in which two rows are equal gives them
-    the derivatives 0, the first and the second.
+    No power overflows. A feature in which two embeddings are equal has first and second
+    derivative 0.
 
     Args:
-        x: Rows.
-        y: The rows they are compared with.
-        p: In [1, ∞); the larger, the more the largest difference decides.
+        x: The anchors.
+        y: The references.
+        p: In [1, ∞). Large values give more weight to the largest difference.
 
     Reference:
         Aggarwal, Hinneburg and Keim, On the surprising behavior of distance metrics in
@@ -87,31 +94,31 @@ def lp(
         >>> lp(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0], [0.0, 1.0]]), p=1.0)
         Array([[7., 1.]], dtype=float32)
     """
-    largest = lax.stop_gradient(accumulate_features(jnp.maximum, jnp.abs, x, y))
+    p = jnp.asarray(p)
+    max_difference = accumulate_features(jnp.maximum, jnp.abs, x, y)
+    scale = lax.stop_gradient(max_difference)  # prevents overflow
 
-    def power(difference: Array) -> Array:
-        share = safe_divide(jnp.abs(difference), largest)
-        differs = share > 0
-        return jnp.where(differs, jnp.where(differs, share, 1.0) ** p, 0.0)
+    def term(difference: Array) -> Array:
+        ratio = safe_divide(jnp.abs(difference), scale)
+        return apply_mask(safe_power(ratio, p), ratio > 0)  # |x| has derivative 1 at 0
 
-    total = accumulate_features(jnp.add, power, x, y)
-    return largest * jnp.where(largest > 0, total, 1.0) ** (1 / p)
+    return scale * safe_power(accumulate_features(jnp.add, term, x, y), 1 / p)
 
 
 @public
 def cosine_similarity(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> Float[Array, "n m"]:
-    """The cosines of the angles between rows, from -1 to 1.
+    """The cosines of the angles between embeddings, in [-1, 1].
 
         cᵢⱼ = xᵢ·yⱼ / (‖xᵢ‖ ‖yⱼ‖)
 
-    A row shorter than 10⁻⁶ is divided by 10⁻⁶, which bounds the derivative: 0 has the
-    cosine 0 with all others. As a distance it is 1 - c.
+    A vector shorter than 10⁻⁶ is divided by 10⁻⁶, which bounds the derivative: the zero
+    vector has cosine 0 with all others. 1 - c is the cosine distance.
 
     Args:
-        x: Rows of any length.
-        y: The rows they are compared with.
+        x: The anchors, of any length.
+        y: The references, of any length.
 
     Reference:
         Salton and McGill, Introduction to modern information retrieval, 1983,
@@ -126,13 +133,13 @@ def cosine_similarity(
 
 @public
 def dot_product(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """The dot products of rows: the cosine times both lengths.
+    """The dot products of embeddings: the cosine times both lengths.
 
         sᵢⱼ = xᵢ·yⱼ
 
     Args:
-        x: Rows.
-        y: The rows they are compared with.
+        x: The anchors.
+        y: The references.
 
     Reference:
         Salton and McGill, Introduction to modern information retrieval, 1983,

@@ -1,10 +1,11 @@
-"""Masks by labels, which may be any integers."""
+"""Masks of positives and negatives, from integer labels of any value."""
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Integer
 
 from jaxml._core.public import public
+from jaxml._core.sorting import count_equal, sort
 from jaxml._core.types import result_dtype
 
 
@@ -12,15 +13,15 @@ from jaxml._core.types import result_dtype
 def positives(
     labels: Integer[Array, "n"], reference_labels: Integer[Array, "m"] | None = None
 ) -> Bool[Array, "n m"]:
-    """Which pairs are of one class, a row and itself left out.
+    """The pairs of one class, without the pair of an example and itself.
 
         positivesᵢⱼ = (labelᵢ = labelⱼ) and i ≠ j
 
-    Without i ≠ j where there are references.
+    With references, i ≠ j is not required.
 
     Args:
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
+        reference_labels: The classes of the references; the anchors by default.
 
     Example:
         >>> positives(jnp.array([7, 7, -1]))
@@ -28,87 +29,81 @@ def positives(
                [ True, False, False],
                [False, False, False]], dtype=bool)
     """
-    own, others = _both(labels, reference_labels)
-    same = own[:, None] == others[None]
-    return (
-        same & ~jnp.eye(len(labels), dtype=bool) if reference_labels is None else same
-    )
+    anchors, references = _in_one_dtype(labels, reference_labels)
+    is_same_class = anchors[:, None] == references[None]
+    if reference_labels is not None:
+        return is_same_class
+    return is_same_class & ~jnp.eye(len(labels), dtype=bool)
 
 
 @public(upcast=False)
 def negatives(
     labels: Integer[Array, "n"], reference_labels: Integer[Array, "m"] | None = None
 ) -> Bool[Array, "n m"]:
-    """Which pairs are of different classes.
+    """The pairs of different classes.
 
         negativesᵢⱼ = labelᵢ ≠ labelⱼ
 
     Args:
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
+        reference_labels: The classes of the references; the anchors by default.
 
     Example:
         >>> negatives(jnp.array([7, -1]), jnp.array([7, 7, 8]))
         Array([[False, False,  True],
                [ True,  True,  True]], dtype=bool)
     """
-    own, others = _both(labels, reference_labels)
-    return own[:, None] != others[None]
+    anchors, references = _in_one_dtype(labels, reference_labels)
+    return anchors[:, None] != references[None]
 
 
 @public(upcast=False)
 def has_positive(
     labels: Integer[Array, "n"], reference_labels: Integer[Array, "m"] | None = None
 ) -> Bool[Array, "n"]:
-    """Which anchors have a positive: over these a metric loss is usually averaged.
+    """The anchors with a positive, over which a metric loss is usually averaged.
 
         has_positiveᵢ = any over j of positivesᵢⱼ
 
-    By sorting, so that no n x m array is held.
+    It sorts the labels, so that it needs no n x m array.
 
     Args:
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
+        reference_labels: The classes of the references; the anchors by default.
 
     Example:
         >>> has_positive(jnp.array([7, 7, -1]))
         Array([ True,  True, False], dtype=bool)
     """
-    own, others = _both(labels, reference_labels)
-    return _count(own, others) > (1 if reference_labels is None else 0)
+    anchors, references = _in_one_dtype(labels, reference_labels)
+    num_itself = 1 if reference_labels is None else 0
+    return count_equal(sort(references), anchors) > num_itself
 
 
 @public(upcast=False)
 def has_negative(
     labels: Integer[Array, "n"], reference_labels: Integer[Array, "m"] | None = None
 ) -> Bool[Array, "n"]:
-    """Which anchors have a negative: all of them, or none if all are of one class.
+    """The anchors with a negative: in a batch all of them, or none if it has one class.
 
         has_negativeᵢ = any over j of negativesᵢⱼ
 
-    By sorting, so that no n x m array is held.
+    It sorts the labels, so that it needs no n x m array.
 
     Args:
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
+        reference_labels: The classes of the references; the anchors by default.
 
     Example:
         >>> has_negative(jnp.array([7, 3]), jnp.array([7, 7]))
         Array([False,  True], dtype=bool)
     """
-    own, others = _both(labels, reference_labels)
-    return _count(own, others) < len(others)
+    anchors, references = _in_one_dtype(labels, reference_labels)
+    return count_equal(sort(references), anchors) < len(references)
 
 
-def _both(labels: Array, reference_labels: Array | None) -> tuple[Array, Array]:
-    """The labels of anchors and references in one dtype."""
-    others = labels if reference_labels is None else reference_labels
-    shared = result_dtype(labels.dtype, others.dtype)
-    return labels.astype(shared), others.astype(shared)
-
-
-def _count(labels: Array, among: Array) -> Array:
-    """How often each label occurs."""
-    ordered = jnp.sort(among)
-    after = jnp.searchsorted(ordered, labels, side="right")
-    return after - jnp.searchsorted(ordered, labels, side="left")
+def _in_one_dtype(labels: Array, reference_labels: Array | None) -> tuple[Array, Array]:
+    """The labels of the anchors and of the references, promoted to one dtype."""
+    references = labels if reference_labels is None else reference_labels
+    dtype = result_dtype(labels.dtype, references.dtype)
+    return labels.astype(dtype), references.astype(dtype)

@@ -1,9 +1,11 @@
-"""Miners: which pairs `[n m]` or triplets `[n m m]` count, from distances and labels.
+"""Miners: the pairs `[n m]` or triplets `[n m m]` to train on, from distances.
 
-dᵢⱼ is a distance of any kind between anchor i and reference j; a similarity s enters as
--s, or as 1 - s where it is compared with numbers. p stands for positives of the anchor,
-n for its negatives. Equal distances are treated equally.
+dᵢⱼ is any distance between anchor i and reference j. A similarity s is passed as -s, or
+as 1 - s where a miner compares it with a threshold. p runs over the positives of the
+anchor, n over its negatives. Equal distances are treated equally.
 """
+
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from jaxtyping import Bool, Float, Integer, Key
 
 from jaxml._core.contract import raise_invalid
 from jaxml._core.public import public
-from jaxml._core.types import Count, Scalar
+from jaxml._core.types import Count, NonNegative, Range, Scalar
 from jaxml.mining._masks import negatives, positives
 
 
@@ -24,14 +26,14 @@ def hard_pairs(
 ) -> Bool[Array, "n m"]:
     """The farthest positive and the nearest negative of each anchor.
 
-        keepᵢₚ = (dᵢₚ = maxₚ dᵢₚ),    keepᵢₙ = (dᵢₙ = minₙ dᵢₙ)
+        maskᵢₚ = (dᵢₚ = maxₚ dᵢₚ),    maskᵢₙ = (dᵢₙ = minₙ dᵢₙ)
 
-    An anchor without a positive or without a negative keeps nothing.
+    An anchor without a positive or without a negative has no pair.
 
     Args:
         distances: d.
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
+        reference_labels: The classes of the references; the anchors by default.
 
     Reference:
         Hermans, Beyer and Leibe, In defense of the triplet loss for person
@@ -42,10 +44,10 @@ def hard_pairs(
         >>> hard_pairs(d, jnp.array([0]), jnp.array([0, 0, 1, 1]))
         Array([[False,  True,  True, False]], dtype=bool)
     """
-    positive, negative = _masks("hard_pairs", distances, labels, reference_labels)
-    far = positive & (distances >= _farthest(distances, positive))
-    near = negative & (distances <= _nearest(distances, negative))
-    return (far | near) & _comparable(positive, negative)
+    is_positive, is_negative = _masks(distances, labels, reference_labels)
+    farthest = is_positive & (distances >= _max_distance(distances, is_positive))
+    nearest = is_negative & (distances <= _min_distance(distances, is_negative))
+    return (farthest | nearest) & _has_both(is_positive, is_negative)
 
 
 @public
@@ -59,14 +61,14 @@ def pair_margin(
 ) -> Bool[Array, "n m"]:
     """The positives that are too far, and the negatives that are too near.
 
-        keepᵢₚ = (dᵢₚ > positive),    keepᵢₙ = (dᵢₙ < negative)
+        maskᵢₚ = (dᵢₚ > positive),    maskᵢₙ = (dᵢₙ < negative)
 
     Args:
         distances: d.
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
-        positive: The distance up to which a positive is near enough.
-        negative: The distance from which on a negative is far enough.
+        reference_labels: The classes of the references; the anchors by default.
+        positive: The largest distance at which a positive is near enough.
+        negative: The smallest distance at which a negative is far enough.
 
     Reference:
         Musgrave, Belongie and Lim, PyTorch metric learning, 2020,
@@ -77,11 +79,10 @@ def pair_margin(
         >>> pair_margin(d, jnp.array([0]), jnp.array([0, 0, 1, 1]))
         Array([[False,  True,  True, False]], dtype=bool)
     """
-    is_positive, is_negative = _masks(
-        "pair_margin", distances, labels, reference_labels
-    )
-    too_far, too_near = distances > positive, distances < negative
-    return (is_positive & too_far) | (is_negative & too_near)
+    is_positive, is_negative = _masks(distances, labels, reference_labels)
+    too_far = is_positive & (distances > positive)
+    too_near = is_negative & (distances < negative)
+    return too_far | too_near
 
 
 @public
@@ -90,19 +91,19 @@ def multi_similarity_pairs(
     labels: Integer[Array, "n"],
     reference_labels: Integer[Array, "m"] | None = None,
     *,
-    epsilon: Scalar = 0.1,
+    epsilon: NonNegative = 0.1,
 ) -> Bool[Array, "n m"]:
-    """The positives farther than a negative, or nearly, and the negatives nearer so.
+    """The positives farther than a negative and the negatives nearer than a positive.
 
-        keepᵢₚ = (dᵢₚ + ε > minₙ dᵢₙ),    keepᵢₙ = (dᵢₙ - ε < maxₚ dᵢₚ)
+        maskᵢₚ = (dᵢₚ + ε > minₙ dᵢₙ),    maskᵢₙ = (dᵢₙ - ε < maxₚ dᵢₚ)
 
-    An anchor without a positive or without a negative keeps nothing.
+    An anchor without a positive or without a negative has no pair.
 
     Args:
-        distances: d; in the paper 1 - cos, or -cos, which keeps the same pairs.
+        distances: d. The paper uses -cos; 1 - cos gives the same pairs.
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
-        epsilon: ε >= 0, how far beyond each other pairs still count.
+        reference_labels: The classes of the references; the anchors by default.
+        epsilon: ε >= 0, the slack of both comparisons, in the units of d.
 
     Reference:
         Wang et al., Multi-similarity loss with general pair weighting for deep metric
@@ -113,12 +114,12 @@ def multi_similarity_pairs(
         >>> multi_similarity_pairs(d, jnp.array([0]), jnp.array([0, 0, 1, 1]))
         Array([[False,  True,  True, False]], dtype=bool)
     """
-    positive, negative = _masks(
-        "multi_similarity_pairs", distances, labels, reference_labels
-    )
-    far = positive & (distances + epsilon > _nearest(distances, negative))
-    near = negative & (distances - epsilon < _farthest(distances, positive))
-    return (far | near) & _comparable(positive, negative)
+    is_positive, is_negative = _masks(distances, labels, reference_labels)
+    min_negative = _min_distance(distances, is_negative)
+    max_positive = _max_distance(distances, is_positive)
+    hard_positives = is_positive & (distances + epsilon > min_negative)
+    hard_negatives = is_negative & (distances - epsilon < max_positive)
+    return (hard_positives | hard_negatives) & _has_both(is_positive, is_negative)
 
 
 @public
@@ -131,26 +132,26 @@ def distance_weighted(
     dimension: Scalar,
     count: Count = 1,
     cutoff: Scalar = 0.5,
-    farthest: Scalar = 1.4,
+    farthest: Annotated[Scalar, Range("be at most 2", lambda x: x <= 2)] = 1.4,
 ) -> Bool[Array, "n m"]:
-    """All positives, and negatives drawn so that each distance is equally likely.
+    """All positives, and negatives sampled so that all distances are equally likely.
 
         P(n) ∝ 1/q(max(dᵢₙ, cutoff)) for dᵢₙ < farthest
         q(d) = d^(D-2) (1 - d²/4)^((D-3)/2)
 
-    q is the density of distances between rows of length 1 in D dimensions. Negatives
-    are drawn without replacement, fewer where there are fewer; an anchor for which none
-    is drawn keeps nothing.
+    q is the density of the distance between random unit vectors in D dimensions.
+    Negatives are sampled without replacement, all of them if there are at most `count`.
+    An anchor with no sampled negative has no pair.
 
     Args:
         key: A random key.
-        distances: d, Euclidean, between rows of length 1.
+        distances: d, the Euclidean distances of unit vectors.
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
-        dimension: D, the length of an embedding.
-        count: How many negatives are drawn for each anchor.
-        cutoff: The distance below which negatives are not more likely still.
-        farthest: The distance from which on negatives teach nothing; at most 2.
+        reference_labels: The classes of the references; the anchors by default.
+        dimension: D, the number of features of an embedding.
+        count: The number of negatives per anchor.
+        cutoff: The distance below which the probability no longer increases.
+        farthest: The distance from which negatives are ignored; at most 2.
 
     Reference:
         Wu et al., Sampling matters in deep embedding learning, ICCV 2017,
@@ -163,17 +164,18 @@ def distance_weighted(
         ... )
         Array([[ True,  True, False]], dtype=bool)
     """
-    positive, negative = _masks(
-        "distance_weighted", distances, labels, reference_labels
-    )
-    candidate = negative & (distances < farthest)
-    d = jnp.where(candidate, jnp.maximum(distances, cutoff), 1.0)
-    rarity = (2 - dimension) * jnp.log(d) + (3 - dimension) / 2 * jnp.log1p(-d * d / 4)
-    luck = jax.random.gumbel(key, distances.shape, distances.dtype)
-    rank = jnp.where(candidate, rarity + luck, -jnp.inf)
-    least = lax.top_k(rank, min(count, rank.shape[1]))[0][:, -1:]
-    drawn = candidate & (rank >= least)
-    return (positive | drawn) & jnp.any(drawn, 1, keepdims=True)
+    is_positive, is_negative = _masks(distances, labels, reference_labels)
+    is_candidate = is_negative & (distances < farthest)
+    d = jnp.where(is_candidate, jnp.maximum(distances, cutoff), 1.0)
+    # log 1/q(d)
+    log_weight = (2 - dimension) * jnp.log(d)
+    log_weight += (3 - dimension) / 2 * jnp.log1p(-d * d / 4)
+    # the top-k of log weights plus Gumbel noise is a sample without replacement
+    gumbel_noise = jax.random.gumbel(key, distances.shape, distances.dtype)
+    scores = jnp.where(is_candidate, log_weight + gumbel_noise, -jnp.inf)
+    threshold = lax.top_k(scores, min(count, scores.shape[1]))[0][:, -1:]
+    is_sampled = is_candidate & (scores >= threshold)
+    return (is_positive | is_sampled) & jnp.any(is_sampled, 1, keepdims=True)
 
 
 @public
@@ -182,18 +184,18 @@ def easy_triplets(
     labels: Integer[Array, "n"],
     reference_labels: Integer[Array, "m"] | None = None,
     *,
-    margin: Scalar = 0.2,
+    margin: NonNegative = 0.2,
 ) -> Bool[Array, "n m m"]:
-    """Triplets whose negative is beyond the positive by more than the margin.
+    """The triplets whose negative is farther than the positive by more than the margin.
 
-        keepᵢₚₙ = (dᵢₙ > dᵢₚ + m)
+        maskᵢₚₙ = (dᵢₙ > dᵢₚ + m)
 
-    They have a triplet loss of 0. Each valid triplet is easy, semi-hard or hard.
+    Their triplet loss is 0. Each valid triplet is either easy, semi-hard or hard.
 
     Args:
         distances: d.
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
+        reference_labels: The classes of the references; the anchors by default.
         margin: m >= 0, in the units of d.
 
     Reference:
@@ -205,10 +207,8 @@ def easy_triplets(
         >>> easy_triplets(d, jnp.array([0]), classes)[0, 0]
         Array([False, False,  True], dtype=bool)
     """
-    to_positive, to_negative, valid = _triplets(
-        "easy_triplets", distances, labels, reference_labels
-    )
-    return valid & (to_negative > to_positive + margin)
+    d_positive, d_negative, is_valid = _triplets(distances, labels, reference_labels)
+    return is_valid & (d_negative > d_positive + margin)
 
 
 @public
@@ -217,16 +217,16 @@ def semihard_triplets(
     labels: Integer[Array, "n"],
     reference_labels: Integer[Array, "m"] | None = None,
     *,
-    margin: Scalar = 0.2,
+    margin: NonNegative = 0.2,
 ) -> Bool[Array, "n m m"]:
-    """Triplets whose negative is beyond the positive, by no more than the margin.
+    """The triplets whose negative is farther than the positive, but within the margin.
 
-        keepᵢₚₙ = (dᵢₚ < dᵢₙ <= dᵢₚ + m)
+        maskᵢₚₙ = (dᵢₚ < dᵢₙ <= dᵢₚ + m)
 
     Args:
         distances: d.
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
+        reference_labels: The classes of the references; the anchors by default.
         margin: m >= 0, in the units of d.
 
     Reference:
@@ -238,11 +238,9 @@ def semihard_triplets(
         >>> semihard_triplets(d, jnp.array([0]), classes)[0, 0]
         Array([False,  True, False], dtype=bool)
     """
-    to_positive, to_negative, valid = _triplets(
-        "semihard_triplets", distances, labels, reference_labels
-    )
-    beyond = to_positive < to_negative
-    return valid & beyond & (to_negative <= to_positive + margin)
+    d_positive, d_negative, is_valid = _triplets(distances, labels, reference_labels)
+    is_farther = d_positive < d_negative
+    return is_valid & is_farther & (d_negative <= d_positive + margin)
 
 
 @public
@@ -251,14 +249,14 @@ def hard_triplets(
     labels: Integer[Array, "n"],
     reference_labels: Integer[Array, "m"] | None = None,
 ) -> Bool[Array, "n m m"]:
-    """Triplets whose negative is no farther than the positive.
+    """The triplets whose negative is at most as far as the positive.
 
-        keepᵢₚₙ = (dᵢₙ <= dᵢₚ)
+        maskᵢₚₙ = (dᵢₙ <= dᵢₚ)
 
     Args:
         distances: d.
         labels: The classes of the anchors.
-        reference_labels: Those of the references; the anchors themselves by default.
+        reference_labels: The classes of the references; the anchors by default.
 
     Reference:
         Schroff, Kalenichenko and Philbin, FaceNet: a unified embedding for face
@@ -269,38 +267,39 @@ def hard_triplets(
         >>> hard_triplets(d, jnp.array([0]), classes)[0, 0]
         Array([False,  True, False], dtype=bool)
     """
-    to_positive, to_negative, valid = _triplets(
-        "hard_triplets", distances, labels, reference_labels
-    )
-    return valid & (to_negative <= to_positive)
+    d_positive, d_negative, is_valid = _triplets(distances, labels, reference_labels)
+    return is_valid & (d_negative <= d_positive)
 
 
 def _masks(
-    function: str, distances: Array, labels: Array, reference_labels: Array | None
+    distances: Array, labels: Array, reference_labels: Array | None
 ) -> tuple[Array, Array]:
+    """The masks of the positives and of the negatives."""
     if reference_labels is None and distances.shape[1] != len(labels):
-        rule = "be square where there are no reference_labels"
-        raise_invalid(TypeError, "distances", rule, distances)
+        requirement = "be square where there are no reference_labels"
+        raise_invalid(TypeError, "distances", requirement, distances)
     return positives(labels, reference_labels), negatives(labels, reference_labels)
 
 
 def _triplets(
-    function: str, distances: Array, labels: Array, reference_labels: Array | None
+    distances: Array, labels: Array, reference_labels: Array | None
 ) -> tuple[Array, Array, Array]:
-    """The distances to positive and to negative, and which triplets are valid."""
-    positive, negative = _masks(function, distances, labels, reference_labels)
-    valid = positive[:, :, None] & negative[:, None]
-    return distances[:, :, None], distances[:, None], valid
+    """dᵢₚ and dᵢₙ of the triplets (i, p, n), and the mask of the valid triplets."""
+    is_positive, is_negative = _masks(distances, labels, reference_labels)
+    is_valid = is_positive[:, :, None] & is_negative[:, None]
+    return distances[:, :, None], distances[:, None], is_valid
 
 
-def _farthest(distances: Array, mask: Array) -> Array:
+def _max_distance(distances: Array, mask: Array) -> Array:
     return jnp.max(distances, 1, keepdims=True, where=mask, initial=-jnp.inf)
 
 
-def _nearest(distances: Array, mask: Array) -> Array:
+def _min_distance(distances: Array, mask: Array) -> Array:
     return jnp.min(distances, 1, keepdims=True, where=mask, initial=jnp.inf)
 
 
-def _comparable(positive: Array, negative: Array) -> Array:
-    """The anchors that have a positive and a negative."""
-    return jnp.any(positive, 1, keepdims=True) & jnp.any(negative, 1, keepdims=True)
+def _has_both(is_positive: Array, is_negative: Array) -> Array:
+    """The anchors that have a positive and a negative, [n 1]."""
+    has_positive = jnp.any(is_positive, 1, keepdims=True)
+    has_negative = jnp.any(is_negative, 1, keepdims=True)
+    return has_positive & has_negative

@@ -1,4 +1,4 @@
-"""Mining: the truth is one pair or one triplet at a time."""
+"""The table of mining. Truths are loops over pairs or triplets."""
 
 import jax
 import numpy as np
@@ -7,73 +7,77 @@ from cases import Case, Extreme
 from jaxml import mining
 
 KEY = jax.random.key(0)
-ZEROS, ONES, FAR = np.zeros((2, 3)), np.ones((2, 3)), np.full((2, 3), 1e30)
-TWO = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
 
 
-def pairwise(of_pair):
-    """The truth of two sets of rows from that of two rows."""
+def per_pair(truth):
+    """The truth of two sets of embeddings, from that of two embeddings."""
 
-    def table(x, y, **numbers):
-        return np.array([[of_pair(a, b, **numbers) for b in y] for a in x])
+    def all_pairs(x, y, **hyperparams):
+        return np.array([[truth(a, b, **hyperparams) for b in y] for a in x])
 
-    return table
-
-
-def cosine(a, b):
-    return dot(a, b) / np.sqrt(dot(a, a) * dot(b, b))
+    return all_pairs
 
 
 def dot(a, b):
     return sum(s * t for s, t in zip(a, b))
 
 
-def two_sets(rng):
-    return rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
+def squared_euclidean(a, b):
+    return dot(a - b, a - b)
 
 
-def classes(rng):
-    return (rng.choice([-3, 0, 7], 6),)
+def euclidean(a, b):
+    return np.sqrt(dot(a - b, a - b))
 
 
-def both_classes(rng):
-    return rng.choice([-3, 0, 7], 4), rng.choice([-3, 0, 8], 6)
+def lp(a, b, p=3.0):
+    return sum(abs(a - b) ** p) ** (1 / p)
 
 
-def batch(rng):
-    """Distances of which some are equal, and classes of which some are alone."""
-    return rng.integers(0, 12, (7, 7)) / 8, rng.choice([-3, 0, 7, 9], 7)
+def cosine(a, b):
+    return dot(a, b) / np.sqrt(dot(a, a) * dot(b, b))
 
 
-def bank(rng):
-    return rng.random((5, 8)), rng.choice([0, 1, 2], 5), rng.choice([0, 1, 3], 8)
-
-
-def positive(labels, others=None):
-    own = labels if others is None else others
+def positives(labels, reference_labels=None):
+    in_batch = reference_labels is None
+    references = labels if in_batch else reference_labels
     return np.array(
         [
-            [a == b and (others is not None or i != j) for j, b in enumerate(own)]
+            [a == b and not (in_batch and i == j) for j, b in enumerate(references)]
             for i, a in enumerate(labels)
         ]
     )
 
 
-def negative(labels, others=None):
-    own = labels if others is None else others
-    return np.array([[a != b for b in own] for a in labels])
+def negatives(labels, reference_labels=None):
+    references = labels if reference_labels is None else reference_labels
+    return np.array([[a != b for b in references] for a in labels])
 
 
-def by_anchor(of_anchor):
-    """The truth of a miner of pairs from that of one anchor."""
+def has_positive(*labels):
+    return positives(*labels).any(1)
 
-    def mask(d, labels, others=None, **numbers):
-        keep = np.zeros(d.shape, bool)
-        p, n = positive(labels, others), negative(labels, others)
+
+def has_negative(*labels):
+    return negatives(*labels).any(1)
+
+
+def per_anchor(truth):
+    """The truth of a miner of pairs, from the references that one anchor selects.
+
+    It is given the anchor's distances, and the indices of positives and negatives.
+    """
+
+    def mask(d, labels, reference_labels=None, **hyperparams):
+        selected = np.zeros(d.shape, bool)
+        p = positives(labels, reference_labels)
+        n = negatives(labels, reference_labels)
         for i in range(len(d)):
-            chosen = of_anchor(d[i], *map(np.flatnonzero, (p[i], n[i])), **numbers)
-            keep[i, list(chosen)] = True
-        return keep
+            indices = truth(
+                d[i], np.flatnonzero(p[i]), np.flatnonzero(n[i]), **hyperparams
+            )
+            selected[i, list(indices)] = True
+        return selected
 
     return mask
 
@@ -88,155 +92,194 @@ def pair_margin(d, p, n, positive=0.2, negative=0.8):
     return [j for j in p if d[j] > positive] + [j for j in n if d[j] < negative]
 
 
-def multi_similarity(d, p, n, epsilon=0.1):
+def multi_similarity_pairs(d, p, n, epsilon=0.1):
     if not (len(p) and len(n)):
         return []
-    far = [j for j in p if d[j] + epsilon > min(d[n])]
-    return far + [j for j in n if d[j] - epsilon < max(d[p])]
+    hard_positives = [j for j in p if d[j] + epsilon > min(d[n])]
+    return hard_positives + [j for j in n if d[j] - epsilon < max(d[p])]
 
 
 def distance_weighted(d, labels, dimension=6, count=1, cutoff=0.5, farthest=1.4):
-    keep, p = np.zeros(d.shape, bool), positive(labels)
-    luck = np.asarray(jax.random.gumbel(KEY, d.shape, float))
+    selected, p, n = np.zeros(d.shape, bool), positives(labels), negatives(labels)
+    gumbel_noise = np.asarray(jax.random.gumbel(KEY, d.shape, float))
     for i in range(len(d)):
-        rank = {}
-        for j in np.flatnonzero(negative(labels)[i] & (d[i] < farthest)):
-            at = max(d[i, j], cutoff)
-            density = at ** (dimension - 2) * (1 - at**2 / 4) ** ((dimension - 3) / 2)
-            rank[j] = luck[i, j] - np.log(density)
-        best = sorted(rank, key=rank.get)[-count:]
-        keep[i, best] = True
-        keep[i] |= p[i] & bool(best)
-    return keep
+        scores = {}
+        for j in np.flatnonzero(n[i] & (d[i] < farthest)):
+            x = max(d[i, j], cutoff)
+            density = x ** (dimension - 2) * (1 - x**2 / 4) ** ((dimension - 3) / 2)
+            scores[j] = gumbel_noise[i, j] - np.log(density)
+        sampled = sorted(scores, key=scores.get)[-count:]
+        selected[i, sampled] = True
+        selected[i] |= p[i] & bool(sampled)
+    return selected
 
 
-def triplets(kind):
-    def mask(d, labels, others=None, margin=0.2):
-        keep = np.zeros((*d.shape, d.shape[1]), bool)
-        p, n = positive(labels, others), negative(labels, others)
+def distance_weighted_of_arrays(d, labels, dimension=6, **hyperparams):
+    return mining.distance_weighted(KEY, d, labels, dimension=dimension, **hyperparams)
+
+
+def per_triplet(truth):
+    """The truth of a miner of triplets, from dₚ, dₙ and the margin of one triplet."""
+
+    def mask(d, labels, reference_labels=None, margin=0.2):
+        selected = np.zeros((*d.shape, d.shape[1]), bool)
+        p = positives(labels, reference_labels)
+        n = negatives(labels, reference_labels)
         for i in range(len(d)):
             for j in np.flatnonzero(p[i]):
                 for k in np.flatnonzero(n[i]):
-                    keep[i, j, k] = kind(d[i, j], d[i, k], margin)
-        return keep
+                    selected[i, j, k] = truth(d[i, j], d[i, k], margin)
+        return selected
 
     return mask
 
 
-def masks(function, truth):
+def is_easy(d_positive, d_negative, margin):
+    return d_negative > d_positive + margin
+
+
+def is_semihard(d_positive, d_negative, margin):
+    return d_positive < d_negative <= d_positive + margin
+
+
+def is_hard(d_positive, d_negative, margin):
+    return d_negative <= d_positive
+
+
+def two_sets(rng):
+    return rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
+
+
+def batch_labels(rng):
+    return (rng.choice([-3, 0, 7], 6),)
+
+
+def bank_labels(rng):
+    return rng.choice([-3, 0, 7], 4), rng.choice([-3, 0, 8], 6)
+
+
+def batch(rng):
+    """Some distances are equal, and some classes have a single example."""
+    return rng.integers(0, 12, (7, 7)) / 8, rng.choice([-3, 0, 7, 9], 7)
+
+
+def bank(rng):
+    return rng.random((5, 8)), rng.choice([0, 1, 2], 5), rng.choice([0, 1, 3], 8)
+
+
+def with_references(function, sample, truth):
+    """A row of `function` with labels of references, which are optional arrays."""
+    return Case(
+        function,
+        sample,
+        truth,
+        dtypes=(),
+        adapter=function,
+        id_suffix="references",
+    )
+
+
+def mask_rows(function, truth):
     return [
-        Case(function, classes, truth, dtypes=()),
-        Case(
-            function,
-            both_classes,
-            truth,
-            dtypes=(),
-            adapter=function,
-            id_suffix="references",
-        ),
+        Case(function, batch_labels, truth, dtypes=()),
+        with_references(function, bank_labels, truth),
     ]
 
 
-def miner(function, truth, *extremes, **options):
-    return [
-        Case(
-            function,
-            batch,
-            truth,
-            dtypes=(),
-            not_differentiated=(0,),
-            extremes=extremes,
-            **options,
-        ),
-        Case(
-            function,
-            bank,
-            truth,
-            dtypes=(),
-            adapter=function,
-            id_suffix="references",
-        ),
-    ]
+def miner_rows(function, truth, *extremes, **fields):
+    in_batch = Case(
+        function,
+        batch,
+        truth,
+        dtypes=(),
+        not_differentiated=(0,),
+        extremes=extremes,
+        **fields,
+    )
+    return [in_batch, with_references(function, bank, truth)]
 
 
-ALONE = np.zeros((3, 3)), np.arange(3)
+ZEROS, ONES, HUGE = np.zeros((2, 3)), np.ones((2, 3)), np.full((2, 3), 1e30)
+EQUAL_IN_TWO_FEATURES = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+ALL_DIFFERENT = np.zeros((3, 3)), np.arange(3)
 ONE_CLASS = np.zeros((3, 3)), np.zeros(3, int)
-NOTHING = Extreme(ALONE, 0.0), Extreme(ONE_CLASS, 0.0)
+NO_PAIRS = Extreme(ALL_DIFFERENT, 0.0), Extreme(ONE_CLASS, 0.0)
 
 CASES = [
     Case(
         mining.squared_euclidean,
         two_sets,
-        pairwise(lambda a, b: dot(a - b, a - b)),
+        per_pair(squared_euclidean),
         any_num_rows=(0, 1),
         ulps=8,
         extremes=(
             Extreme((ZEROS, ZEROS), 0.0),
-            Extreme((ONES, FAR), 3e60),
+            Extreme((ONES, HUGE), 3e60),
             Extreme((ONES, (1 + 1e-9) * ONES), 3e-18),
         ),
     ),
     Case(
         mining.euclidean,
         two_sets,
-        pairwise(lambda a, b: np.sqrt(dot(a - b, a - b))),
+        per_pair(euclidean),
         any_num_rows=(0, 1),
         ulps=8,
         extremes=(
             Extreme((ZEROS, ZEROS), 0.0),
-            Extreme((FAR, FAR), 0.0),
-            Extreme((ONES, FAR), np.sqrt(3) * 1e30),
+            Extreme((HUGE, HUGE), 0.0),
+            Extreme((ONES, HUGE), np.sqrt(3) * 1e30),
         ),
     ),
     Case(
         mining.lp,
         two_sets,
-        pairwise(lambda a, b, p=3.0: sum(abs(a - b) ** p) ** (1 / p)),
+        per_pair(lp),
         hyperparams={"p": (1.0, 1.5, 2.0, 3.0)},
         adapter=lambda x, y, p=3.0: mining.lp(x, y, p=p),
         ulps=16,
         extremes=(
             Extreme((ZEROS, 1e200 * ONES), 3 ** (1 / 3) * 1e200),
-            *(Extreme((ZEROS, TWO), [0.0, 2.0], {"p": p}) for p in (1.0, 1.5)),
+            Extreme((ZEROS, EQUAL_IN_TWO_FEATURES), [0.0, 2.0], {"p": 1.0}),
+            Extreme((ZEROS, EQUAL_IN_TWO_FEATURES), [0.0, 2.0], {"p": 1.5}),
         ),
     ),
     Case(
         mining.cosine_similarity,
         two_sets,
-        pairwise(cosine),
+        per_pair(cosine),
         any_num_rows=(0, 1),
         ulps=8,
         tol_relative_to_max=True,
         extremes=(
             Extreme((ZEROS, ONES), 0.0),
             Extreme((ZEROS, ZEROS), 0.0),
-            Extreme((FAR, -ONES), -1.0),
+            Extreme((HUGE, -ONES), -1.0),
         ),
     ),
     Case(
         mining.dot_product,
         two_sets,
-        pairwise(dot),
+        per_pair(dot),
         any_num_rows=(0, 1),
         ulps=8,
         tol_relative_to_max=True,
-        extremes=(Extreme((ZEROS, ONES), 0.0), Extreme((FAR, FAR), 3e60)),
+        extremes=(Extreme((ZEROS, ONES), 0.0), Extreme((HUGE, HUGE), 3e60)),
     ),
-    *masks(mining.positives, positive),
-    *masks(mining.negatives, negative),
-    *masks(mining.has_positive, lambda *labels: positive(*labels).any(1)),
-    *masks(mining.has_negative, lambda *labels: negative(*labels).any(1)),
-    *miner(mining.hard_pairs, by_anchor(hard_pairs), *NOTHING),
-    *miner(
+    *mask_rows(mining.positives, positives),
+    *mask_rows(mining.negatives, negatives),
+    *mask_rows(mining.has_positive, has_positive),
+    *mask_rows(mining.has_negative, has_negative),
+    *miner_rows(mining.hard_pairs, per_anchor(hard_pairs), *NO_PAIRS),
+    *miner_rows(
         mining.pair_margin,
-        by_anchor(pair_margin),
+        per_anchor(pair_margin),
         Extreme(ONE_CLASS, 0.0),
         hyperparams={"positive": (0.2, 0.5), "negative": (0.8, 0.4)},
     ),
-    *miner(
+    *miner_rows(
         mining.multi_similarity_pairs,
-        by_anchor(multi_similarity),
-        *NOTHING,
+        per_anchor(multi_similarity_pairs),
+        *NO_PAIRS,
         hyperparams={"epsilon": (0.0, 0.3)},
     ),
     *(
@@ -252,28 +295,26 @@ CASES = [
             static_args={"count": count},
             dtypes=(),
             not_differentiated=(0,),
-            adapter=lambda d, labels, dimension=6, **numbers: mining.distance_weighted(
-                KEY, d, labels, dimension=dimension, **numbers
-            ),
+            adapter=distance_weighted_of_arrays,
             extremes=(
                 Extreme(ONE_CLASS, 0.0),
-                Extreme((np.full((3, 3), 2.0), ALONE[1]), 0),
+                Extreme((np.full((3, 3), 2.0), np.arange(3)), 0),
             ),
             id_suffix=f"count={count}",
         )
         for count in (1, 3)
     ),
-    *miner(
+    *miner_rows(
         mining.easy_triplets,
-        triplets(lambda p, n, m: n > p + m),
-        *NOTHING,
+        per_triplet(is_easy),
+        *NO_PAIRS,
         hyperparams={"margin": (0.0, 0.25)},
     ),
-    *miner(
+    *miner_rows(
         mining.semihard_triplets,
-        triplets(lambda p, n, m: p < n <= p + m),
-        *NOTHING,
+        per_triplet(is_semihard),
+        *NO_PAIRS,
         hyperparams={"margin": (0.0, 0.25)},
     ),
-    *miner(mining.hard_triplets, triplets(lambda p, n, m: n <= p), *NOTHING),
+    *miner_rows(mining.hard_triplets, per_triplet(is_hard), *NO_PAIRS),
 ]

@@ -1,15 +1,17 @@
-"""Proxies: a row against one learned vector, or a few, for each class.
+"""Metric learning with proxies: one or several learned vectors per class.
 
-The event is the last axis, a row. cosⱼ is the cosine of it and the j-th proxy; both
-are normalised here, what is shorter than 10⁻⁶ by 10⁻⁶, so that 0 has cosine 0 and a
-bounded gradient. An integer label outside [0, classes) gives NaN for its example alone.
-Cosines are made a block of rows at a time and never all held.
+The event is the last axis, an embedding. cosⱼ is its cosine with the j-th proxy. Both
+are normalized here; a vector shorter than 10⁻⁶ is divided by 10⁻⁶, so that a zero
+vector has cosine 0 and a bounded gradient. An integer label outside [0, classes) gives
+NaN for its example alone. The cosines are computed block by block and never all held.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Integer
 
@@ -18,9 +20,9 @@ from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import logsumexp_matmul, materialized_transpose, matmul
 from jaxml._core.public import public
 from jaxml._core.safe import l2_normalize, norm, safe_divide
-from jaxml._core.softmax import logsumexp
+from jaxml._core.softmax import logsumexp, softmax_nll
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import Scalar
+from jaxml._core.types import NonNegative, Positive, Range, Scalar
 from jaxml.losses._labels import label_index, nan_if_invalid
 
 
@@ -30,30 +32,33 @@ def normalized_softmax_loss(
     proxies: Float[Array, "classes d"],
     labels: Integer[Array, "*batch"],
     *,
-    temperature: Scalar = 0.05,
+    temperature: Positive = 0.05,
 ) -> Float[Array, "*batch"]:
-    """Cross entropy of cosines: a classifier that sees directions alone.
+    """Softmax cross entropy of the cosines: a classifier that ignores lengths.
 
         loss = -log(e^(cos[label]/τ) / Σⱼ e^(cosⱼ/τ))
 
     Args:
-        embeddings: Rows of any length.
+        embeddings: Vectors of any length.
         proxies: A vector of any length for each class.
         labels: The true classes.
-        temperature: τ > 0; the lower, the more the nearest rivals count.
+        temperature: τ > 0. Low values give more weight to the nearest other proxies.
 
     Reference:
         Zhai and Wu, Classification is a strong baseline for deep metric learning, BMVC
         2019, https://arxiv.org/abs/1811.12649
 
     Example:
-        >>> rows, proxies = jnp.array([[3.0, 0.0]]), jnp.eye(2)
-        >>> normalized_softmax_loss(rows, proxies, jnp.array([0]), temperature=1.0)
+        >>> embeddings, proxies = jnp.array([[3.0, 0.0]]), jnp.eye(2)
+        >>> normalized_softmax_loss(
+        ...     embeddings, proxies, jnp.array([0]), temperature=1.0
+        ... )
         Array([0.3132617], dtype=float32)
     """
-    rows, proxies = l2_normalize(embeddings), l2_normalize(proxies)
-    own = jnp.sum(rows * _at(labels, proxies), -1)
-    return _cross_entropy(own, rows, proxies, labels, 1 / temperature)
+    index = label_index(labels, len(proxies))
+    embeddings, proxies = l2_normalize(embeddings), l2_normalize(proxies)
+    label_cosine = jnp.sum(embeddings * _take_proxy(index, proxies), -1)
+    return _cross_entropy(label_cosine, embeddings, proxies, index, 1 / temperature)
 
 
 @public
@@ -62,20 +67,20 @@ def cosface_loss(
     proxies: Float[Array, "classes d"],
     labels: Integer[Array, "*batch"],
     *,
-    margin: Scalar = 0.35,
-    scale: Scalar = 64.0,
+    margin: NonNegative = 0.35,
+    scale: Positive = 64.0,
 ) -> Float[Array, "*batch"]:
-    """Cross entropy of cosines, the label's lessened by a margin.
+    """Softmax cross entropy of the cosines, with a margin on the label's cosine.
 
-        loss = -log(eᵒ / (eᵒ + Σⱼ e^(s cosⱼ)))    with o = s (cos[label] - m)
+        loss = -log(eᶻ / (eᶻ + Σⱼ e^(s cosⱼ)))    with z = s (cos[label] - m)
 
     over j ≠ label.
 
     Args:
-        embeddings: Rows of any length.
+        embeddings: Vectors of any length.
         proxies: A vector of any length for each class.
         labels: The true classes.
-        margin: m >= 0, by which the label's cosine should beat all others.
+        margin: m >= 0, by which the label's cosine should exceed all others.
         scale: s > 0, the inverse of a temperature.
 
     Reference:
@@ -83,13 +88,14 @@ def cosface_loss(
         2018, https://arxiv.org/abs/1801.09414
 
     Example:
-        >>> rows, proxies = jnp.array([[1.0, 1.0]]), jnp.eye(2)
-        >>> cosface_loss(rows, proxies, jnp.array([0]), margin=0.5, scale=10.0)
+        >>> embeddings, proxies = jnp.array([[1.0, 1.0]]), jnp.eye(2)
+        >>> cosface_loss(embeddings, proxies, jnp.array([0]), margin=0.5, scale=10.0)
         Array([5.0067153], dtype=float32)
     """
-    rows, proxies = l2_normalize(embeddings), l2_normalize(proxies)
-    own = jnp.sum(rows * _at(labels, proxies), -1) - margin
-    return _cross_entropy(own, rows, proxies, labels, scale)
+    index = label_index(labels, len(proxies))
+    embeddings, proxies = l2_normalize(embeddings), l2_normalize(proxies)
+    label_cosine = jnp.sum(embeddings * _take_proxy(index, proxies), -1)
+    return _cross_entropy(label_cosine - margin, embeddings, proxies, index, scale)
 
 
 @public
@@ -98,19 +104,19 @@ def arcface_loss(
     proxies: Float[Array, "classes d"],
     labels: Integer[Array, "*batch"],
     *,
-    margin: Scalar = 0.5,
-    scale: Scalar = 64.0,
+    margin: Annotated[Scalar, Range("be in [0, π]", lambda m: 0 <= m <= np.pi)] = 0.5,
+    scale: Positive = 64.0,
 ) -> Float[Array, "*batch"]:
-    """Cross entropy of cosines, the label's angle θ widened by a margin.
+    """Softmax cross entropy of the cosines, with a margin on the label's angle θ.
 
-        loss = -log(eᵒ / (eᵒ + Σⱼ e^(s cosⱼ)))    with o = s cos(θ + m)
+        loss = -log(eᶻ / (eᶻ + Σⱼ e^(s cosⱼ)))    with z = s cos(θ + m)
 
-    over j ≠ label. Past θ = π - m, where cos(θ + m) would rise again and pull the row
-    the wrong way round, o is s (cos θ - m sin m), as in the authors' code. sin θ is
-    half of ‖x - y‖ ‖x + y‖, right and with derivative 0 where cos θ is 1 or -1.
+    over j ≠ label. For θ > π - m, where cos(θ + m) would increase again, z is
+    s (cos θ - m sin m), as in the authors' code. sin θ is ‖x - y‖ ‖x + y‖ / 2, which is
+    accurate where cos θ is 1 or -1, and has derivative 0 there.
 
     Args:
-        embeddings: Rows of any length.
+        embeddings: Vectors of any length.
         proxies: A vector of any length for each class.
         labels: The true classes.
         margin: m in [0, π], in radians.
@@ -121,17 +127,27 @@ def arcface_loss(
         CVPR 2019, https://arxiv.org/abs/1801.07698
 
     Example:
-        >>> rows, proxies = jnp.array([[1.0, 0.0]]), jnp.eye(2)
-        >>> arcface_loss(rows, proxies, jnp.array([0]), margin=jnp.pi / 2, scale=1.0)
+        >>> embeddings, labels = jnp.array([[1.0, 0.0]]), jnp.array([0])
+        >>> arcface_loss(embeddings, jnp.eye(2), labels, margin=jnp.pi / 2, scale=1.0)
         Array([0.6931472], dtype=float32)
     """
-    rows, proxies = l2_normalize(embeddings), l2_normalize(proxies)
-    own = _at(labels, proxies)
-    cosine, sine = jnp.sum(rows * own, -1), _sine(rows, own)
-    widened = cosine * jnp.cos(margin) - sine * jnp.sin(margin)
-    beyond = cosine - margin * jnp.sin(margin)
-    own = jnp.where(cosine < -jnp.cos(margin), beyond, widened)
-    return _cross_entropy(own, rows, proxies, labels, scale)
+    index = label_index(labels, len(proxies))
+    embeddings, proxies = l2_normalize(embeddings), l2_normalize(proxies)
+    label_proxies = _take_proxy(index, proxies)
+    cos_theta = jnp.sum(embeddings * label_proxies, -1)
+    sin_theta = _sine(embeddings, label_proxies)
+    cos_theta_plus_m = cos_theta * jnp.cos(margin) - sin_theta * jnp.sin(margin)
+    linear_extension = cos_theta - margin * jnp.sin(margin)
+    label_cosine = jnp.where(
+        cos_theta < -jnp.cos(margin), linear_extension, cos_theta_plus_m
+    )
+    return _cross_entropy(label_cosine, embeddings, proxies, index, scale)
+
+
+def _sine(x: Array, y: Array) -> Array:
+    """sin θ of two unit vectors; 1 if one is a zero vector, whose cosine is 0."""
+    any_zero = jnp.all(x == 0, -1) | jnp.all(y == 0, -1)
+    return jnp.where(any_zero, 1.0, norm(x - y) * norm(x + y) / 2)
 
 
 @public
@@ -140,16 +156,16 @@ def proxy_nca_loss(
     proxies: Float[Array, "classes d"],
     labels: Integer[Array, "*batch"],
 ) -> Float[Array, "*batch"]:
-    """How much nearer the label's proxy is than all the others together.
+    """Neighborhood component analysis with the proxies as the neighbors.
 
         loss = -log(e^(-d²[label]) / Σⱼ e^(-d²ⱼ))    over j ≠ label
 
-    with d² = 2 - 2 cos, the squared distance at length 1. The label is not among the j,
-    so the loss may be negative; with a softmax over all classes it would be the
-    normalised softmax loss at temperature ½. A single class costs 0.
+    with d² = 2 - 2 cos, the squared distance of the unit vectors. The label is not in
+    the denominator, so that the loss may be negative; with it, this would be
+    `normalized_softmax_loss` at temperature ½. With a single class the loss is 0.
 
     Args:
-        embeddings: Rows of any length.
+        embeddings: Vectors of any length.
         proxies: A vector of any length for each class.
         labels: The true classes.
 
@@ -161,11 +177,13 @@ def proxy_nca_loss(
         >>> proxy_nca_loss(jnp.array([[3.0, 0.0]]), jnp.eye(2), jnp.array([0]))
         Array([-2.], dtype=float32)
     """
-    rows, proxies = l2_normalize(embeddings), l2_normalize(proxies)
-    own = 2 * jnp.sum(rows * _at(labels, proxies), -1)
-    rivals = _rivals(rows, labels, _log_sum(proxies, 2.0), len(proxies))
-    loss = jnp.where(len(proxies) > 1, rivals - own, 0.0)
-    return nan_if_invalid(loss, label_index(labels, len(proxies)))
+    num_classes = len(proxies)
+    index = label_index(labels, num_classes)
+    embeddings, proxies = l2_normalize(embeddings), l2_normalize(proxies)
+    label_logit = 2 * jnp.sum(embeddings * _take_proxy(index, proxies), -1)
+    other_lse = _other_lse(embeddings, index, _cosine_lse(proxies, 2.0), num_classes)
+    loss = jnp.where(num_classes > 1, other_lse - label_logit, 0.0)
+    return nan_if_invalid(loss, index)
 
 
 @public
@@ -175,23 +193,24 @@ def proxy_anchor_loss(
     labels: Integer[Array, "n"],
     *,
     margin: Scalar = 0.1,
-    alpha: Scalar = 32.0,
+    alpha: Positive = 32.0,
     where: Bool[Array, "n"] | None = None,
 ) -> Float[Array, ""]:
-    """Each proxy against the rows of the batch: pulls its own, pushes the others.
+    """Every proxy against the batch: attracts its class and repels all other classes.
 
         loss = Σᵨ log(1 + Σₚ e^(-α (cos - δ))) / P + Σᵨ log(1 + Σₙ e^(α (cos + δ))) / C
 
-    over the proxies ρ, p the rows of its class, n the others, P the number of classes
-    in the batch and C of all. The whole batch is the event, and the loss one number.
+    over the proxies ρ, where p runs over the embeddings of its class and n over all
+    others. P is the number of classes in the batch, C the number of all classes. The
+    event is the whole batch: the loss is one number.
 
     Args:
-        embeddings: Rows of any length.
+        embeddings: Vectors of any length.
         proxies: A vector of any length for each class.
-        labels: The true classes; one of what is kept that is no class gives NaN.
-        margin: δ, by which cosines should lie beyond 0, on both sides.
+        labels: The true classes. An unmasked label out of range makes the loss NaN.
+        margin: δ. Cosines should be above δ for positives, below -δ for negatives.
         alpha: α > 0, the scale.
-        where: The rows that take part.
+        where: The embeddings that take part.
 
     Reference:
         Kim et al., Proxy anchor loss for deep metric learning, CVPR 2020,
@@ -201,26 +220,33 @@ def proxy_anchor_loss(
         >>> proxy_anchor_loss(jnp.eye(2), jnp.eye(2), jnp.array([0, 1]), margin=0.0)
         Array(0.6931472, dtype=float32)
     """
-    count = len(proxies)
-    kept = jnp.ones(labels.shape, bool) if where is None else where
-    own = jnp.where(kept, label_index(labels, count), -1)
-    every = jnp.arange(count, dtype=own.dtype)
-    present = jnp.zeros(count, embeddings.dtype)
-    present = present.at[_beyond(own, count)].set(1.0, mode="drop")
-    of_present = safe_divide(present, jnp.sum(present))
-    rows = l2_normalize(apply_mask(embeddings, kept[:, None])).T
+    num_classes = len(proxies)
+    mask = jnp.ones(labels.shape, bool) if where is None else where
+    index = jnp.where(mask, label_index(labels, num_classes), -1)
+    is_present = jnp.zeros(num_classes, embeddings.dtype)
+    is_present = is_present.at[index].set(1.0, mode="drop", wrap_negative_indices=False)
+    positive_weights = safe_divide(is_present, jnp.sum(is_present))  # 1/P
+    columns = l2_normalize(apply_mask(embeddings, mask[:, None])).T
 
-    def pull_and_push(tile: tuple[Array, Array, Array]) -> Array:
-        proxies, classes, share = tile
-        cosines, same = matmul(proxies, rows), own[None] == classes[:, None]
-        pull = logsumexp(-alpha * (cosines - margin), mask=same)
-        push = logsumexp(alpha * (cosines + margin), mask=~same & kept[None])
-        return share * softplus(pull) + softplus(push) / count
+    def attract_and_repel(block: tuple[Array, Array, Array]) -> Array:
+        proxies, class_ids, positive_weight = block
+        cosines = matmul(proxies, columns)
+        is_positive = index[None] == class_ids[:, None]
+        is_negative = ~is_positive & mask[None]
+        positive_lse = logsumexp(-alpha * (cosines - margin), mask=is_positive)
+        negative_lse = logsumexp(alpha * (cosines + margin), mask=is_negative)
+        return (
+            positive_weight * softplus(positive_lse)
+            + softplus(negative_lse) / num_classes
+        )
 
-    each = map_blocks(
-        pull_and_push, (l2_normalize(proxies), every, of_present), 4 * len(labels)
+    class_ids = jnp.arange(num_classes, dtype=index.dtype)
+    losses = map_blocks(
+        attract_and_repel,
+        (l2_normalize(proxies), class_ids, positive_weights),
+        4 * len(labels),
     )
-    return jnp.where(jnp.all(kept == (own >= 0)), jnp.sum(each), jnp.nan)
+    return jnp.where(jnp.all(mask == (index >= 0)), jnp.sum(losses), jnp.nan)
 
 
 @public
@@ -229,23 +255,23 @@ def soft_triple_loss(
     centers: Float[Array, "classes k d"],
     labels: Integer[Array, "*batch"],
     *,
-    margin: Scalar = 0.01,
-    gamma: Scalar = 0.1,
-    scale: Scalar = 20.0,
+    margin: NonNegative = 0.01,
+    gamma: Positive = 0.1,
+    scale: Positive = 20.0,
 ) -> Float[Array, "*batch"]:
-    """Cross entropy of similarities to classes that have several centers each.
+    """Softmax cross entropy of the similarities to classes with several centers each.
 
-        loss = -log(eᵒ / (eᵒ + Σⱼ e^(λ sⱼ)))    with o = λ (s[label] - δ), j ≠ label
+        loss = -log(eᶻ / (eᶻ + Σⱼ e^(λ sⱼ)))    with z = λ (s[label] - δ), j ≠ label
         sⱼ = Σₖ softmax(cosⱼ/γ)ₖ cosⱼₖ
 
-    where cosⱼₖ is the cosine of the row and the k-th centre of class j.
+    where cosⱼₖ is the cosine of the embedding and the k-th center of class j.
 
     Args:
-        embeddings: Rows of any length.
+        embeddings: Vectors of any length.
         centers: k vectors of any length for each class.
         labels: The true classes.
-        margin: δ >= 0, by which the label's similarity should beat all others.
-        gamma: γ > 0; the lower, the more the nearest centre stands for its class.
+        margin: δ >= 0, by which the label's similarity should exceed all others.
+        gamma: γ > 0. Low values make the nearest center represent its class.
         scale: λ > 0, the inverse of a temperature.
 
     Reference:
@@ -253,76 +279,66 @@ def soft_triple_loss(
         ICCV 2019, https://arxiv.org/abs/1909.05235
 
     Example:
-        >>> rows, centers = jnp.array([[2.0, 0.0]]), jnp.eye(2)[:, None]
-        >>> soft_triple_loss(rows, centers, jnp.array([0]), margin=1.0)
+        >>> embeddings, centers = jnp.array([[2.0, 0.0]]), jnp.eye(2)[:, None]
+        >>> soft_triple_loss(embeddings, centers, jnp.array([0]), margin=1.0)
         Array([0.6931472], dtype=float32)
     """
-    rows, centers = l2_normalize(embeddings), l2_normalize(centers)
-    own = jnp.sum(rows[..., None, :] * _at(labels, centers), -1)
-    own = scale * (_softly_nearest(own, gamma) - margin)
-    classes, k, d = centers.shape
+    num_classes, k, d = centers.shape
+    index = label_index(labels, num_classes)
+    embeddings, centers = l2_normalize(embeddings), l2_normalize(centers)
+    label_cosines = jnp.sum(embeddings[..., None, :] * _take_proxy(index, centers), -1)
+    label_logit = scale * (_soft_assignment(label_cosines, gamma) - margin)
     columns = centers.reshape(-1, d).T
 
-    def log_sum(rows: Array, others: Array) -> Array:
-        cosines = matmul(rows, columns).reshape(-1, classes, k)
-        return logsumexp(scale * _softly_nearest(cosines, gamma), mask=others)
+    def class_lse(embeddings: Array, mask: Array) -> Array:
+        cosines = matmul(embeddings, columns).reshape(-1, num_classes, k)
+        return logsumexp(scale * _soft_assignment(cosines, gamma), mask=mask)
 
-    rivals = _rivals(rows, labels, log_sum, classes, k * classes)
-    return nan_if_invalid(softplus(rivals - own), label_index(labels, classes))
+    other_lse = _other_lse(embeddings, index, class_lse, num_classes, k)
+    return nan_if_invalid(softmax_nll(label_logit, other_lse), index)
 
 
-def _softly_nearest(cosines: Array, gamma: Scalar) -> Array:
-    """The cosines of the last axis, averaged with the weights of a softmax."""
+def _soft_assignment(cosines: Array, gamma: Scalar) -> Array:
+    """The mean cosine of a class's centers, weighted by softmax(cos/γ)."""
     return jnp.sum(jax.nn.softmax(cosines / gamma) * cosines, -1)
 
 
-def _sine(x: Array, y: Array) -> Array:
-    """sin θ of two rows of length 1; a row of zeros has the cosine 0, so the sine 1."""
-    nothing = jnp.all(x == 0, -1) | jnp.all(y == 0, -1)
-    return jnp.where(nothing, 1.0, norm(x - y) * norm(x + y) / 2)
-
-
-def _at(labels: Array, proxies: Array) -> Array:
-    """What belongs to the label, 0 where it is not a class."""
-    index = _beyond(label_index(labels, len(proxies)), len(proxies))
-    return jnp.take(proxies, index, 0, mode="fill", fill_value=0.0)
-
-
-def _beyond(index: Array, classes: int) -> Array:
-    """The index; for what is no class one beyond the last, since -1 is the last."""
-    return jnp.where(index < 0, classes, index)
-
-
-def _cross_entropy(
-    own: Array, rows: Array, proxies: Array, labels: Array, scale: Scalar
-) -> Array:
-    """log(1 + Σⱼ e^(s cosⱼ - s own)) over j ≠ label"""
-    rivals = _rivals(rows, labels, _log_sum(proxies, scale), len(proxies))
-    return nan_if_invalid(
-        softplus(rivals - scale * own), label_index(labels, len(proxies))
+def _take_proxy(index: Array, proxies: Array) -> Array:
+    """The proxy or centers of the label, 0 if the label is out of range."""
+    return proxies.at[index].get(
+        mode="fill", fill_value=0.0, wrap_negative_indices=False
     )
 
 
-def _log_sum(proxies: Array, scale: Scalar) -> Callable[[Array, Array], Array]:
-    """log Σⱼ e^(s cosⱼ) of rows, over those classes j that count."""
-    columns = materialized_transpose(proxies)
-    return lambda rows, where: logsumexp_matmul(scale * rows, columns, where)
-
-
-def _rivals(
-    rows: Array,
-    labels: Array,
-    log_sum: Callable[[Array, Array], Array],
-    classes: int,
-    columns: int | None = None,
+def _cross_entropy(
+    label_cosine: Array, embeddings: Array, proxies: Array, index: Array, scale: Scalar
 ) -> Array:
-    """`log_sum` of the rows and of all j ≠ label, -∞ for a single class."""
-    every = jnp.arange(classes, dtype=jnp.int32)
+    """log(1 + Σⱼ e^(s cosⱼ - s cos[label])) over j ≠ label, with a given cos[label]."""
+    lse = _cosine_lse(proxies, scale)
+    other_lse = _other_lse(embeddings, index, lse, len(proxies))
+    return nan_if_invalid(softmax_nll(scale * label_cosine, other_lse), index)
 
-    def of_block(tile: tuple[Array, Array]) -> Array:
-        rows, own = tile
-        others = own[:, None] != every[None]
-        return log_sum(rows, others)
 
-    tiles = rows.reshape(-1, rows.shape[-1]), label_index(labels.reshape(-1), classes)
-    return map_blocks(of_block, tiles, 4 * (columns or classes)).reshape(labels.shape)
+def _cosine_lse(proxies: Array, scale: Scalar) -> Callable[[Array, Array], Array]:
+    """A function (embeddings, mask) -> log Σⱼ e^(s cosⱼ) over the unmasked classes."""
+    columns = materialized_transpose(proxies)
+    return lambda embeddings, mask: logsumexp_matmul(scale * embeddings, columns, mask)
+
+
+def _other_lse(
+    embeddings: Array,
+    index: Array,
+    class_lse: Callable[[Array, Array], Array],
+    num_classes: int,
+    centers_per_class: int = 1,
+) -> Array:
+    """`class_lse` of each embedding over all j ≠ label; -∞ for a single class."""
+    class_ids = jnp.arange(num_classes, dtype=jnp.int32)
+
+    def block_lse(block: tuple[Array, Array]) -> Array:
+        embeddings, index = block
+        return class_lse(embeddings, index[:, None] != class_ids[None])
+
+    rows = embeddings.reshape(-1, embeddings.shape[-1]), index.reshape(-1)
+    row_size = 4 * num_classes * centers_per_class
+    return map_blocks(block_lse, rows, row_size).reshape(index.shape)

@@ -1,20 +1,74 @@
-"""Segmentation by all four counts of pixels, the background's too.
+"""Segmentation by the confusion matrix: true and false positives and negatives.
 
-Event, axes and masks are those of the losses by regions; one value per image and class.
+`ConfusionCounts` are the soft counts of pixels that the region losses share; the losses
+in this file count the true negatives too. `axis` names the pixel axes, which are the
+event; the classes are the last axis. One value per image and class.
 """
 
 import functools
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Integer
 
+from jaxml._core.contract import describe, raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import safe_divide, safe_sqrt
-from jaxml._core.types import Scalar
+from jaxml._core.types import Axes, Fraction
 from jaxml.losses._labels import label_index
-from jaxml.losses.segmentation._pixels import check_pixel_axes, counts, unmarked
+
+
+class ConfusionCounts(NamedTuple):
+    """Soft counts of pixels. They are sums of non-negative terms: nothing cancels."""
+
+    tp: Array  # Σ pt
+    fp: Array  # Σ p(1 - t)
+    fn: Array  # Σ t(1 - p)
+
+
+def confusion_counts(
+    p: Array, t: Array, axis: Axes, where: Array | None
+) -> ConfusionCounts:
+    """The soft counts of a predicted region p and a true region t, both in [0, 1]."""
+    axes = pixel_axes(axis, p)
+    p, t = mask_pixels(p, where), mask_pixels(t, where)
+    return ConfusionCounts(
+        *(jnp.sum(x, axes) for x in (p * t, p * (1 - t), t * (1 - p)))
+    )
+
+
+def true_negatives(p: Array, t: Array, axis: Axes, where: Array | None) -> Array:
+    """Σ (1 - p)(1 - t): the unmasked pixels that are in neither region."""
+    p, t = mask_pixels(p, where, fill=1.0), mask_pixels(t, where, fill=1.0)
+    return jnp.sum((1 - p) * (1 - t), pixel_axes(axis, p))
+
+
+def mask_pixels(x: Array, where: Array | None, fill: float = 0.0) -> Array:
+    """x with `fill` in all classes of the masked pixels."""
+    return apply_mask(x, None if where is None else where[..., None], fill)
+
+
+def pixel_axes(axis: Axes, x: Array, *, allow_last: bool = False) -> tuple[int, ...]:
+    """The pixel axes of x, counted from 0.
+
+    The last axis holds the classes, unless `allow_last` says that x has none.
+
+    Raises:
+        ValueError: If `axis` does not name different axes of x.
+    """
+    axes = (axis,) if isinstance(axis, int) else axis
+    allowed = range(-x.ndim, x.ndim)
+    distinct = {a % x.ndim for a in axes if a in allowed}
+    if not allow_last:
+        distinct -= {x.ndim - 1}
+    if not axes or len(distinct) < len(axes):
+        requirement = f"name different axes of {describe(x)}"
+        requirement += "" if allow_last else ", not the last"
+        raise_invalid(ValueError, "axis", requirement, axis)
+    return tuple(a % x.ndim for a in axes)
 
 
 @public
@@ -22,20 +76,20 @@ def sensitivity_specificity_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    sensitivity: Scalar = 0.5,
-    axis: int | tuple[int, ...] = (-3, -2),
+    sensitivity: Fraction = 0.5,
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """The mean squared error inside the true region, mixed with that outside of it.
+    """The weighted mean of the squared errors inside and outside the true region.
 
         loss = λ Σ(t - p)²t / Σt + (1 - λ) Σ(t - p)²(1 - t) / Σ(1 - t)
 
-    A side without pixels contributes 0; the other keeps its weight, λ or 1 - λ.
+    If one side has no pixels, its term is 0 and the other term keeps its weight.
 
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
-        sensitivity: λ in [0, 1], the weight of what is inside.
+        sensitivity: λ in [0, 1], the weight of the error inside the region.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -48,15 +102,15 @@ def sensitivity_specificity_loss(
         >>> sensitivity_specificity_loss(p, t, sensitivity=0.05)
         Array([0.25], dtype=float32)
     """
-    check_pixel_axes(axis, probabilities)
-    kept = None if where is None else where[..., None]
-    p, t = apply_mask(probabilities, kept), apply_mask(targets, kept)
-    outside, error = apply_mask(1 - t, kept), (t - p) ** 2
+    axes = pixel_axes(axis, probabilities)
+    p, t = mask_pixels(probabilities, where), mask_pixels(targets, where)
+    outside = mask_pixels(1 - t, where)
+    squared_error = (t - p) ** 2
 
-    def mean(region: Array) -> Array:
-        return safe_divide(jnp.sum(error * region, axis), jnp.sum(region, axis))
+    def mean_over(region: Array) -> Array:
+        return safe_divide(jnp.sum(squared_error * region, axes), jnp.sum(region, axes))
 
-    return sensitivity * mean(t) + (1 - sensitivity) * mean(outside)
+    return sensitivity * mean_over(t) + (1 - sensitivity) * mean_over(outside)
 
 
 @public
@@ -64,15 +118,17 @@ def matthews_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    axis: int | tuple[int, ...] = (-3, -2),
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """One minus the correlation of the two regions, which the background cannot raise.
+    """One minus the Matthews correlation coefficient of the two regions.
 
         loss = 1 - (TP·TN - FP·FN) / √((TP + FP)(TP + FN)(TN + FP)(TN + FN))
 
-    of the counts TP = Σpt, FP = Σp(1 - t), FN = Σt(1 - p), TN = Σ(1 - p)(1 - t). In
-    [0, 2]; 1 where a region covers nothing or everything, but 0 if the other agrees.
+    with the counts TP = Σpt, FP = Σp(1 - t), FN = Σt(1 - p), TN = Σ(1 - p)(1 - t). It
+    lies in [0, 2]; an uncorrelated prediction has loss 1 however large the background.
+    If a region covers nothing or everything, the loss is 0 if the other region is equal
+    to it, and 1 otherwise.
 
     Args:
         probabilities: p in [0, 1].
@@ -89,16 +145,20 @@ def matthews_loss(
         >>> matthews_loss(jnp.full_like(t, 0.5), t), matthews_loss(t, t)
         (Array([1.], dtype=float32), Array([0.], dtype=float32))
     """
-    tp, fp, fn = counts(probabilities, targets, axis, where)
-    tn = unmarked(probabilities, targets, axis, where)
-    margins = tp + fp, tp + fn, tn + fp, tn + fn
-    predicted, true, outside, cleared = map(safe_sqrt, margins)
-    # 1 - √q = (1 - q)/(1 + √q), where q is the product of four rates of being right
-    wrong = map(safe_divide, (fp, fn, fp, fn), margins)
-    one_minus_q = functools.reduce(lambda below, w: w + (1 - w) * below, wrong)
-    root = safe_divide(tp, predicted * true) * safe_divide(tn, outside * cleared)
-    against = safe_divide(fp, predicted * outside) * safe_divide(fn, true * cleared)
-    return one_minus_q / (1 + root) + against
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
+    tn = true_negatives(probabilities, targets, axis, where)
+    # predicted positives, positives, negatives, predicted negatives
+    marginals = tp + fp, tp + fn, tn + fp, tn + fn
+    root_pp, root_p, root_n, root_pn = map(safe_sqrt, marginals)
+    # 1 - √q = (1 - q)/(1 + √q), where q is the product of one minus each error rate
+    error_rates = map(safe_divide, (fp, fn, fp, fn), marginals)
+    one_minus_q = functools.reduce(
+        lambda one_minus_product, rate: rate + (1 - rate) * one_minus_product,
+        error_rates,
+    )
+    root_q = safe_divide(tp, root_pp * root_p) * safe_divide(tn, root_n * root_pn)
+    fp_fn_term = safe_divide(fp, root_pp * root_n) * safe_divide(fn, root_p * root_pn)
+    return one_minus_q / (1 + root_q) + fp_fn_term
 
 
 @public(upcast=False)
@@ -106,14 +166,14 @@ def present(
     labels: Integer[Array, "*pixels"],
     num_classes: int,
     *,
-    axis: int | tuple[int, ...] = (-2, -1),
+    axis: Axes = (-2, -1),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Bool[Array, "*batch classes"]:
-    """Whether a class has a pixel in the image: the mask for means over such classes.
+    """Whether a class occurs in the image: the mask for a mean over present classes.
 
     Args:
         labels: The true class of each pixel.
-        num_classes: How many there are.
+        num_classes: The number of classes.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -121,9 +181,6 @@ def present(
         >>> present(jnp.array([[0, 2], [2, 2]]), 4)
         Array([ True, False,  True, False], dtype=bool)
     """
-    check_pixel_axes(axis, labels, last=True)
-    axes = (axis,) if isinstance(axis, int) else axis
-    axes = tuple(a % labels.ndim for a in axes)
-    own = apply_mask(label_index(labels, num_classes), where, -1)[..., None]
-    index = jnp.arange(num_classes, dtype=own.dtype)
-    return jnp.any(own == index.reshape((1,) * labels.ndim + (-1,)), axes)
+    axes = pixel_axes(axis, labels, allow_last=True)
+    index = apply_mask(label_index(labels, num_classes), where, -1)
+    return jnp.any(jax.nn.one_hot(index, num_classes, dtype=bool), axes)

@@ -1,6 +1,7 @@
-"""Segmentation by what regions look like: their skeletons, and their contours.
+"""Segmentation by shape: the skeletons and the contours of regions.
 
-Event, axes and masks are those of the losses by regions; one value per image and class.
+`axis` names the pixel axes, which are the event; the classes are the last axis. One
+value per image and class.
 """
 
 import functools
@@ -12,11 +13,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_divide
-from jaxml._core.types import Range, Scalar
-from jaxml.losses.segmentation._pixels import check_pixel_axes
+from jaxml._core.types import Axes, NonNegative, Range
+from jaxml.losses.segmentation._confusion import mask_pixels, pixel_axes
 
 
 @public
@@ -25,25 +25,24 @@ def cldice_loss(
     targets: Float[Array, "*pixels classes"],
     *,
     iterations: Annotated[int, Range("be non-negative", lambda n: n >= 0)],
-    smooth: Scalar = 0.0,
-    axis: int | tuple[int, ...] = (-3, -2),
+    smooth: NonNegative = 0.0,
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """One minus how well each skeleton lies in the other region: for thin structures.
+    """One minus the centerline Dice (clDice), for thin structures such as vessels.
 
         loss = 1 - 2 P S / (P + S),
         P = (Σ K(p) t + s) / (Σ K(p) + s),    S = (Σ K(t) p + s) / (Σ K(t) + s)
 
-    Skeletons K(x) are what openings take away while x is eroded pixel by pixel; an
-    empty one lies in any region. Pixels that do not count are background to
-    their neighbours.
+    K(x) is the soft skeleton: the residues of opening over successive erosions. An
+    empty skeleton counts as covered. Masked pixels count as background.
 
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
-        iterations: How often regions are eroded: the largest radius, in pixels.
+        iterations: The number of erosions, the largest radius of a region in pixels.
         smooth: s >= 0, in pixels.
-        axis: The pixel axes, along which pixels are neighbours.
+        axis: The pixel axes, along which pixels are neighbors.
         where: The pixels that count.
 
     Reference:
@@ -54,46 +53,48 @@ def cldice_loss(
         >>> cldice_loss(t.at[1:4].set(1.0), t, iterations=2)
         Array([0.], dtype=float32)
     """
-    check_pixel_axes(axis, probabilities)
-    axes = (axis,) if isinstance(axis, int) else axis
-    kept = None if where is None else where[..., None]
-    p, t = apply_mask(probabilities, kept), apply_mask(targets, kept)
-    missed = [
-        safe_divide(jnp.sum(line * (1 - region), axes), jnp.sum(line, axes) + smooth)
-        for line, region in [
-            (_skeleton(p, axes, iterations), t),
-            (_skeleton(t, axes, iterations), p),
-        ]
-    ]
-    false, lost = missed  # 1 - P and 1 - S
-    precision, sensitivity = 1 - false, 1 - lost
-    apart, both = precision * lost + sensitivity * false, precision + sensitivity
-    return jnp.where(both == 0, 1.0, safe_divide(apart, both))
+    axes = pixel_axes(axis, probabilities)
+    p, t = mask_pixels(probabilities, where), mask_pixels(targets, where)
+
+    def fraction_uncovered(x: Array, region: Array) -> Array:
+        skeleton = _soft_skeleton(x, axes, iterations)
+        uncovered = jnp.sum(skeleton * (1 - region), axes)
+        return safe_divide(uncovered, jnp.sum(skeleton, axes) + smooth)
+
+    one_minus_precision = fraction_uncovered(p, t)
+    one_minus_sensitivity = fraction_uncovered(t, p)
+    precision, sensitivity = 1 - one_minus_precision, 1 - one_minus_sensitivity
+    # P + S - 2 P S as a sum of non-negative terms
+    numerator = precision * one_minus_sensitivity + sensitivity * one_minus_precision
+    denominator = precision + sensitivity
+    return jnp.where(denominator == 0, 1.0, safe_divide(numerator, denominator))
 
 
-def _skeleton(x: Array, axes: tuple[int, ...], iterations: int) -> Array:
-    def eroded(x: Array) -> Array:
-        along = (_pooled(lax.min, x, (axis,)) for axis in axes)
-        return functools.reduce(jnp.minimum, along)
+def _soft_skeleton(x: Array, axes: tuple[int, ...], iterations: int) -> Array:
+    def erode(x: Array) -> Array:
+        """The minimum of each pixel and its neighbors along each axis."""
+        return functools.reduce(
+            jnp.minimum, (_pool3(lax.min, x, (axis,)) for axis in axes)
+        )
 
-    def ridge(x: Array) -> Array:
-        """What an opening, an erosion and then a dilation, takes away."""
-        return jax.nn.relu(x - _pooled(lax.max, eroded(x), axes))
+    def opening_residue(x: Array) -> Array:
+        """x minus its opening, which is an erosion followed by a dilation."""
+        return jax.nn.relu(x - _pool3(lax.max, erode(x), axes))
 
-    def thinner(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, found = carry
-        x = eroded(x)
-        return x, found + (1 - found) * ridge(x)
+    def body(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, skeleton = carry
+        x = erode(x)
+        return x, skeleton + (1 - skeleton) * opening_residue(x)
 
-    return lax.fori_loop(0, iterations, thinner, (x, ridge(x)))[1]
+    return lax.fori_loop(0, iterations, body, (x, opening_residue(x)))[1]
 
 
-def _pooled(pick: Callable, x: Array, axes: tuple[int, ...]) -> Array:
-    """The least, or largest, of each pixel and its neighbours along these axes."""
-    beyond = jnp.inf if pick is lax.min else -jnp.inf
-    along = [a in {axis % x.ndim for axis in axes} for a in range(x.ndim)]
-    window, padding = [3 if a else 1 for a in along], [(int(a), int(a)) for a in along]
-    return lax.reduce_window(x, beyond, pick, window, [1] * x.ndim, padding)
+def _pool3(reducer: Callable, x: Array, axes: tuple[int, ...]) -> Array:
+    """Min- or max-pooling with a window of 3 along these axes and stride 1."""
+    init_value = jnp.inf if reducer is lax.min else -jnp.inf
+    window = [3 if axis in axes else 1 for axis in range(x.ndim)]
+    padding = [(size // 2, size // 2) for size in window]
+    return lax.reduce_window(x, init_value, reducer, window, [1] * x.ndim, padding)
 
 
 @public
@@ -101,19 +102,19 @@ def boundary_loss(
     probabilities: Float[Array, "*pixels classes"],
     distances: Float[Array, "*pixels classes"],
     *,
-    axis: int | tuple[int, ...] = (-3, -2),
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """How far from the true contour the prediction lies, beyond it more than within.
+    """The signed distance to the true contour, weighted by the predicted probability.
 
         loss = mean of p φ    over the pixels
 
-    For small regions, beside a loss by regions. It may be negative.
+    It is meant for small regions, as an addition to a region loss. It may be negative.
 
     Args:
         probabilities: p in [0, 1].
-        distances: φ, from each pixel to the true contour, negative inside the region;
-            computed once for each image, for instance by `scipy.ndimage`.
+        distances: φ, the signed distance of each pixel from the true contour, negative
+            inside the region. `scipy.ndimage` can compute it once per image.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -126,8 +127,7 @@ def boundary_loss(
         >>> boundary_loss(jnp.array([[[1.0], [1.0], [0.0], [0.0]]]), phi)
         Array([0.], dtype=float32)
     """
-    check_pixel_axes(axis, probabilities)
-    kept = None if where is None else where[..., None]
-    p, phi = apply_mask(probabilities, kept), apply_mask(distances, kept)
-    counted = jnp.sum(apply_mask(jnp.ones_like(p), kept), axis)
-    return safe_divide(jnp.sum(multiply_no_nan(p, phi), axis), counted)
+    axes = pixel_axes(axis, probabilities)
+    p, phi = mask_pixels(probabilities, where), mask_pixels(distances, where)
+    num_pixels = jnp.sum(mask_pixels(jnp.ones_like(p), where), axes)
+    return safe_divide(jnp.sum(multiply_no_nan(p, phi), axes), num_pixels)

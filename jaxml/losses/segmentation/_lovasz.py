@@ -1,12 +1,13 @@
-"""Segmentation by the Lovász extension of the Jaccard loss J, made for its own index.
+"""Segmentation by the Lovász extension of the Jaccard loss: a convex surrogate of IoU.
 
-Pixels are taken from the largest error e to the smallest, and each one weighs as much
-as it adds to J when all pixels up to it are wrong:
+The pixels are sorted by their errors e, the largest first. The weight of a pixel is the
+increment of the Jaccard loss J when that pixel becomes wrong after all before it:
 
     loss = Σᵢ eᵢ Δᵢ,    Δᵢ = J(1 ... i) - J(1 ... i-1)
 
-The weights are constant in the errors, so they are the derivative. Of pixels with equal
-errors any may come first: the loss is the same, and its derivative a subgradient.
+The weights are piecewise constant in the errors, so they are the gradient. Pixels with
+equal errors may come in any order: the loss is the same, and the gradient is one of its
+subgradients. `axis` names the pixel axes, which are the event.
 """
 
 import functools
@@ -20,11 +21,13 @@ from jaxtyping import Bool, Float, Integer
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
-from jaxml._core.types import PyTree
+from jaxml._core.sorting import sort_key
+from jaxml._core.types import Axes, PyTree
 from jaxml.losses._labels import label_index
-from jaxml.losses.segmentation._pixels import check_pixel_axes
+from jaxml.losses.segmentation._confusion import pixel_axes
 
-BLOCK = 2**14  # ranks of which a core holds the counts in its cache
+RANK_BLOCK = 2**14
+"""Ranks per step. Their counts fit into the cache of one core."""
 
 
 @public
@@ -32,17 +35,18 @@ def lovasz_hinge_loss(
     logits: Float[Array, "*pixels"],
     targets: Float[Array, "*pixels"],
     *,
-    axis: int | tuple[int, ...] = (-2, -1),
+    axis: Axes = (-2, -1),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """The Jaccard loss of one region, convex in its logits.
+    """A convex surrogate of the Jaccard loss of one region, from logits.
 
-        loss = Σᵢ max(0, eᵢ) Δᵢ    with eᵢ = 1 - z for a pixel of the region, 1 + z else
+        loss = Σᵢ max(0, eᵢ) Δᵢ    with eᵢ = 1 - z inside the region, 1 + z outside
 
-    One value per image. At margins of 1 it is the Jaccard loss of the region z > 0.
+    One value per image. For logits of ±1 it is twice the Jaccard loss of the region
+    z > 0.
 
     Args:
-        logits: z, of which a positive one puts the pixel into the region.
+        logits: z; a pixel with z > 0 is predicted to lie in the region.
         targets: 1 in the region, 0 elsewhere.
         axis: The pixel axes.
         where: The pixels that count.
@@ -56,16 +60,19 @@ def lovasz_hinge_loss(
         >>> lovasz_hinge_loss(z, t)
         Array(1., dtype=float32)
     """
-    check_pixel_axes(axis, logits, last=True)
-    images = _Images(logits.shape, axis)
+    axes = _PixelAxes(logits, axis)
     inside = targets > 0.5
     errors = 1 - jnp.where(inside, logits, -logits)
-    moved = images.last((errors, inside, where))
-    each = jax.tree.map(lambda x: x.reshape(-1, *images.pixels), moved)
-    steps = lax.map(lambda image: _steps(*image), each)
-    steps = images.back(steps.reshape(*images.batch, *images.pixels))
-    wrong = apply_mask(jnp.where(errors <= 0, 0.0, errors), where)
-    return jnp.sum(multiply_no_nan(steps, wrong), images.axes)
+    images = jax.tree.map(
+        lambda x: x.reshape(-1, *axes.pixel_shape),
+        axes.move_last((errors, inside, where)),
+    )
+    increments = lax.map(lambda image: _jaccard_increments(*image), images)
+    increments = axes.move_back(
+        increments.reshape(*axes.batch_shape, *axes.pixel_shape)
+    )
+    hinge = apply_mask(jnp.where(errors <= 0, 0.0, errors), where)
+    return jnp.sum(multiply_no_nan(increments, hinge), axes.pixel_axes)
 
 
 @public
@@ -73,19 +80,20 @@ def lovasz_softmax_loss(
     probabilities: Float[Array, "*pixels classes"],
     labels: Integer[Array, "*pixels"],
     *,
-    axis: int | tuple[int, ...] = (-2, -1),
+    axis: Axes = (-2, -1),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """The Jaccard loss of every class, convex in its probabilities.
+    """A convex surrogate of the Jaccard loss of each class, from probabilities.
 
         loss = Σᵢ eᵢ Δᵢ    with eᵢ = 1 - p for a pixel of the class, p elsewhere
 
-    One value per image and class. A class that is absent costs its largest error; the
-    usual mean leaves it out: `mean(loss, where=present(labels, classes))`.
+    One value per image and class. The loss of an absent class is its largest error. The
+    usual mean leaves it out: `mean(loss, where=present(labels, num_classes))`.
 
     Args:
         probabilities: p in [0, 1].
-        labels: The true classes; one that is no class gives NaN for its image.
+        labels: The true classes. A label out of range makes the losses of its image
+            NaN.
         axis: The pixel axes of the labels.
         where: The pixels that count.
 
@@ -98,126 +106,139 @@ def lovasz_softmax_loss(
         >>> lovasz_softmax_loss(p, jnp.array([[0, 1, 1, 1]]))
         Array([0.5       , 0.33333334, 0.        ], dtype=float32)
     """
-    check_pixel_axes(axis, labels, last=True)
-    classes = probabilities.shape[-1]
-    images = _Images(labels.shape, axis)
-    loss = _by_class(images, probabilities, labels, where)
-    unknown = apply_mask(label_index(labels, classes) < 0, where, False)
-    return apply_mask(loss, ~jnp.any(unknown, images.axes)[..., None], jnp.nan)
+    axes = _PixelAxes(labels, axis)
+    loss = _lovasz_softmax(axes, probabilities, labels, where)
+    is_invalid = label_index(labels, probabilities.shape[-1]) < 0
+    any_invalid = jnp.any(apply_mask(is_invalid, where, False), axes.pixel_axes)
+    return apply_mask(loss, ~any_invalid[..., None], jnp.nan)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _by_class(images: "_Images", p: Array, labels: Array, where: Array | None) -> Array:
-    return _with_slopes(images, p, labels, where)[0]
+def _lovasz_softmax(
+    axes: "_PixelAxes", p: Array, labels: Array, where: Array | None
+) -> Array:
+    return _loss_and_gradient(axes, p, labels, where)[0]
 
 
-@_by_class.defjvp
-def _(images: "_Images", primals: tuple, tangents: tuple) -> tuple:
-    loss, slopes = _with_slopes(images, *primals)
-    return loss, jnp.sum(slopes * tangents[0], images.axes)
+@_lovasz_softmax.defjvp
+def _lovasz_softmax_jvp(axes: "_PixelAxes", primals: tuple, tangents: tuple) -> tuple:
+    p_dot, *_ = tangents
+    loss, gradient = _loss_and_gradient(axes, *primals)
+    return loss, jnp.sum(gradient * p_dot, axes.pixel_axes)
 
 
-def _with_slopes(
-    images: "_Images", p: Array, labels: Array, where: Array | None
+def _loss_and_gradient(
+    axes: "_PixelAxes", p: Array, labels: Array, where: Array | None
 ) -> tuple[Array, Array]:
-    """The losses, and their derivatives for p: one image and class after another."""
-    p, labels, where = images.last((p, labels, where))
-    classes = p.shape[-1]
+    """The losses and their gradients for p, one image and class at a time."""
+    p, labels, where = axes.move_last((p, labels, where))
+    num_classes = p.shape[-1]
 
-    def enter(slopes: Array, i: Array) -> tuple[Array, Array]:
-        *image, one = jnp.unravel_index(i, (*images.batch, classes))
-        start = (*image, *(jnp.zeros_like(i) for _ in images.pixels))
+    def body(gradients: Array, i: Array) -> tuple[Array, Array]:
+        *image, c = jnp.unravel_index(i, (*axes.batch_shape, num_classes))
+        zero = jnp.zeros_like(i)
+        start = (*image, *(zero for _ in axes.pixel_shape))
+        sizes = (*(1 for _ in image), *axes.pixel_shape, 1)
 
-        def here(x: Array, *own: Array) -> Array:
-            sizes = (*(1 for _ in image), *images.pixels, *(1 for _ in own))
-            return lax.dynamic_slice(x, (*start, *own), sizes)
+        def slice_at(x: Array, c: Array) -> Array:
+            return lax.dynamic_slice(x, (*start, c), sizes)
 
-        q, inside = here(p, one), here(labels)[..., None] == one.astype(labels.dtype)
-        kept = None if where is None else here(where)[..., None]
-        errors = apply_mask(jnp.where(inside, 1 - q, q), kept)
-        steps = _steps(errors, inside, kept)
-        slope = apply_mask(jnp.where(inside, -steps, steps), kept)
-        slopes = lax.dynamic_update_slice(slopes, slope, (*start, one))
-        return slopes, jnp.sum(steps * errors)
+        image_labels, mask = jax.tree.map(
+            lambda x: slice_at(x[..., None], zero), (labels, where)
+        )
+        p_c, inside = slice_at(p, c), image_labels == c.astype(labels.dtype)
+        errors = apply_mask(jnp.where(inside, 1 - p_c, p_c), mask)
+        increments = _jaccard_increments(errors, inside, mask)
+        gradient = apply_mask(jnp.where(inside, -increments, increments), mask)
+        gradients = lax.dynamic_update_slice(gradients, gradient, (*start, c))
+        return gradients, jnp.sum(increments * errors)
 
-    pairs = jnp.arange(math.prod(images.batch) * classes, dtype=jnp.int32)
-    slopes, loss = lax.scan(enter, jnp.zeros_like(p), pairs)
-    return loss.reshape(*images.batch, classes), images.back(slopes)
-
-
-class _Images:
-    """The axes of arrays that begin with those of a shape, some of which are pixels."""
-
-    def __init__(self, shape: tuple[int, ...], axis: int | tuple[int, ...]) -> None:
-        axes = (axis,) if isinstance(axis, int) else axis
-        self.axes = tuple(a % len(shape) for a in axes)
-        self.ends = tuple(range(len(shape) - len(axes), len(shape)))
-        self.batch = tuple(n for a, n in enumerate(shape) if a not in self.axes)
-        self.pixels = tuple(shape[a] for a in self.axes)
-
-    def last(self, arrays: PyTree) -> PyTree:
-        """[*batch *pixels ...]"""
-        return jax.tree.map(lambda x: jnp.moveaxis(x, self.axes, self.ends), arrays)
-
-    def back(self, x: Array) -> Array:
-        return jnp.moveaxis(x, self.ends, self.axes)
+    indices = jnp.arange(math.prod(axes.batch_shape) * num_classes, dtype=jnp.int32)
+    gradients, loss = lax.scan(body, jnp.zeros_like(p), indices)
+    return loss.reshape(*axes.batch_shape, num_classes), axes.move_back(gradients)
 
 
-def _steps(errors: Array, inside: Array, kept: Array | None) -> Array:
-    """Δ of each pixel, from the errors, what is inside the region, and what is kept.
+class _PixelAxes:
+    """The pixel axes and the batch axes of an array, and of arrays with more axes."""
 
-    With P pixels inside, of which B come before, and N others before, the step is
-    1/(P + N) inside and (P - B)/((P + N)(P + N + 1)) elsewhere: what the difference of
-    two Jaccard losses is, without its cancellation.
+    def __init__(self, x: Array, axis: Axes) -> None:
+        self.pixel_axes = pixel_axes(axis, x, allow_last=True)
+        self.last_axes = tuple(range(x.ndim - len(self.pixel_axes), x.ndim))
+        self.pixel_shape = tuple(x.shape[a] for a in self.pixel_axes)
+        self.batch_shape = tuple(
+            size for a, size in enumerate(x.shape) if a not in self.pixel_axes
+        )
+
+    def move_last(self, arrays: PyTree) -> PyTree:
+        """The arrays as [*batch *pixels ...]."""
+        return jax.tree.map(
+            lambda x: jnp.moveaxis(x, self.pixel_axes, self.last_axes), arrays
+        )
+
+    def move_back(self, x: Array) -> Array:
+        """The inverse of `move_last`."""
+        return jnp.moveaxis(x, self.last_axes, self.pixel_axes)
+
+
+def _jaccard_increments(errors: Array, inside: Array, mask: Array | None) -> Array:
+    """Δ of each pixel of one image, from its error and whether it is in the region.
+
+    With P pixels in the region, B of them before this pixel, and N pixels outside the
+    region before it, Δ is 1/(P + N) inside and (P - B)/((P + N)(P + N + 1)) outside:
+    the difference of two Jaccard losses, without cancellation.
     """
-    shape, kept = errors.shape, None if kept is None else kept.reshape(-1)
-    errors = apply_mask(lax.stop_gradient(errors).reshape(-1), kept, -jnp.inf)
-    inside = apply_mask(inside.reshape(-1), kept, False)
-    region = jnp.sum(inside, dtype=jnp.int32)  # P
-    (size,) = errors.shape
-    block = min(size, BLOCK)
-    beyond = -size % block  # ranks of no pixel fill the last block
-    index = jnp.arange(size + beyond, dtype=jnp.uint32)
-    payload = index << 1 | jnp.pad(inside, (0, beyond)).astype(jnp.uint32)
-    errors = jnp.pad(errors, (0, beyond), constant_values=-jnp.inf)
-    order = _descending(errors, payload)
+    shape, mask = errors.shape, None if mask is None else mask.reshape(-1)
+    errors = apply_mask(lax.stop_gradient(errors).reshape(-1), mask, -jnp.inf)
+    inside = apply_mask(inside.reshape(-1), mask, False)
+    region_size = jnp.sum(inside, dtype=jnp.int32)  # P
+    (num_pixels,) = errors.shape
+    block = min(num_pixels, RANK_BLOCK)
+    pad = -num_pixels % block  # fills the last block with indices of no pixel
+    index = jnp.arange(num_pixels + pad, dtype=jnp.uint32)
+    packed = index << 1 | jnp.pad(inside, (0, pad)).astype(jnp.uint32)
+    errors = jnp.pad(errors, (0, pad), constant_values=-jnp.inf)
+    ranked = _sort_descending(errors, packed)
 
-    def enter(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        """The steps of a block of ranks, to where their pixels are."""
-        steps, before = carry
-        packed = lax.dynamic_slice_in_dim(order, i * block, block)
+    def body(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Scatters the increments of one block of ranks to their pixels."""
+        increments, num_before = carry
+        pixels = lax.dynamic_slice_in_dim(ranked, i * block, block)
         ranks = i * block + jnp.arange(block, dtype=jnp.int32)
-        mine = (packed & 1).astype(jnp.int32)
-        upto = before + jnp.cumsum(mine)
-        left = (region - (upto - mine)).astype(errors.dtype)  # P - B
-        union = (region + ranks - (upto - mine)).astype(errors.dtype)  # P + N
-        step = jnp.where(mine == 1, 1.0, left / (union + 1)) / jnp.maximum(union, 1.0)
-        first = (ranks == 0).astype(errors.dtype)  # where there is no region
-        step = jnp.where(region == 0, first, step)
-        steps = steps.at[packed >> 1].set(step, unique_indices=True, mode="drop")
-        return steps, upto[-1]
+        is_inside = (pixels & 1).astype(jnp.int32)
+        num_through = num_before + jnp.cumsum(is_inside)
+        num_inside = num_through - is_inside  # B
+        remaining = (region_size - num_inside).astype(errors.dtype)  # P - B
+        union = (region_size + ranks - num_inside).astype(errors.dtype)  # P + N
+        increment = jnp.where(is_inside == 1, 1.0, remaining / (union + 1))
+        increment = increment / jnp.maximum(union, 1.0)
+        is_first = (ranks == 0).astype(errors.dtype)  # Δ of an empty region
+        increment = jnp.where(region_size == 0, is_first, increment)
+        increments = increments.at[pixels >> 1].set(
+            increment, unique_indices=True, mode="drop"
+        )
+        return increments, num_through[-1]
 
-    start = jnp.zeros(size, errors.dtype), jnp.zeros((), jnp.int32)
-    first, last = jnp.int32(0), jnp.int32((size + beyond) // block)
-    return lax.fori_loop(first, last, enter, start)[0].reshape(shape)
+    init = jnp.zeros(num_pixels, errors.dtype), jnp.zeros((), jnp.int32)
+    first, last = jnp.int32(0), jnp.int32((num_pixels + pad) // block)
+    return lax.fori_loop(first, last, body, init)[0].reshape(shape)
 
 
-def _descending(errors: Array, payload: Array) -> Array:
-    """The payload, that of the largest error first."""
+def _sort_descending(errors: Array, payload: Array) -> Array:
+    """The payload in descending order of the errors."""
     if errors.dtype == jnp.float64:
         return lax.sort((-errors, payload), num_keys=1)[1]
-    bits = lax.bitcast_convert_type(errors, jnp.int32)
-    key = jnp.where(bits < 0, bits & 0x7FFFFFFF, ~bits)  # rises as the error falls
-    return lax.platform_dependent(key, payload, cpu=_packed, default=_paired)
+    return lax.platform_dependent(
+        ~sort_key(errors), payload, cpu=_sort_packed_int64, default=_sort_by_key
+    )
 
 
-def _packed(key: Array, payload: Array) -> Array:
-    """Sorted as one integer: XLA's processors are five times faster at that."""
+def _sort_packed_int64(key: Array, payload: Array) -> Array:
+    """Packs key and payload into one integer, which XLA:CPU sorts five times faster."""
     with jax.enable_x64(True):
-        wide = key.astype(jnp.int64) << jnp.int64(32) | payload.astype(jnp.int64)
-        return lax.sort(wide).astype(jnp.uint32)
+        packed = key.astype(jnp.int64) << jnp.int64(32) | payload.astype(jnp.int64)
+        return lax.sort(packed).astype(jnp.uint32)
 
 
-def _paired(key: Array, payload: Array) -> Array:
-    """Sorted as 32 bits beside 32: GPUs have a radix sort for that, not for 64."""
+def _sort_by_key(key: Array, payload: Array) -> Array:
+    """Sorts 32-bit pairs: GPUs have a radix sort for these, but not for 64 bits."""
     return lax.sort((key, payload), num_keys=1)[1]

@@ -1,20 +1,22 @@
-"""Segmentation by regions: how far a predicted region is from covering the true one.
+"""Segmentation by regions: the overlap of a predicted region with the true one.
 
-Classes stand last, the pixel axes are named by `axis` and are the event; one value per
-image and class, `[*batch classes]`. `where` keeps pixels. Empty against empty costs 0.
-The default axes are those of images; volumes pass (-4, -3, -2); with the batch axis
-among them, the batch is one large image.
+`axis` names the pixel axes, which are the event; the classes are the last axis. One
+value per image and class, `[*batch classes]`, over the pixels that `where` leaves
+unmasked. Two empty regions have loss 0.
+
+The default axes suit 2-D images. Volumes pass (-4, -3, -2). With the batch axis among
+the pixel axes, the whole batch counts as one image (batch Dice).
 """
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import safe_divide
-from jaxml._core.special.partials import with_partials
-from jaxml._core.types import Scalar
-from jaxml.losses.segmentation._pixels import counts
+from jaxml._core.safe import safe_divide, safe_power
+from jaxml._core.types import Axes, NonNegative, Positive, Scalar
+from jaxml.losses.segmentation._confusion import ConfusionCounts, confusion_counts
 
 
 @public
@@ -22,21 +24,21 @@ def dice_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    smooth: Scalar = 0.0,
-    axis: int | tuple[int, ...] = (-3, -2),
+    smooth: NonNegative = 0.0,
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """One minus the share that the two regions have in common.
+    """One minus the Dice coefficient (the F1 score) of the two regions.
 
         loss = 1 - (2 Σpt + s) / (Σp + Σt + s)
 
-    The sums run over the pixels. Formed as Σ[p(1 - t) + t(1 - p)] over the same
-    denominator, it keeps its digits when the regions agree.
+    The sums run over the pixels. The numerator is computed as Σ[p(1 - t) + t(1 - p)],
+    which keeps full precision when the regions agree.
 
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
-        smooth: s >= 0, in pixels: draws small regions towards a loss of 0.
+        smooth: s >= 0, in pixels. It lowers the loss, most of all of small regions.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -47,9 +49,9 @@ def dice_loss(
         >>> dice_loss(jnp.full((4, 4, 1), 1.0), jnp.full((4, 4, 1), 0.5))
         Array([0.33333334], dtype=float32)
     """
-    both, false, missed = counts(probabilities, targets, axis, where)
-    apart = false + missed
-    return safe_divide(apart, 2 * both + apart + smooth)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
+    num_errors = fp + fn
+    return safe_divide(num_errors, 2 * tp + num_errors + smooth)
 
 
 @public
@@ -57,21 +59,21 @@ def generalized_dice_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    smooth: Scalar = 0.0,
-    axis: int | tuple[int, ...] = (-3, -2),
+    smooth: NonNegative = 0.0,
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """The Dice loss of all classes in one, small classes weighing as much as large.
+    """The Dice loss of all classes together, with more weight on small classes.
 
         loss = 1 - (2 Σ꜀ w꜀ Σpt + s) / (Σ꜀ w꜀ Σ(p + t) + s)    with w꜀ = 1/(Σt)²
 
-    One value per image. A class that is absent from it weighs as much as the smallest
-    that is present; when all are absent their weights are 1.
+    One value per image. An absent class takes the weight of the smallest class present.
+    If all classes are absent, every weight is 1.
 
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
-        smooth: s >= 0, beside the weighted sums.
+        smooth: s >= 0, added to both weighted sums.
         axis: The pixel axes.
         where: The pixels that count.
 
@@ -84,16 +86,19 @@ def generalized_dice_loss(
         >>> generalized_dice_loss(jnp.full_like(t, 0.5), t)
         Array(0.625, dtype=float32)
     """
-    both, false, missed = counts(probabilities, targets, axis, where)
-    size, apart = both + missed, false + missed
-    present = size > 0
-    smallest = jnp.min(jnp.where(present, size, jnp.inf), -1, keepdims=True)
-    smallest = jnp.where(jnp.isinf(smallest), 1.0, smallest)
-    # in units of the largest weight, which nothing overflows
-    weight = jnp.where(present, smallest / jnp.where(present, size, 1.0), 1.0) ** 2
-    smooth = smooth * jnp.squeeze(smallest, -1) ** 2
-    total = jnp.sum(weight * (2 * both + apart), -1) + smooth
-    return safe_divide(jnp.sum(weight * apart, -1), total)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
+    num_errors = fp + fn
+    size = tp + fn  # Σt
+    is_present = size > 0
+    min_size = jnp.min(apply_mask(size, is_present, jnp.inf), -1, keepdims=True)
+    min_size = jnp.where(jnp.isinf(min_size), 1.0, min_size)
+    # relative to the largest weight, so that no weight overflows
+    weight = (
+        jnp.where(is_present, min_size / jnp.where(is_present, size, 1.0), 1.0) ** 2
+    )
+    smooth = smooth * jnp.squeeze(min_size, -1) ** 2
+    denominator = jnp.sum(weight * (2 * tp + num_errors), -1) + smooth
+    return safe_divide(jnp.sum(weight * num_errors, -1), denominator)
 
 
 @public
@@ -101,17 +106,17 @@ def tversky_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    alpha: Scalar = 0.5,
-    beta: Scalar = 0.5,
-    smooth: Scalar = 0.0,
-    axis: int | tuple[int, ...] = (-3, -2),
+    alpha: NonNegative = 0.5,
+    beta: NonNegative = 0.5,
+    smooth: NonNegative = 0.0,
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """Dice in which what is predicted falsely and what is missed weigh unequally.
+    """Dice loss with separate weights for false positives and false negatives.
 
         loss = 1 - TI,   TI = (Σpt + s) / (Σpt + α Σp(1 - t) + β Σt(1 - p) + s)
 
-    At α = β = ½ it is the Dice loss, with half the smooth; at 1 the Jaccard loss.
+    At α = β = ½ it is the Dice loss with smooth 2s, at α = β = 1 the Jaccard loss.
 
     Args:
         probabilities: p in [0, 1].
@@ -131,9 +136,8 @@ def tversky_loss(
         >>> tversky_loss(p, t, alpha=0.5, beta=1.0)
         Array([0.33333334], dtype=float32)
     """
-    both, false, missed = counts(probabilities, targets, axis, where)
-    apart = alpha * false + beta * missed
-    return safe_divide(apart, both + apart + smooth)
+    counts = confusion_counts(probabilities, targets, axis, where)
+    return _one_minus_tversky_index(counts, alpha, beta, smooth)
 
 
 @public
@@ -141,24 +145,24 @@ def focal_tversky_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    gamma: Scalar = 0.75,
-    alpha: Scalar = 0.5,
-    beta: Scalar = 0.5,
-    smooth: Scalar = 0.0,
-    axis: int | tuple[int, ...] = (-3, -2),
+    gamma: Positive = 0.75,
+    alpha: NonNegative = 0.5,
+    beta: NonNegative = 0.5,
+    smooth: NonNegative = 0.0,
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """The Tversky loss bent so that regions already found count for more or for less.
+    """A power of the Tversky loss, to give more or less weight to easy regions.
 
         loss = (1 - TI)^γ    with TI as in `tversky_loss`
 
-    With γ < 1 its slope grows without bound as TI approaches 1; at TI = 1 itself, where
-    nothing can be gained, all derivatives are 0.
+    For γ < 1 the gradient grows without bound as TI approaches 1. At TI = 1, the
+    minimum, all derivatives are 0.
 
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1].
-        gamma: γ > 0; the paper writes 1/γ and finds 3/4 best.
+        gamma: γ > 0. The paper writes 1/γ for it and finds 3/4 best.
         alpha: α >= 0, the weight of false positives.
         beta: β >= 0, the weight of false negatives.
         smooth: s >= 0, in pixels.
@@ -173,25 +177,17 @@ def focal_tversky_loss(
         >>> focal_tversky_loss(jnp.ones((2, 2, 1)), jnp.full((2, 2, 1), 0.5), gamma=0.5)
         Array([0.57735026], dtype=float32)
     """
-    both, false, missed = counts(probabilities, targets, axis, where)
-    apart = alpha * false + beta * missed
-    return _power(safe_divide(apart, both + apart + smooth), jnp.asarray(gamma))
+    counts = confusion_counts(probabilities, targets, axis, where)
+    one_minus_ti = _one_minus_tversky_index(counts, alpha, beta, smooth)
+    return safe_power(one_minus_ti, jnp.asarray(gamma))
 
 
-def _power_slope(x: Array, y: Array) -> Array:
-    return y * _power(x, y - 1)
-
-
-def _power_growth(x: Array, y: Array) -> Array:
-    return _power(x, y) * jnp.log(jnp.where(x == 0, 1.0, x))
-
-
-@with_partials(_power_slope, _power_growth)
-def _power(x: Array, y: Array) -> Array:
-    """xʸ for x >= 0, and 0⁰ = 1; 0 where it is infinite, at x = 0 with y < 0."""
-    nothing = x == 0
-    at_zero = jnp.where(y == 0, 1.0, 0.0)
-    return jnp.where(nothing, at_zero, jnp.where(nothing, 1.0, x) ** y)
+def _one_minus_tversky_index(
+    counts: ConfusionCounts, alpha: Scalar, beta: Scalar, smooth: Scalar
+) -> Array:
+    """(α FP + β FN) / (TP + α FP + β FN + s)"""
+    weighted_errors = alpha * counts.fp + beta * counts.fn
+    return safe_divide(weighted_errors, counts.tp + weighted_errors + smooth)
 
 
 @public
@@ -199,11 +195,11 @@ def jaccard_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
     *,
-    smooth: Scalar = 0.0,
-    axis: int | tuple[int, ...] = (-3, -2),
+    smooth: NonNegative = 0.0,
+    axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
 ) -> Float[Array, "*batch classes"]:
-    """One minus the intersection of the two regions over their union.
+    """One minus the intersection over union (IoU) of the two regions.
 
         loss = 1 - (Σpt + s) / (Σp + Σt - Σpt + s)
 
@@ -222,6 +218,6 @@ def jaccard_loss(
         >>> jaccard_loss(jnp.ones((2, 2, 1)), jnp.full((2, 2, 1), 0.5))
         Array([0.5], dtype=float32)
     """
-    both, false, missed = counts(probabilities, targets, axis, where)
-    apart = false + missed
-    return safe_divide(apart, both + apart + smooth)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
+    num_errors = fp + fn
+    return safe_divide(num_errors, tp + num_errors + smooth)

@@ -1,4 +1,4 @@
-"""Proxies: one row at a time, from the angles themselves."""
+"""The table of proxy losses. Truths are loops over embeddings, from their angles."""
 
 import numpy as np
 
@@ -8,26 +8,27 @@ from jaxml import losses
 
 
 def cosine(x, v):
-    length = np.sqrt(sum(x**2) * sum(v**2))
-    return sum(a * b for a, b in zip(x, v)) / length if length else 0.0
+    product_of_norms = np.sqrt(sum(x**2) * sum(v**2))
+    dot = sum(a * b for a, b in zip(x, v))
+    return dot / product_of_norms if product_of_norms else 0.0
 
 
-def each(loss):
-    """The truth of a batch from that of one row's cosines and its label."""
+def from_cosines(truth):
+    """The truth of a batch, from the cosines and the label of one embedding."""
 
-    def batch(x, proxies, labels, **numbers):
-        result = np.empty(labels.shape)
+    def batch(x, proxies, labels, **hyperparams):
+        values = np.empty(labels.shape)
         for i in np.ndindex(labels.shape):
             cosines = [cosine(x[i], v) for v in proxies]
-            result[i] = loss(cosines, labels[i], **numbers)
-        return result
+            values[i] = truth(cosines, labels[i], **hyperparams)
+        return values
 
     return batch
 
 
 def cross_entropy(logits, label):
-    rivals = [z for j, z in enumerate(logits) if j != label]
-    return np.log1p(sum(np.exp(z - logits[label]) for z in rivals))
+    others = [z for j, z in enumerate(logits) if j != label]
+    return np.log1p(sum(np.exp(z - logits[label]) for z in others))
 
 
 def normalized_softmax(cosines, label, temperature=0.05):
@@ -41,130 +42,136 @@ def cosface(cosines, label, margin=0.35, scale=64.0):
 
 def arcface(cosines, label, margin=0.5, scale=64.0):
     logits = [scale * c for c in cosines]
-    angle = np.arccos(np.clip(cosines[label], -1, 1))
-    if angle <= np.pi - margin:
-        logits[label] = scale * np.cos(angle + margin)
+    theta = np.arccos(np.clip(cosines[label], -1, 1))
+    if theta <= np.pi - margin:
+        logits[label] = scale * np.cos(theta + margin)
     else:
         logits[label] -= scale * margin * np.sin(margin)
     return cross_entropy(logits, label)
 
 
 def proxy_nca(cosines, label):
-    squared = [2 - 2 * c for c in cosines]
-    others = sum(np.exp(-d) for j, d in enumerate(squared) if j != label)
-    return -np.log(np.exp(-squared[label]) / others)
+    squared_distances = [2 - 2 * c for c in cosines]
+    others = sum(np.exp(-d) for j, d in enumerate(squared_distances) if j != label)
+    return -np.log(np.exp(-squared_distances[label]) / others)
 
 
 def proxy_anchor(x, proxies, labels, margin=0.1, alpha=32.0):
-    pulls, pushes = [], []
+    positive_terms, negative_terms = [], []
     for j, v in enumerate(proxies):
-        pull = push = 1.0
+        positive_sum = negative_sum = 1.0
         for row, label in zip(x, labels):
             if label == j:
-                pull += np.exp(-alpha * (cosine(row, v) - margin))
+                positive_sum += np.exp(-alpha * (cosine(row, v) - margin))
             else:
-                push += np.exp(alpha * (cosine(row, v) + margin))
-        pulls += [np.log(pull)] if j in labels else []
-        pushes += [np.log(push)]
-    return np.mean(pulls) + np.mean(pushes)
+                negative_sum += np.exp(alpha * (cosine(row, v) + margin))
+        positive_terms += [np.log(positive_sum)] if j in labels else []
+        negative_terms += [np.log(negative_sum)]
+    return np.mean(positive_terms) + np.mean(negative_terms)
 
 
 def soft_triple(x, centers, labels, margin=0.01, gamma=0.1, scale=20.0):
-    result = np.empty(labels.shape)
+    values = np.empty(labels.shape)
     for i in np.ndindex(labels.shape):
         similarities = []
-        for own in centers:
-            cosines = np.array([cosine(x[i], v) for v in own])
+        for class_centers in centers:
+            cosines = np.array([cosine(x[i], v) for v in class_centers])
             weights = np.exp(cosines / gamma)
             similarities += [sum(weights * cosines) / sum(weights)]
         similarities[labels[i]] -= margin
-        result[i] = cross_entropy([scale * s for s in similarities], labels[i])
-    return result
+        values[i] = cross_entropy([scale * s for s in similarities], labels[i])
+    return values
 
 
-def rows_and_proxies(rng):
-    return (
-        rng.normal(size=(2, 3, 4)),
-        rng.normal(size=(5, 4)),
-        rng.integers(0, 5, (2, 3)),
-    )
+def embeddings_and_proxies(rng):
+    embeddings, proxies = rng.normal(size=(2, 3, 4)), rng.normal(size=(5, 4))
+    return embeddings, proxies, rng.integers(0, 5, (2, 3))
 
 
-def a_batch(rng):
+def embeddings_and_centers(rng):
+    embeddings, centers = rng.normal(size=(2, 3, 4)), rng.normal(size=(5, 3, 4))
+    return embeddings, centers, rng.integers(0, 5, (2, 3))
+
+
+def batch_and_proxies(rng):
     return rng.normal(size=(6, 4)), rng.normal(size=(5, 4)), rng.integers(0, 3, 6)
 
 
-def one(x, *proxies):
-    """One row, whose class is the first proxy's."""
+def one_embedding(x, *proxies):
+    """An embedding of the class of the first proxy."""
     return np.array([x], float), np.array(proxies, float), np.array([0])
 
 
-def edges(values, several=False):
-    """A row at its proxy, opposite to it, of zeros, at a proxy of zeros; no classes."""
-    rows = np.array([RIGHT, HUGE, NONE, RIGHT, RIGHT, RIGHT])
-    proxies = np.array([RIGHT, LEFT, UP, NONE])
+def standard_extreme(values, *, has_centers=False):
+    """Six embeddings with the values of the first four, and two invalid labels.
+
+    The embedding is at its proxy, opposite to it, zero, and at a proxy of zeros.
+    """
+    embeddings = np.array([RIGHT, HUGE, ZERO, RIGHT, RIGHT, RIGHT])
+    proxies = np.array([RIGHT, LEFT, UP, ZERO])
     labels = np.array([0, 1, 0, 3, -100, 4])
-    arrays = rows, proxies[:, None] if several else proxies, labels
+    arrays = embeddings, proxies[:, None] if has_centers else proxies, labels
     return Extreme(arrays, [*values, NAN, NAN])
 
 
-RIGHT, LEFT, UP, NONE = [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
+RIGHT, LEFT, UP, ZERO = [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
 HUGE = [1e30, 0.0]
-SINE, COSINE = np.sin(0.5), np.cos(0.5)
+SIN_M, COS_M = np.sin(0.5), np.cos(0.5)  # of arcface's default margin
+ONE_CLASS = Extreme(one_embedding(RIGHT, UP), 0.0, check_grads_of=(0,))
 
 CASES = [
     Case(
         losses.normalized_softmax_loss,
-        rows_and_proxies,
-        each(normalized_softmax),
+        embeddings_and_proxies,
+        from_cosines(normalized_softmax),
         any_num_rows=(1,),
         hyperparams={"temperature": (0.05, 0.5, 1.0)},
         ulps=64,
         extremes=(
-            edges([2 * np.exp(-20), 40.0, np.log(4), 20.0]),
-            Extreme(one(RIGHT, UP), 0.0, check_grads_of=(0,)),
+            standard_extreme([2 * np.exp(-20), 40.0, np.log(4), 20.0]),
+            ONE_CLASS,
         ),
     ),
     Case(
         losses.cosface_loss,
-        rows_and_proxies,
-        each(cosface),
+        embeddings_and_proxies,
+        from_cosines(cosface),
         any_num_rows=(1,),
         hyperparams={"margin": (0.0, 0.35), "scale": (1.0, 30.0)},
-        ulps=512,  # of a loss e^(s cos) in a difference of 64 cosines
+        ulps=512,  # a small loss is e^(64 x), x a difference of cosines
         extremes=(
-            edges([2 * np.exp(-41.6), 150.4, 22.4 + np.log(3), 86.4]),
-            Extreme(one(RIGHT, UP), 0.0, check_grads_of=(0,)),
+            standard_extreme([2 * np.exp(-41.6), 150.4, 22.4 + np.log(3), 86.4]),
+            ONE_CLASS,
         ),
     ),
     Case(
         losses.arcface_loss,
-        rows_and_proxies,
-        each(arcface),
+        embeddings_and_proxies,
+        from_cosines(arcface),
         any_num_rows=(1,),
         hyperparams={"margin": (0.0, 0.5, 1.2), "scale": (1.0, 30.0)},
-        ulps=512,  # of a loss e^(s cos) in a difference of 64 cosines
+        ulps=512,  # as for cosface_loss
         extremes=(
-            edges(
+            standard_extreme(
                 [
-                    2 * np.exp(-64 * COSINE),
-                    128 + 32 * SINE,
-                    64 * SINE + np.log(3),
-                    64 + 64 * SINE,
+                    2 * np.exp(-64 * COS_M),
+                    128 + 32 * SIN_M,
+                    64 * SIN_M + np.log(3),
+                    64 + 64 * SIN_M,
                 ]
             ),
-            Extreme(one(RIGHT, UP), 0.0, check_grads_of=(0,)),
+            ONE_CLASS,
         ),
     ),
     Case(
         losses.proxy_nca_loss,
-        rows_and_proxies,
-        each(proxy_nca),
+        embeddings_and_proxies,
+        from_cosines(proxy_nca),
         any_num_rows=(1,),
         tol_relative_to_max=True,
         ulps=8,
         extremes=(
-            edges(
+            standard_extreme(
                 [
                     np.log(np.exp(-2) + 2) - 2,
                     np.log(np.exp(2) + 2) + 2,
@@ -172,38 +179,38 @@ CASES = [
                     np.log(np.exp(2) + np.exp(-2) + 1),
                 ]
             ),
-            Extreme(one(RIGHT, UP), 0.0, check_grads_of=(0,)),
+            ONE_CLASS,
         ),
     ),
     Case(
         losses.proxy_anchor_loss,
-        a_batch,
+        batch_and_proxies,
         proxy_anchor,
         any_num_rows=(1,),
         hyperparams={"margin": (0.0, 0.1), "alpha": (1.0, 32.0)},
         ulps=64,
         extremes=(
-            Extreme(one(HUGE, RIGHT, UP), np.exp(-28.8) + np.log1p(np.exp(3.2)) / 2),
-            Extreme(one(NONE, RIGHT, NONE), None),
-            Extreme(one(RIGHT, UP), np.log1p(np.exp(3.2))),
+            Extreme(
+                one_embedding(HUGE, RIGHT, UP),
+                np.exp(-28.8) + np.log1p(np.exp(3.2)) / 2,
+            ),
+            Extreme(one_embedding(ZERO, RIGHT, ZERO), None),
+            Extreme(one_embedding(RIGHT, UP), np.log1p(np.exp(3.2))),
         ),
     ),
     Case(
         losses.soft_triple_loss,
-        lambda rng: (
-            rng.normal(size=(2, 3, 4)),
-            rng.normal(size=(5, 3, 4)),
-            rng.integers(0, 5, (2, 3)),
-        ),
+        embeddings_and_centers,
         soft_triple,
         any_num_rows=(1,),
         hyperparams={"margin": (0.0, 0.5), "gamma": (0.1, 1.0), "scale": (1.0, 20.0)},
         ulps=256,
         extremes=(
-            edges(
-                [2 * np.exp(-19.8), 40.2, np.log1p(3 * np.exp(0.2)), 20.2], several=True
+            standard_extreme(
+                [2 * np.exp(-19.8), 40.2, np.log1p(3 * np.exp(0.2)), 20.2],
+                has_centers=True,
             ),
-            Extreme(one(RIGHT, [UP, LEFT]), 0.0),
+            Extreme(one_embedding(RIGHT, [UP, LEFT]), 0.0),
         ),
     ),
 ]
