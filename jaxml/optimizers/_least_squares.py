@@ -140,7 +140,7 @@ def gauss_newton(
 def levenberg_marquardt(
     *, damping: Positive = 1e-3, max_iterations: Positive = 500
 ) -> Transformation:
-    """Damped Gauss-Newton; the damping grows if the linear model was too optimistic.
+    """Damped Gauss-Newton; the damping grows if the model overpredicts the decrease.
 
         u = -(JᵀJ + μI)⁻¹ g        J the Jacobian of `residual_fn`
         μ ← μ max(⅓, 1 - (2ρ - 1)³), ν ← 2  if ρ > 10⁻⁴,  else  u = 0, μ ← νμ, ν ← 2ν
