@@ -1,9 +1,9 @@
 """Newton's method with a dense Hessian and a line search.
 
-The direction is solved for by a Cholesky factor. Where the Hessian is not positive
-definite, it is shifted by τI, so saddle points are left along descent directions and
-singular Hessians are no special case. The update is 0 where no step decreases the
-objective, for example where it is NaN.
+The direction comes from a Cholesky factorization. A Hessian that is not positive
+definite, as at a saddle point, is shifted by τI until it is, so every direction is a
+descent direction. The update is 0 if no step decreases the objective, for example where
+it is NaN.
 """
 
 from collections.abc import Callable
@@ -46,9 +46,9 @@ def newton(*, damping: NonNegative = 0.0, learning_rate: Rate = 1.0) -> Transfor
 
         u = -η (H + λI + τI)⁻¹ g        H the Hessian of `value_fn`
 
-    Minimizes a convex quadratic in one step. τ is 0 where H + λI is positive definite,
-    otherwise it is increased until H + λI + τI is; η is halved until the objective
-    decreases. The Hessian is that of all parameters together. Call
+    Minimizes a strictly convex quadratic in one step. τ is 0 if H + λI is positive
+    definite, otherwise it grows until H + λI + τI is. η is halved until the objective
+    decreases. H is the Hessian with respect to all parameters together. Call
     `update(grads, state, params, value_fn=f, **data)`.
 
     Args:
