@@ -1,7 +1,7 @@
-"""Least-squares problems with published minima: residuals, a start, and Σ rᵢ².
+"""Least-squares problems with published minima.
 
-Moré, Garbow and Hillstrom, Testing unconstrained optimization software, 1981,
-https://doi.org/10.1145/355934.355936; their numbers stand before the names.
+From Moré, Garbow and Hillstrom, Testing unconstrained optimization software, 1981,
+https://doi.org/10.1145/355934.355936. A comment gives each problem's number there.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax import Array
 class Problem(NamedTuple):
     residuals: Callable[[Array], Array]
     start: tuple[float, ...]
-    minima: tuple[float, ...]  # of Σ rᵢ²; a second one is a local minimum
+    minima: tuple[float, ...]  # of Σ rᵢ²; a second one is local
 
 
 def rosenbrock(x: Array) -> Array:  # 1
@@ -42,7 +42,7 @@ def beale(x: Array) -> Array:  # 5
 
 
 def jennrich_sampson(x: Array) -> Array:  # 6
-    i = counted(10)
+    i = one_to(10)
     return 2 + 2 * i - (jnp.exp(i * x[0]) + jnp.exp(i * x[1]))
 
 
@@ -53,17 +53,17 @@ def helical_valley(x: Array) -> Array:  # 7
 
 
 def bard(x: Array) -> Array:  # 8
-    u = counted(15)
+    u = one_to(15)
     v = 16 - u
     return jnp.array(BARD) - (x[0] + u / (v * x[1] + jnp.minimum(u, v) * x[2]))
 
 
 def meyer(x: Array) -> Array:  # 10
-    return x[0] * jnp.exp(x[1] / (45 + 5 * counted(16) + x[2])) - jnp.array(MEYER)
+    return x[0] * jnp.exp(x[1] / (45 + 5 * one_to(16) + x[2])) - jnp.array(MEYER)
 
 
 def box(x: Array) -> Array:  # 12
-    t = counted(10) / 10
+    t = one_to(10) / 10
     return (
         jnp.exp(-t * x[0])
         - jnp.exp(-t * x[1])
@@ -84,13 +84,14 @@ def kowalik_osborne(x: Array) -> Array:  # 15
 
 
 def brown_dennis(x: Array) -> Array:  # 16
-    t = counted(20) / 5
-    first = x[0] + t * x[1] - jnp.exp(t)
-    return first**2 + (x[2] + x[3] * jnp.sin(t) - jnp.cos(t)) ** 2
+    t = one_to(20) / 5
+    exp_error = x[0] + t * x[1] - jnp.exp(t)
+    cos_error = x[2] + x[3] * jnp.sin(t) - jnp.cos(t)
+    return exp_error**2 + cos_error**2
 
 
 def osborne(x: Array) -> Array:  # 17
-    t = 10 * (counted(33) - 1)
+    t = 10 * (one_to(33) - 1)
     return jnp.array(OSBORNE) - (
         x[0] + x[1] * jnp.exp(-t * x[3]) + x[2] * jnp.exp(-t * x[4])
     )
@@ -98,34 +99,35 @@ def osborne(x: Array) -> Array:  # 17
 
 def watson(x: Array) -> Array:  # 20
     j = jnp.arange(len(x), dtype=x.dtype)
-    powers = (counted(29)[:, None] / 29) ** j[None, :]
-    slope, square = powers[:, :-1] @ (j * x)[1:], (powers @ x) ** 2
+    powers = (one_to(29)[:, None] / 29) ** j[None, :]
+    derivative, squared = powers[:, :-1] @ (j * x)[1:], (powers @ x) ** 2
     return jnp.concatenate(
-        [slope - square - 1, jnp.stack([x[0], x[1] - x[0] ** 2 - 1])]
+        [derivative - squared - 1, jnp.stack([x[0], x[1] - x[0] ** 2 - 1])]
     )
 
 
-def counted(n: int) -> Array:
+def one_to(n: int) -> Array:
+    """1, 2, ..., n."""
     return jnp.arange(1.0, n + 1)
 
 
-def numbers(text: str) -> np.ndarray:
+def parse_floats(text: str) -> np.ndarray:
     return np.array(text.split(), np.float64)
 
 
 BEALE = (1.5, 2.25, 2.625)
-BARD = numbers("""
+BARD = parse_floats("""
     0.14 0.18 0.22 0.25 0.29 0.32 0.35 0.39 0.37 0.58 0.73 0.96 1.34 2.10 4.39
 """)
-MEYER = numbers("""
+MEYER = parse_floats("""
     34780 28610 23650 19630 16370 13720 11540 9744
     8261 7030 6005 5147 4427 3820 3307 2872
 """)
-KOWALIK_U = numbers("4 2 1 0.5 0.25 0.167 0.125 0.1 0.0833 0.0714 0.0625")
-KOWALIK_Y = numbers("""
+KOWALIK_U = parse_floats("4 2 1 0.5 0.25 0.167 0.125 0.1 0.0833 0.0714 0.0625")
+KOWALIK_Y = parse_floats("""
     0.1957 0.1947 0.1735 0.1600 0.0844 0.0627 0.0456 0.0342 0.0323 0.0235 0.0246
 """)
-OSBORNE = numbers("""
+OSBORNE = parse_floats("""
     0.844 0.908 0.932 0.936 0.925 0.908 0.881 0.850 0.818 0.784 0.751
     0.718 0.685 0.658 0.628 0.603 0.580 0.558 0.538 0.522 0.506 0.490
     0.478 0.467 0.457 0.448 0.438 0.431 0.424 0.420 0.414 0.411 0.406

@@ -1,4 +1,4 @@
-"""Steps of a second-order optimizer, many in one compiled program."""
+"""Minimization loops: many steps of an optimizer in one compiled program."""
 
 from typing import Any
 
@@ -6,25 +6,26 @@ import jax
 import optax
 
 
-def descent(optimizer: Any, f: Any, steps: int, **functions: Any) -> Any:
-    """(x, **data) -> where the steps lead, and the states on the way."""
+def make_minimizer(optimizer: Any, f: Any, num_steps: int, **functions: Any) -> Any:
+    """(x, **data) -> the last parameters, and the state after each step.
+
+    `f` gives the gradient; `functions` and the data are passed to `optimizer.update`.
+    """
 
     @jax.jit
     def run(x: Any, **data: Any) -> tuple[Any, Any]:
         def step(carry: Any, _: Any) -> Any:
             x, state = carry
-            gradient = jax.grad(f)(x, **data)
-            with jax.numpy_dtype_promotion("standard"):  # optax's members of a chain
-                updates, state = optimizer.update(
-                    gradient, state, x, **functions, **data
-                )
+            grads = jax.grad(f)(x, **data)
+            with jax.numpy_dtype_promotion("standard"):  # for optax's transformations
+                updates, state = optimizer.update(grads, state, x, **functions, **data)
             return (optax.apply_updates(x, updates), state), state
 
-        (x, _), states = jax.lax.scan(step, (x, optimizer.init(x)), length=steps)
+        (x, _), states = jax.lax.scan(step, (x, optimizer.init(x)), length=num_steps)
         return x, states
 
     return run
 
 
-def descend(optimizer: Any, f: Any, x: Any, steps: int, **functions: Any) -> Any:
-    return descent(optimizer, f, steps, **functions)(x)
+def minimize(optimizer: Any, f: Any, x: Any, num_steps: int, **functions: Any) -> Any:
+    return make_minimizer(optimizer, f, num_steps, **functions)(x)

@@ -12,7 +12,7 @@ def step(optimizer):
     return optimizer.update(ONES, optimizer.init(ONES))
 
 
-def moved(optimizer, **functions):
+def update(optimizer, **functions):
     return optimizer.update(ONES, optimizer.init(ONES), ONES, **functions)
 
 
@@ -70,7 +70,7 @@ def moved(optimizer, **functions):
         ),
         (
             lambda: optimizers.newton().init(jnp.ones(4097)),
-            "newton: params must be at most 4096 numbers (newton_cg takes more), "
+            "newton: params must have at most 4096 parameters (newton_cg takes more), "
             "got 4097.",
         ),
         (
@@ -90,16 +90,18 @@ def moved(optimizer, **functions):
             "levenberg_marquardt: damping must be positive, got 0.0.",
         ),
         (
-            lambda: moved(optimizers.newton_cg(), predict_fn=jnp.sum, value_fn=jnp.sum),
+            lambda: update(
+                optimizers.newton_cg(), predict_fn=jnp.sum, value_fn=jnp.sum
+            ),
             "newton_cg: loss_fn must be a function, as in update(grads, state, params, "
             "predict_fn=..., loss_fn=..., **data), got None.",
         ),
         (
-            lambda: moved(optimizers.newton(), value_fn=lambda x: x),
+            lambda: update(optimizers.newton(), value_fn=lambda x: x),
             "newton: value_fn must return a float, got float64[1].",
         ),
         (
-            lambda: moved(optimizers.gauss_newton(), residual_fn=lambda x: x > 0),
+            lambda: update(optimizers.gauss_newton(), residual_fn=lambda x: x > 0),
             "gauss_newton: residual_fn must return float arrays, got bool[1].",
         ),
         (

@@ -1,4 +1,4 @@
-"""Trees of real arrays as vectors: x and y have one structure and one dtype."""
+"""Vector arithmetic on trees of real arrays: x and y have one structure and dtype."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from jaxml._core.types import PyTree
 
 
 def dot(x: PyTree, y: PyTree) -> Array:
-    """Σ xᵢ yᵢ over all elements of all arrays."""
+    """The dot product Σ xᵢ yᵢ over all elements of all arrays."""
     terms = jax.tree.map(lambda a, b: jnp.vdot(a, b, precision="highest"), x, y)
     return sum(jax.tree.leaves(terms))  # pyright: ignore[reportReturnType]
 
@@ -23,7 +23,7 @@ def norm(x: PyTree) -> Array:
 
 
 def zeros_like(x: PyTree) -> PyTree:
-    """0 for every element, where x is NaN too."""
+    """Zeros with the shapes and dtypes of x."""
     return jax.tree.map(jnp.zeros_like, x)
 
 
@@ -43,10 +43,10 @@ def subtract(x: PyTree, y: PyTree) -> PyTree:
 
 
 def where(condition: Array, x: PyTree, y: PyTree) -> PyTree:
-    """x if the condition, one boolean, is True, else y."""
+    """x if the scalar condition is True, else y."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
 def cast(x: PyTree, dtype: Any) -> PyTree:
-    """x with all arrays in one dtype."""
+    """x with every array in this dtype."""
     return jax.tree.map(lambda a: jnp.asarray(a, dtype), x)

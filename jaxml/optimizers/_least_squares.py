@@ -1,9 +1,9 @@
-"""Least squares: the curvature of ½ Σ rᵢ² from the first derivatives of r alone.
+"""Least squares: Gauss-Newton and Levenberg-Marquardt.
 
-J is the Jacobian of the residuals r, and g = Jᵀr the gradient of ½ Σ rᵢ². Where J is
-small, JᵀJ is never formed: R of a QR decomposition of J stacked on √λ I keeps the
-digits of J. Where it is large, J is not formed either: conjugate gradients take
-products with it.
+J is the Jacobian of the residuals r, and g = Jᵀr is the gradient of ½ Σ rᵢ². JᵀJ
+approximates the Hessian and needs first derivatives only. A small J is materialized
+and stacked on √λ I for a QR decomposition, which keeps the precision that forming JᵀJ
+would lose. For a large J, conjugate gradients use products with J and Jᵀ.
 """
 
 from collections.abc import Callable
@@ -20,48 +20,50 @@ from jaxml._core.contract import raise_invalid
 from jaxml._core.matmul import matmul
 from jaxml._core.public import factory
 from jaxml._core.types import NonNegative, Positive, PyTree, Scalar
+from jaxml.optimizers._line_search import backtracking_line_search
 from jaxml.optimizers._newton import (
     NewtonState,
-    newton_state,
-    rows_of,
-    searched_along,
-    shifted,
+    find_positive_definite_shift,
+    init_newton_state,
+    materialize,
 )
-from jaxml.optimizers._objective import Functions, Model, second_order
-from jaxml.optimizers._per_leaf import (
-    Transformation,
-    increment,
+from jaxml.optimizers._objective import (
+    MIN_GAIN_RATIO,
+    Functions,
+    Objective,
+    second_order,
 )
-from jaxml.optimizers._trust_region import steihaug
+from jaxml.optimizers._per_leaf import Transformation, increment
+from jaxml.optimizers._trust_region import steihaug_cg
 
-SMALL = 2**20  # numbers in the stacked matrix: 8 MiB in float64
-RESIDUAL = 1e-4  # where conjugate gradients stop, in units of ‖g‖
+MAX_DENSE_JACOBIAN = 2**20  # elements of J stacked on √λ I: 8 MiB in float64
+CG_RTOL = 1e-4  # residual at which CG stops, relative to ‖g‖
 
 
 class LevenbergMarquardtState(NamedTuple):
     count: Array
-    value: Array  # ½ Σ rᵢ² before the step, as is the norm
-    gradient_norm: Array
-    damping: Array  # of the next step
-    growth: Array  # of the damping, should the next step be rejected
-    iterations: Array  # 1 for a factor, or the conjugate gradients
-    gain_ratio: Array  # the fall of the objective by that of its model
-    products: Array  # with J or Jᵀ, in all steps together
+    value: Array  # ½ Σ rᵢ² before the step
+    gradient_norm: Array  # before the step
+    damping: Array  # μ of the next step
+    growth: Array  # ν, the factor of μ if the next step is rejected
+    iterations: Array  # of CG in this step, or 1 for a factorization
+    gain_ratio: Array  # actual / predicted reduction of the objective
+    products: Array  # with J or Jᵀ in all steps
 
 
-class Linear(NamedTuple):
-    """The residuals near x, and how their equations are solved."""
+class LinearizedResiduals(NamedTuple):
+    """r(x + v) ≈ r(x) + Jv, and how its damped least-squares problem is solved."""
 
-    model: Model
-    forward: Callable[[Array], Array]  # v -> Jv
+    objective: Objective
+    jvp: Callable[[Array], Array]  # v -> Jv
     scale: Array  # the largest diagonal element of JᵀJ, or JᵀJ along g
     solve: Callable[[Array], "Solution"]  # λ -> p = -(JᵀJ + λI)⁻¹ g
 
 
 class Solution(NamedTuple):
     p: Array
-    good: Array  # whether JᵀJ + λI has full rank
-    iterations: Array  # 1 for a factor, or the conjugate gradients
+    is_full_rank: Array  # JᵀJ + λI
+    iterations: Array  # of CG, or 1 for a factorization
     products: Array  # with J or Jᵀ
 
 
@@ -69,23 +71,22 @@ class Solution(NamedTuple):
 def gauss_newton(
     *, damping: NonNegative = 0.0, max_iterations: Positive = 500
 ) -> Transformation:
-    """Gauss and Newton's method: a step to the least squares of what r is nearly.
+    """Gauss-Newton: solves the linearized least-squares problem.
 
         u = -t (JᵀJ + λI + τI)⁻¹ g        J the Jacobian of `residual_fn`
 
-    On linear residuals one step is all. τ is 0, or if J is singular so little that u is
-    nearly the shortest step; t is 1, or halved until ½ Σ rᵢ² falls. Where J is almost
-    singular u may turn across the slope, until no t is left and it stays 0; there
-    `levenberg_marquardt` goes on. `update(grads, state, params, residual_fn=r, **data)`
-    takes the gradient of ½ Σ rᵢ²; r may return any tree.
+    Solves linear least squares in one step. τ is 0, or, if J is singular, so small that
+    u is close to the minimum-norm step; t is 1, or halved until ½ Σ rᵢ² decreases. If J
+    is nearly singular, u can become orthogonal to the gradient and the line search
+    fails (u = 0); use `levenberg_marquardt`. Call `update(grads, state, params,
+    residual_fn=r, **data)` with the gradient of ½ Σ rᵢ²; r may return any tree.
 
     Args:
-        damping: λ >= 0, in the units of JᵀJ.
-        max_iterations: The most conjugate gradients, where J is large.
+        damping: λ >= 0, in units of JᵀJ.
+        max_iterations: The maximum number of CG iterations, if J is large.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If `update` is not given the parameters and `residual_fn`.
+        TypeError: If `update` is called without the parameters or `residual_fn`.
 
     Reference:
         Nocedal and Wright, Numerical optimization, 2006, section 10.3,
@@ -102,54 +103,59 @@ def gauss_newton(
     def step(
         functions: Functions, g: PyTree, x: PyTree, state: NewtonState
     ) -> tuple[PyTree, NewtonState]:
-        point, unravel = ravel_pytree(x)
-        slope, _ = ravel_pytree(g)
-        linear = linearized(
-            "gauss_newton", functions, point, slope, unravel, max_iterations
+        (x_flat, unravel), (g_flat, _) = ravel_pytree(x), ravel_pytree(g)
+        linearized = linearize_residuals(
+            functions["residual_fn"], x_flat, g_flat, unravel, max_iterations
         )
-        added = jnp.asarray(damping, slope.dtype)
+        lam = jnp.asarray(damping, g_flat.dtype)
 
-        def solved(shift: Array) -> tuple[Solution, Array]:
-            solution = linear.solve(added + shift)
-            return solution, solution.good
+        def solve_shifted(tau: Array) -> tuple[Solution, Array]:
+            solution = linearized.solve(lam + tau)
+            return solution, solution.is_full_rank
 
-        least = jnp.sqrt(jnp.finfo(slope.dtype).eps) * linear.scale
-        (p, _, iterations, products), shift, tries = shifted(solved, least)
-        curvature = jnp.sum(jnp.square(linear.forward(p)))
-        one = jnp.ones_like(added)
-        s, searched = searched_along(linear.model, point, slope, p, curvature, one)
-        return unravel(s), NewtonState(
-            increment(state.count),
-            damping=added + shift,
-            iterations=tries * iterations,
-            products=state.products + products + 1,
-            **searched,
+        min_shift = jnp.sqrt(jnp.finfo(g_flat.dtype).eps) * linearized.scale
+        solution, tau, num_shifts = find_positive_definite_shift(
+            solve_shifted, min_shift
+        )
+        objective, p = linearized.objective, solution.p
+        curvature = jnp.sum(jnp.square(linearized.jvp(p)))
+        search = backtracking_line_search(
+            objective, x_flat, g_flat, p, curvature, init_step_size=jnp.ones_like(lam)
+        )
+        return unravel(search.s), NewtonState(
+            count=increment(state.count),
+            value=objective.value,
+            gradient_norm=trees.norm(g_flat),
+            damping=lam + tau,
+            step_size=search.step_size,
+            iterations=num_shifts * solution.iterations,
+            gain_ratio=search.gain_ratio,
+            products=state.products + solution.products + 1,
         )
 
-    return second_order("gauss_newton", (("residual_fn",),), newton_state, step)
+    return second_order((("residual_fn",),), init_newton_state, step)
 
 
 @factory
 def levenberg_marquardt(
     *, damping: Positive = 1e-3, max_iterations: Positive = 500
 ) -> Transformation:
-    """Gauss and Newton's step, shortened towards the gradient as far as it deceives.
+    """Damped Gauss-Newton; the damping grows if the model overpredicts the decrease.
 
         u = -(JᵀJ + μI)⁻¹ g        J the Jacobian of `residual_fn`
-        μ ← μ max(⅓, 1 - (2ρ - 1)³), ν ← 2  where ρ > 0,  else  u = 0, μ ← νμ, ν ← 2ν
+        μ ← μ max(⅓, 1 - (2ρ - 1)³), ν ← 2  if ρ > 10⁻⁴,  else  u = 0, μ ← νμ, ν ← 2ν
 
-    ρ is the fall of ½ Σ rᵢ² by the fall that the linear model foretold; ½, so that μ
-    stays, where both are lost in rounding. `update(grads, state, params, residual_fn=r,
-    **data)` takes the gradient of ½ Σ rᵢ²; r may return any tree.
+    ρ is the gain ratio, the actual divided by the predicted reduction of ½ Σ rᵢ². If
+    both are rounding errors it is ½, which keeps μ. Call `update(grads, state, params,
+    residual_fn=r, **data)` with the gradient of ½ Σ rᵢ²; r may return any tree.
 
     Args:
         damping: The first μ > 0, in units of the largest diagonal element of JᵀJ, or of
-            JᵀJ along g where J is large.
-        max_iterations: The most conjugate gradients, where J is large.
+            JᵀJ along g if J is large.
+        max_iterations: The maximum number of CG iterations, if J is large.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If `update` is not given the parameters and `residual_fn`.
+        TypeError: If `update` is called without the parameters or `residual_fn`.
 
     Reference:
         Moré, The Levenberg-Marquardt algorithm, 1978,
@@ -162,136 +168,160 @@ def levenberg_marquardt(
         >>> optimizer.update(r(x), optimizer.init(x), x, residual_fn=r)[0].round(2)
         Array([ 0.25, -0.5 ], dtype=float32)
     """
-    name = "levenberg_marquardt"
 
-    def start(real: Any) -> LevenbergMarquardtState:
-        zero, none = jnp.zeros((), real), jnp.zeros((), jnp.int32)
+    def init_state(dtype: Any) -> LevenbergMarquardtState:
+        zero, zero_int = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
         return LevenbergMarquardtState(
-            none, zero, zero, zero, zero + 2, none, zero, none
+            count=zero_int,
+            value=zero,
+            gradient_norm=zero,
+            damping=zero,
+            growth=zero + 2,
+            iterations=zero_int,
+            gain_ratio=zero,
+            products=zero_int,
         )
 
     def step(
         functions: Functions, g: PyTree, x: PyTree, state: LevenbergMarquardtState
     ) -> tuple[PyTree, LevenbergMarquardtState]:
-        point, unravel = ravel_pytree(x)
-        slope, _ = ravel_pytree(g)
-        linear = linearized(name, functions, point, slope, unravel, max_iterations)
-        scale = jnp.where(jnp.isfinite(linear.scale), linear.scale, 1)
-        first = jnp.asarray(damping, slope.dtype) * scale
-        mu = jnp.where(state.count == 0, first, state.damping)
-        s, _, iterations, products = linear.solve(mu)
-        fall = jnp.sum(s * (mu * s - slope)) / 2  # as JᵀJ s = -g - μs
-        ratio = linear.model.gain_ratio(linear.model.reached(point, s), fall)
-        good = ratio > 1e-4
-        factor = jnp.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3)
-        following = mu * jnp.where(good, factor, state.growth)
-        least = jnp.sqrt(jnp.finfo(mu.dtype).tiny)  # so that μ and ν come back
-        return unravel(jnp.where(good, s, 0)), LevenbergMarquardtState(
-            increment(state.count),
-            linear.model.value,
-            trees.norm(slope),
-            jnp.clip(following, least, 1 / least),
-            jnp.where(good, 2, jnp.minimum(2 * state.growth, 1 / least)),
-            iterations,
-            ratio,
-            state.products + products + 1,
+        (x_flat, unravel), (g_flat, _) = ravel_pytree(x), ravel_pytree(g)
+        linearized = linearize_residuals(
+            functions["residual_fn"], x_flat, g_flat, unravel, max_iterations
+        )
+        scale = jnp.where(jnp.isfinite(linearized.scale), linearized.scale, 1)
+        init_damping = jnp.asarray(damping, g_flat.dtype) * scale
+        mu = jnp.where(state.count == 0, init_damping, state.damping)
+        solution = linearized.solve(mu)
+
+        objective, s = linearized.objective, solution.p
+        predicted_reduction = jnp.sum(s * (mu * s - g_flat)) / 2  # JᵀJ s = -g - μs
+        rho = objective.gain_ratio(
+            objective.trial_value(x_flat, s), predicted_reduction
+        )
+        accepted = rho > MIN_GAIN_RATIO
+        factor = jnp.maximum(1 / 3, 1 - (2 * rho - 1) ** 3)
+        next_damping = mu * jnp.where(accepted, factor, state.growth)
+        # Bounds from which μ and ν can return, unlike 0 and ∞.
+        lower = jnp.sqrt(jnp.finfo(mu.dtype).tiny)
+        upper = 1 / lower
+        return unravel(jnp.where(accepted, s, 0)), LevenbergMarquardtState(
+            count=increment(state.count),
+            value=objective.value,
+            gradient_norm=trees.norm(g_flat),
+            damping=jnp.clip(next_damping, lower, upper),
+            growth=jnp.where(accepted, 2, jnp.minimum(2 * state.growth, upper)),
+            iterations=solution.iterations,
+            gain_ratio=rho,
+            products=state.products + solution.products + 1,
         )
 
-    return second_order(name, (("residual_fn",),), start, step)
+    return second_order((("residual_fn",),), init_state, step)
 
 
-def linearized(
-    name: str,
-    functions: Functions,
+def linearize_residuals(
+    residual_fn: Callable[[PyTree], PyTree],
     x: Array,
     g: Array,
     unravel: Callable[[Array], PyTree],
     max_iterations: Scalar,
-) -> Linear:
-    """The residuals as a function of one vector, linear near x."""
-    residuals = functions["residual_fn"]
-    leaves = jax.tree.leaves(jax.eval_shape(residuals, unravel(x)))
+) -> LinearizedResiduals:
+    """The residuals near x, as a vector that is a function of a vector."""
+    leaves = jax.tree.leaves(jax.eval_shape(residual_fn, unravel(x)))
     for leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise_invalid(TypeError, "residual_fn", "return float arrays", leaf)
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
 
-    def flat(x: Array) -> Array:
-        leaves = jax.tree.leaves(residuals(unravel(x)))
+    def residuals(x: Array) -> Array:
+        leaves = jax.tree.leaves(residual_fn(unravel(x)))
         return jnp.concatenate([jnp.ravel(leaf).astype(x.dtype) for leaf in leaves])
 
-    def objective(x: Array) -> Array:
-        return jnp.sum(jnp.square(flat(x))) / 2
+    def half_sum_of_squares(x: Array) -> Array:
+        return jnp.sum(jnp.square(residuals(x))) / 2
 
-    r, forward = jax.linearize(flat, x)
-    transposed = jax.linear_transpose(forward, x)
+    r, jvp = jax.linearize(residuals, x)
+    transpose = jax.linear_transpose(jvp, x)
 
-    def backward(v: Array) -> Array:
-        return transposed(v)[0]
+    def vjp(v: Array) -> Array:
+        return transpose(v)[0]
 
-    extra = g - backward(r)
-    model = Model(jnp.sum(jnp.square(r)) / 2, extra, eps, objective)
-    if (r.size + x.size) * x.size <= SMALL:
-        return _dense(model, r, forward, backward, extra)
-    return _matrix_free(model, g, forward, backward, max_iterations)
+    value, linear_term = jnp.sum(jnp.square(r)) / 2, g - vjp(r)
+    objective = Objective(value, linear_term, eps, half_sum_of_squares)
+    if (r.size + x.size) * x.size <= MAX_DENSE_JACOBIAN:
+        return _dense(objective, r, jvp, vjp)
+    return _matrix_free(objective, g, jvp, vjp, max_iterations)
 
 
 def _dense(
-    model: Model, r: Array, forward: Callable, backward: Callable, extra: Array
-) -> Linear:
-    """By [J r; √λI 0] = Q [R c; 0 ρ]: the step is -R⁻¹ (c + R⁻ᵀ extra)."""
-    n, m = extra.size, r.size
-    identity = jnp.eye(n, dtype=r.dtype)
+    objective: Objective, r: Array, jvp: Callable, vjp: Callable
+) -> LinearizedResiduals:
+    """Solves by [J r; √λI 0] = Q [R c; 0 ·]: p = -R⁻¹ (c + R⁻ᵀ (g - Jᵀr))."""
+    m, n = r.size, objective.linear_term.size
+    identity, eps = jnp.eye(n, dtype=r.dtype), jnp.finfo(r.dtype).eps
     if n <= m:
-        columns = rows_of(forward, identity)
+        jacobian_t = materialize(jvp, identity)
     else:
-        columns = rows_of(backward, jnp.eye(m, dtype=r.dtype)).T
-    squares = jnp.sum(jnp.square(columns), 1)
-    eps = jnp.finfo(r.dtype).eps
-    # Where g is the gradient of ½ Σ rᵢ², what is left of it is the noise of rounding.
-    noise = 100 * model.eps * jnp.sqrt(2 * model.value * squares)
-    extra = jnp.where(jnp.abs(extra) > noise, extra, 0)
+        jacobian_t = materialize(vjp, jnp.eye(m, dtype=r.dtype)).T
+    diagonal = jnp.sum(jnp.square(jacobian_t), 1)  # of JᵀJ
+    # If g is the gradient of ½ Σ rᵢ², the linear term is a rounding error.
+    rounding_error = 100 * objective.eps * jnp.sqrt(2 * objective.value * diagonal)
+    linear_term = jnp.where(
+        jnp.abs(objective.linear_term) > rounding_error, objective.linear_term, 0
+    )
 
     def solve(damping: Array) -> Solution:
-        above = jnp.concatenate([columns.T, r[:, None]], 1)
-        below = jnp.concatenate(
+        j_and_r = jnp.concatenate([jacobian_t.T, r[:, None]], 1)
+        damping_rows = jnp.concatenate(
             [jnp.sqrt(damping) * identity, jnp.zeros((n, 1), r.dtype)], 1
         )
-        factor = jnp.linalg.qr(jnp.concatenate([above, below]), mode="r")
-        triangle, c = factor[:n, :n], factor[:n, n]
+        triangle = jnp.linalg.qr(jnp.concatenate([j_and_r, damping_rows]), mode="r")
+        r_factor, c = triangle[:n, :n], triangle[:n, n]
         c += jax.lax.cond(
-            jnp.any(extra != 0),
-            lambda: solve_triangular(triangle, extra, trans=1),
+            jnp.any(linear_term != 0),
+            lambda: solve_triangular(r_factor, linear_term, trans=1),
             lambda: jnp.zeros_like(c),
         )
-        kept = jnp.abs(jnp.diagonal(triangle)) / jnp.sqrt(squares + damping)
-        p = -solve_triangular(triangle, c)
-        return Solution(p, jnp.all(kept > n * eps), jnp.int32(1), jnp.int32(n))
+        pivots = jnp.abs(jnp.diagonal(r_factor)) / jnp.sqrt(diagonal + damping)
+        p = -solve_triangular(r_factor, c)
+        return Solution(
+            p=p,
+            is_full_rank=jnp.all(pivots > n * eps),
+            iterations=jnp.int32(1),
+            products=jnp.int32(n),
+        )
 
-    def product(v: Array) -> Array:
-        return matmul(v, columns)
+    def dense_jvp(v: Array) -> Array:
+        return matmul(v, jacobian_t)
 
-    return Linear(model, product, jnp.max(squares), solve)
+    return LinearizedResiduals(objective, dense_jvp, jnp.max(diagonal), solve)
 
 
 def _matrix_free(
-    model: Model,
+    objective: Objective,
     g: Array,
-    forward: Callable,
-    backward: Callable,
+    jvp: Callable,
+    vjp: Callable,
     max_iterations: Scalar,
-) -> Linear:
-    length = trees.norm(g)
-    along = jnp.sum(jnp.square(forward(g / jnp.where(length > 0, length, 1))))
+) -> LinearizedResiduals:
+    """Solves by conjugate gradients."""
+    g_norm = trees.norm(g)
+    direction = g / jnp.where(g_norm > 0, g_norm, 1)
+    curvature = jnp.sum(jnp.square(jvp(direction)))
 
     def solve(damping: Array) -> Solution:
-        p, _, _, iterations = steihaug(
-            lambda v: backward(forward(v)) + damping * v,
+        cg = steihaug_cg(
+            lambda v: vjp(jvp(v)) + damping * v,
             g,
-            jnp.full_like(damping, jnp.inf),
-            jnp.full_like(damping, RESIDUAL),
-            max_iterations,
+            radius=jnp.full_like(damping, jnp.inf),
+            rtol=jnp.full_like(damping, CG_RTOL),
+            max_iterations=max_iterations,
         )
-        return Solution(p, jnp.bool_(True), iterations, 2 * iterations)
+        return Solution(
+            p=cg.s,
+            is_full_rank=jnp.bool_(True),
+            iterations=cg.iterations,
+            products=2 * cg.iterations,
+        )
 
-    return Linear(model, forward, along, solve)
+    return LinearizedResiduals(objective, jvp, curvature, solve)

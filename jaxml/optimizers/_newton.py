@@ -1,9 +1,9 @@
-"""Newton's method with the whole Hessian, and what it shares with Gauss and Newton's.
+"""Newton's method with a dense Hessian and a line search.
 
-A direction comes from a triangular factor of the curvature, which is lifted by τI where
-it is not positive definite; its length is halved until the objective falls. So a saddle
-is left downhill, and a singular or indefinite curvature is no more than a shorter step.
-Without a step to be had, as where the objective is NaN, the update is 0.
+The direction comes from a Cholesky factorization. A Hessian that is not positive
+definite, as at a saddle point, is shifted by τI until it is, so every direction is a
+descent direction. The update is 0 if no step decreases the objective, for example where
+it is NaN.
 """
 
 from collections.abc import Callable
@@ -20,46 +20,44 @@ from jaxml._core.contract import raise_invalid
 from jaxml._core.matmul import matmul
 from jaxml._core.public import factory
 from jaxml._core.types import NonNegative, PyTree, Rate
-from jaxml.optimizers._objective import Functions, Model, model_of, second_order
-from jaxml.optimizers._per_leaf import (
-    Transformation,
-    increment,
-    rate_at,
-)
+from jaxml.optimizers._line_search import backtracking_line_search
+from jaxml.optimizers._objective import Functions, linearize_gradient, second_order
+from jaxml.optimizers._per_leaf import Transformation, increment, rate_at
 
-LARGEST = 4096  # numbers among the parameters: a Hessian of 64 MiB in float32
-BLOCK = 256  # rows of a matrix made at a time, each as large as what f holds on its way
+MAX_DENSE_PARAMS = 4096  # a Hessian of 64 MiB in float32
+MATERIALIZE_BATCH = 256  # rows at a time; each needs the memory of one product
+MAX_SHIFTS = 20
 
 
 class NewtonState(NamedTuple):
     count: Array
-    value: Array  # before the step, as is the norm
-    gradient_norm: Array
-    damping: Array  # what was added to the diagonal, λ + τ
-    step_size: Array  # 0 if there was no step
-    iterations: Array  # factors that were tried
-    gain_ratio: Array  # the fall of the objective by that of its quadratic model
-    products: Array  # of a curvature with a vector, in all steps together
+    value: Array  # of the objective, before the step
+    gradient_norm: Array  # before the step
+    damping: Array  # λ + τ
+    step_size: Array  # 0 if no step was accepted
+    iterations: Array  # factorizations in this step
+    gain_ratio: Array  # actual / predicted reduction of the objective
+    products: Array  # curvature-vector products in all steps
 
 
 @factory
 def newton(*, damping: NonNegative = 0.0, learning_rate: Rate = 1.0) -> Transformation:
-    """Newton's method: a step to the minimum of the quadratic that fits best here.
+    """Newton's method: minimizes the second-order Taylor expansion of the objective.
 
         u = -η (H + λI + τI)⁻¹ g        H the Hessian of `value_fn`
 
-    On a quadratic one step is all. τ is 0 where H + λI is positive definite, else grows
-    until it is; η is halved until the objective falls. Needs the Hessian of all
-    parameters together, and `update(grads, state, params, value_fn=f, **data)`.
+    Minimizes a strictly convex quadratic in one step. τ is 0 if H + λI is positive
+    definite, otherwise it grows until H + λI + τI is. η is halved until the objective
+    decreases. H is the Hessian with respect to all parameters together. Call
+    `update(grads, state, params, value_fn=f, **data)`.
 
     Args:
-        damping: λ >= 0, in the units of H.
-        learning_rate: η, a number or a schedule; 1 for Newton's own step.
+        damping: λ >= 0, in units of H.
+        learning_rate: η, a number or a schedule; 1 is the full Newton step.
 
     Raises:
-        ValueError: If a number is out of its range, or the parameters are more than
-            4096 numbers; `newton_cg` takes any number of them.
-        TypeError: If `update` is not given the parameters and `value_fn`.
+        ValueError: If there are more than 4096 parameters; `newton_cg` has no limit.
+        TypeError: If `update` is called without the parameters or `value_fn`.
 
     Reference:
         Nocedal and Wright, Numerical optimization, 2006, algorithms 3.2 and 3.3,
@@ -75,111 +73,111 @@ def newton(*, damping: NonNegative = 0.0, learning_rate: Rate = 1.0) -> Transfor
     def step(
         functions: Functions, g: PyTree, x: PyTree, state: NewtonState
     ) -> tuple[PyTree, NewtonState]:
-        model, product = model_of("newton", functions["value_fn"], x, g)
-        slope, unravel = ravel_pytree(g)
-        identity = jnp.eye(slope.size, dtype=slope.dtype)
-        hessian = rows_of(lambda v: ravel_pytree(product(unravel(v)))[0], identity)
-        added, eps = jnp.asarray(damping, slope.dtype), jnp.finfo(slope.dtype).eps
+        objective, hvp = linearize_gradient(functions["value_fn"], x, g)
+        g_flat, unravel = ravel_pytree(g)
+        n, dtype = g_flat.size, g_flat.dtype
+        identity, eps = jnp.eye(n, dtype=dtype), jnp.finfo(dtype).eps
+        hessian = materialize(lambda v: ravel_pytree(hvp(unravel(v)))[0], identity)
+        lam = jnp.asarray(damping, dtype)
 
-        def solved(shift: Array) -> tuple[Array, Array]:
-            matrix = hessian + (added + shift) * identity
+        def solve_shifted(tau: Array) -> tuple[Array, Array]:
+            matrix = hessian + (lam + tau) * identity
             factor = jnp.linalg.cholesky(matrix)
-            # What elimination leaves of the diagonal; n ε of it may be rounding.
-            kept = jnp.square(jnp.diagonal(factor)) / jnp.diagonal(matrix)
-            p = -cho_solve((factor, True), slope)
-            return p, jnp.min(kept) > slope.size * eps
+            # A pivot below n ε of the diagonal may be a rounding error.
+            pivots = jnp.square(jnp.diagonal(factor)) / jnp.diagonal(matrix)
+            p = -cho_solve((factor, True), g_flat)
+            return p, jnp.min(pivots) > n * eps
 
-        p, shift, iterations = shifted(solved, jnp.sqrt(eps) * trees.norm(hessian))
+        min_shift = jnp.sqrt(eps) * trees.norm(hessian)
+        p, tau, num_shifts = find_positive_definite_shift(solve_shifted, min_shift)
         curvature = trees.dot(p, matmul(hessian, p))
-        rate = rate_at("newton", learning_rate, state.count).astype(slope.dtype)
-        s, searched = searched_along(model, x, g, unravel(p), curvature, rate)
-        return s, NewtonState(
-            increment(state.count),
-            damping=added + shift,
-            iterations=iterations,
-            products=state.products + slope.size,
-            **searched,
+        eta = rate_at("newton", learning_rate, state.count).astype(dtype)
+        search = backtracking_line_search(objective, x, g, unravel(p), curvature, eta)
+        return search.s, NewtonState(
+            count=increment(state.count),
+            value=objective.value,
+            gradient_norm=trees.norm(g),
+            damping=lam + tau,
+            step_size=search.step_size,
+            iterations=num_shifts,
+            gain_ratio=search.gain_ratio,
+            products=state.products + n,
         )
 
-    return second_order("newton", (("value_fn",),), newton_state, step, _check_size)
+    return second_order((("value_fn",),), init_newton_state, step, _check_size)
 
 
-def rows_of(product: Callable[[Array], Array], identity: Array) -> Array:
-    """The products with the unit vectors, a block of them at a time."""
-    return jax.lax.map(product, identity, batch_size=BLOCK)
-
-
-def newton_state(real: Any) -> NewtonState:
-    number, integer = jnp.zeros((), real), jnp.zeros((), jnp.int32)
+def init_newton_state(dtype: Any) -> NewtonState:
+    zero, zero_int = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
     return NewtonState(
-        integer, number, number, number, number, integer, number, integer
+        count=zero_int,
+        value=zero,
+        gradient_norm=zero,
+        damping=zero,
+        step_size=zero,
+        iterations=zero_int,
+        gain_ratio=zero,
+        products=zero_int,
     )
+
+
+def materialize(product: Callable[[Array], Array], identity: Array) -> Array:
+    """Aᵀ, by the products v -> Av with the rows of the identity, a batch at a time."""
+    return jax.lax.map(product, identity, batch_size=MATERIALIZE_BATCH)
 
 
 def _check_size(params: PyTree) -> None:
     size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
-    if size > LARGEST:
-        rule = f"be at most {LARGEST} numbers (newton_cg takes more)"
-        raise_invalid(ValueError, "params", rule, size)
+    if size > MAX_DENSE_PARAMS:
+        requirement = (
+            f"have at most {MAX_DENSE_PARAMS} parameters (newton_cg takes more)"
+        )
+        raise_invalid(ValueError, "params", requirement, size)
 
 
-def shifted(
-    solved: Callable[[Array], tuple[PyTree, Array]], least: Array
+class _ShiftSearch(NamedTuple):
+    # Result of the last trial
+    shift: Array
+    solution: PyTree
+    is_positive_definite: Array
+    # For the next trial
+    next_shift: Array
+    num_trials: Array
+
+
+def find_positive_definite_shift(
+    solve_shifted: Callable[[Array], tuple[PyTree, Array]], min_shift: Array
 ) -> tuple[PyTree, Array, Array]:
-    """The first good solution for a shift of 0, τ, 10τ, 100τ, ..., and this shift.
+    """The solution with the first shift of 0, τ, 10τ, ... that is positive definite.
 
-    `solved` is shift -> (solution, whether it is good), `least` the first τ. The third
-    result is how many shifts were tried, at most 20.
+    Args:
+        solve_shifted: shift -> (solution, whether the matrix is positive definite).
+        min_shift: τ, or 1 if it is not positive.
+
+    Returns:
+        The solution, its shift, and the number of trials, at most 20. The last trial
+        counts if no shift is large enough.
     """
-    least = jnp.where(least > 0, least, 1)
+    min_shift = jnp.where(min_shift > 0, min_shift, 1)
 
-    def wanted(carry: tuple) -> Array:
-        *_, good, tries = carry
-        return ~good & (tries < 20)
+    def cond_fun(search: _ShiftSearch) -> Array:
+        return ~search.is_positive_definite & (search.num_trials < MAX_SHIFTS)
 
-    def grown(carry: tuple) -> tuple:
-        _, following, _, _, tries = carry
-        solution, good = solved(following)
-        larger = jnp.where(following > 0, 10 * following, least)
-        return following, larger, solution, good, tries + 1
+    def body_fun(search: _ShiftSearch) -> _ShiftSearch:
+        shift = search.next_shift
+        solution, is_positive_definite = solve_shifted(shift)
+        next_shift = jnp.where(shift > 0, 10 * shift, min_shift)
+        return _ShiftSearch(
+            shift, solution, is_positive_definite, next_shift, search.num_trials + 1
+        )
 
-    zero = jnp.zeros_like(least)
-    solution = trees.zeros_like(jax.eval_shape(solved, zero)[0])
-    start = zero, zero, solution, zero > 0, jnp.int32(0)
-    shift, _, solution, _, tries = jax.lax.while_loop(wanted, grown, start)
-    return solution, shift, tries
-
-
-def searched_along(
-    model: Model, x: PyTree, g: PyTree, p: PyTree, curvature: Array, rate: Array
-) -> tuple[PyTree, dict[str, Array]]:
-    """The step t p with t = η, η/2, ... at which the objective falls, and what it did.
-
-    It falls if f(x + t p) <= f(x) + 10⁻⁴ t g·p (Armijo); `curvature` is p·Hp. If it has
-    not after 40 trials the step is 0.
-    """
-    slope = trees.dot(g, p)
-
-    def falls(t: Array, reached: Array) -> Array:
-        highest = model.value + 1e-4 * t * slope + model.noise
-        return (reached <= highest) & (reached < jnp.inf)
-
-    def wanted(carry: tuple) -> Array:
-        t, reached, tries = carry
-        return ~falls(t, reached) & (tries < 40)
-
-    def halved(carry: tuple) -> tuple:
-        t, _, tries = carry
-        return t / 2, model.reached(x, trees.scale(t / 2, p)), tries + 1
-
-    start = 2 * rate, jnp.full_like(rate, jnp.inf), 0
-    t, reached, _ = jax.lax.while_loop(wanted, halved, start)
-    moved = falls(t, reached) & jnp.isfinite(trees.norm(p))
-    predicted = -t * slope - t * t * curvature / 2
-    taken = trees.where(moved, trees.scale(t, p), trees.zeros_like(p))
-    return taken, {
-        "value": model.value,
-        "gradient_norm": trees.norm(g),
-        "step_size": jnp.where(moved, t, 0),
-        "gain_ratio": model.gain_ratio(reached, predicted),
-    }
+    zero = jnp.zeros_like(min_shift)
+    before_first = _ShiftSearch(
+        shift=zero,
+        solution=trees.zeros_like(jax.eval_shape(solve_shifted, zero)[0]),
+        is_positive_definite=zero > 0,  # False, and sharded like the shift
+        next_shift=zero,
+        num_trials=jnp.int32(0),
+    )
+    search = jax.lax.while_loop(cond_fun, body_fun, before_first)
+    return search.solution, search.shift, search.num_trials

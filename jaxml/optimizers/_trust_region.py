@@ -1,9 +1,9 @@
-"""Newton's method within a trust region, by products with the curvature alone.
+"""Newton's method with conjugate gradients in a trust region.
 
-The quadratic model of the objective is trusted within a radius. Conjugate gradients go
-down its valley from 0, and stop at the edge, at a direction along which it falls
-without end, or when they are near enough to its minimum. If the objective then falls
-as the model foretold, the region grows; if not, it shrinks and the update is 0.
+The quadratic model of the objective is trusted within a radius. CG from 0 stops at the
+trust-region boundary, at negative curvature, or at the residual tolerance. The radius
+follows the gain ratio: it grows after an accurate prediction at the boundary, and
+shrinks after an inaccurate one.
 """
 
 from collections.abc import Callable
@@ -17,26 +17,25 @@ from jaxml._core import trees
 from jaxml._core.public import factory
 from jaxml._core.types import Positive, PyTree, Scalar, UnitInterval
 from jaxml.optimizers._objective import (
+    MIN_GAIN_RATIO,
     Functions,
-    Model,
-    model_of,
-    returning_a_float,
+    Objective,
+    check_scalar_output,
+    grad_and_value,
+    linearize_gradient,
     second_order,
 )
-from jaxml.optimizers._per_leaf import (
-    Transformation,
-    increment,
-)
+from jaxml.optimizers._per_leaf import Transformation, increment
 
 
 class TrustRegionState(NamedTuple):
     count: Array
-    value: Array  # before the step, as is the norm
-    gradient_norm: Array
+    value: Array  # of the objective, before the step
+    gradient_norm: Array  # before the step
     radius: Array  # of the next step
-    iterations: Array  # of conjugate gradients, in this step
-    gain_ratio: Array  # the fall of the objective by that of its model
-    products: Array  # of the curvature with a vector, in all steps together
+    iterations: Array  # of CG in this step
+    gain_ratio: Array  # actual / predicted reduction of the objective
+    products: Array  # curvature-vector products in all steps
 
 
 @factory
@@ -47,25 +46,25 @@ def newton_cg(
     forcing: UnitInterval = 0.5,
     max_iterations: Positive = 500,
 ) -> Transformation:
-    """Newton's method for any number of parameters: conjugate gradients, trust region.
+    """Newton-CG: minimizes the quadratic model in a trust region, without a matrix.
 
         u ≈ argmin g·s + ½ s·Hs  where ‖s‖ <= Δ        H the Hessian of `value_fn`
 
-    Holds a few copies of the parameters and no matrix. Δ follows the gain ratio ρ; a
-    step is taken if ρ > 10⁻⁴, else u = 0. Given `predict_fn` and `loss_fn`, with f =
-    loss_fn(predict_fn(params)), H is Gauss and Newton's: Jᵀ ∇²loss J, positive where
-    the loss is convex, and cheaper. `update(grads, state, params, value_fn=f, **data)`.
+    Needs the memory of a few copies of the parameters. Δ follows the gain ratio ρ, the
+    actual divided by the predicted reduction; u = 0 unless ρ > 10⁻⁴. Call
+    `update(grads, state, params, value_fn=f, **data)`. With `predict_fn` and `loss_fn`
+    instead, f = loss_fn(predict_fn(params)) and H is the Gauss-Newton matrix
+    Jᵀ ∇²loss J: cheaper, and positive semidefinite if the loss is convex.
 
     Args:
-        radius: Δ > 0 of the first step, in the units of the parameters.
+        radius: Δ > 0 of the first step, in units of the parameters.
         max_radius: The largest Δ, > 0.
-        forcing: η in [0, 1); inner iterations end at a residual of η ‖g‖, or of
-            (‖g‖ / ‖g before‖)² ‖g‖ if that is less.
-        max_iterations: The most products for one step.
+        forcing: η in [0, 1); CG stops at a residual of η ‖g‖, or of
+            (‖g‖ / previous ‖g‖)² ‖g‖ if that is smaller.
+        max_iterations: The maximum number of CG iterations in one step.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If `update` is not given the parameters and the function.
+        TypeError: If `update` is called without the parameters or the functions.
 
     Reference:
         Steihaug, The conjugate gradient method and trust regions in large scale
@@ -78,115 +77,155 @@ def newton_cg(
         Array([-3.,  1.], dtype=float32)
     """
 
-    def start(real: Any) -> TrustRegionState:
-        none, zero = jnp.zeros((), jnp.int32), jnp.zeros((), real)
+    def init_state(dtype: Any) -> TrustRegionState:
+        zero, zero_int = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
         return TrustRegionState(
-            none, zero, zero, jnp.asarray(radius, real), none, zero, none
+            count=zero_int,
+            value=zero,
+            gradient_norm=zero,
+            radius=jnp.asarray(radius, dtype),
+            iterations=zero_int,
+            gain_ratio=zero,
+            products=zero_int,
         )
 
     def step(
         functions: Functions, g: PyTree, x: PyTree, state: TrustRegionState
     ) -> tuple[PyTree, TrustRegionState]:
         if "predict_fn" in functions:
-            model, product = gauss_newton_model(functions, x, g)
+            objective, hvp = linearize_gauss_newton(functions, x, g)
         else:
-            model, product = model_of("newton_cg", functions["value_fn"], x, g)
-        length, before = trees.norm(g), state.gradient_norm
-        progress = jnp.where(before > 0, jnp.square(length / before), 1)
-        residual = jnp.minimum(jnp.asarray(forcing, length.dtype), progress)
-        s, fall, at_edge, iterations = steihaug(
-            product, g, state.radius, residual, max_iterations
+            objective, hvp = linearize_gradient(functions["value_fn"], x, g)
+        g_norm, previous_norm = trees.norm(g), state.gradient_norm
+        decrease = jnp.where(previous_norm > 0, jnp.square(g_norm / previous_norm), 1)
+        rtol = jnp.minimum(jnp.asarray(forcing, g_norm.dtype), decrease)
+        cg = steihaug_cg(hvp, g, state.radius, rtol, max_iterations)
+
+        trial_value = objective.trial_value(x, cg.s)
+        rho = objective.gain_ratio(trial_value, cg.predicted_reduction)
+        smaller = jnp.fmin(trees.norm(cg.s), state.radius) / 4  # cg.s may be NaN
+        larger = jnp.minimum(2 * state.radius, jnp.asarray(max_radius, g_norm.dtype))
+        grown = jnp.where(cg.hit_boundary & (rho > 0.75), larger, state.radius)
+        min_radius = jnp.sqrt(jnp.finfo(g_norm.dtype).tiny)  # its square is not 0
+        s = trees.where(rho > MIN_GAIN_RATIO, cg.s, trees.zeros_like(cg.s))
+        return s, TrustRegionState(
+            count=increment(state.count),
+            value=objective.value,
+            gradient_norm=g_norm,
+            radius=jnp.maximum(jnp.where(rho < 0.25, smaller, grown), min_radius),
+            iterations=cg.iterations,
+            gain_ratio=rho,
+            products=state.products + cg.iterations,
         )
-        ratio = model.gain_ratio(model.reached(x, s), fall)
-        shrunk = jnp.fmin(trees.norm(s), state.radius) / 4  # s may be NaN
-        grown = jnp.minimum(2 * state.radius, jnp.asarray(max_radius, length.dtype))
-        kept = jnp.where(at_edge & (ratio > 0.75), grown, state.radius)
-        least = jnp.sqrt(jnp.finfo(length.dtype).tiny)  # whose square is not 0
-        taken = trees.where(ratio > 1e-4, s, trees.zeros_like(s))
-        return taken, TrustRegionState(
-            increment(state.count),
-            model.value,
-            length,
-            jnp.maximum(jnp.where(ratio < 0.25, shrunk, kept), least),
-            iterations,
-            ratio,
-            state.products + iterations,
-        )
 
-    roles = ("predict_fn", "loss_fn"), ("value_fn",)
-    return second_order("newton_cg", roles, start, step)
+    function_args = ("predict_fn", "loss_fn"), ("value_fn",)
+    return second_order(function_args, init_state, step)
 
 
-def gauss_newton_model(
+def linearize_gauss_newton(
     functions: Functions, x: PyTree, g: PyTree
-) -> tuple[Model, Callable[[PyTree], PyTree]]:
-    """The model of loss(predict(x)), and the product with Jᵀ ∇²loss J."""
-    loss_fn = returning_a_float("newton_cg", "loss_fn", functions["loss_fn"])
-
-    def gradient(predicted: PyTree) -> tuple[PyTree, Array]:
-        value, slope = jax.value_and_grad(loss_fn)(predicted)
-        return slope, value
-
-    predicted, forward = jax.linearize(functions["predict_fn"], x)
-    backward = jax.linear_transpose(forward, x)
-    slope, curvature, value = jax.linearize(gradient, predicted, has_aux=True)
-    (own,) = backward(slope)
-    model = Model.at(
-        value, trees.subtract(g, own), lambda x: loss_fn(functions["predict_fn"](x))
+) -> tuple[Objective, Callable[[PyTree], PyTree]]:
+    """The objective loss(predict(x)), and the product v -> Jᵀ ∇²loss J v."""
+    predict_fn = functions["predict_fn"]
+    loss_fn = check_scalar_output("loss_fn", functions["loss_fn"])
+    predicted, jvp = jax.linearize(predict_fn, x)
+    vjp = jax.linear_transpose(jvp, x)
+    loss_gradient, loss_hvp, value = jax.linearize(
+        grad_and_value(loss_fn), predicted, has_aux=True
     )
-    return model, lambda v: backward(curvature(forward(v)))[0]
+    (gradient,) = vjp(loss_gradient)
+    objective = Objective.from_value(
+        value, trees.subtract(g, gradient), lambda x: loss_fn(predict_fn(x))
+    )
+    return objective, lambda v: vjp(loss_hvp(jvp(v)))[0]
 
 
-def steihaug(
-    product: Callable[[PyTree], PyTree],
+class CGResult(NamedTuple):
+    s: PyTree
+    predicted_reduction: Array  # of the quadratic model, from 0 to s
+    hit_boundary: Array
+    iterations: Array  # products with H
+
+
+class _CGState(NamedTuple):
+    # The step, and the gradient of the model there
+    s: PyTree
+    r: PyTree
+    r_sq: Array
+    # The next direction
+    d: PyTree
+    # Termination
+    done: Array
+    hit_boundary: Array
+    iterations: Array
+
+
+def steihaug_cg(
+    hvp: Callable[[PyTree], PyTree],
     g: PyTree,
     radius: Array,
-    residual: Array,
+    rtol: Array,
     max_iterations: Scalar,
-) -> tuple[PyTree, Array, Array, Array]:
-    """The s with ‖s‖ <= Δ where conjugate gradients on g·s + ½ s·Hs stop.
+) -> CGResult:
+    """Conjugate gradients on g·s + ½ s·Hs where ‖s‖ <= Δ, from s = 0.
 
-    Returns s, how far the model falls, whether s is at the edge, and the products
-    taken. They stop at ‖g + Hs‖ <= residual · ‖g‖ too. With Δ = ∞ there is no edge, and
-    they stop before a direction of no curvature.
+    Stops at ‖g + Hs‖ <= rtol ‖g‖, at the boundary ‖s‖ = Δ, and at non-positive
+    curvature, where it follows the direction to the boundary. With Δ = ∞ it stops
+    before that direction.
     """
-    length = trees.norm(g)
-    unit = jnp.where(length > 0, length, 1)  # g and H are divided by it
-    residual = jnp.maximum(residual, jnp.finfo(length.dtype).eps)
+    g_norm = trees.norm(g)
+    scale = jnp.where(g_norm > 0, g_norm, 1)  # g and H are divided by it, so r·r is 1
+    rtol = jnp.maximum(rtol, jnp.finfo(g_norm.dtype).eps)
 
-    def unfinished(carry: tuple) -> Array:
-        *_, done, _, iterations = carry
-        return ~done & (iterations < max_iterations)
+    def cond_fun(cg: _CGState) -> Array:
+        return ~cg.done & (cg.iterations < max_iterations)
 
-    def descended(carry: tuple) -> tuple:
-        s, r, d, rr, _, _, iterations = carry
-        hd = trees.scale(1 / unit, product(d))
-        curvature = trees.dot(d, hd)
-        alpha = rr / curvature
-        within = trees.norm(trees.add_scaled(s, alpha, d)) < radius
-        at_edge = ~((curvature > 0) & within)
-        alpha = jnp.where(at_edge, _to_edge(s, d, radius), alpha)
-        s, r = trees.add_scaled(s, alpha, d), trees.add_scaled(r, alpha, hd)
-        next_rr = trees.dot(r, r)
-        d = trees.add_scaled(trees.scale(-jnp.ones_like(rr), r), next_rr / rr, d)
-        done = at_edge | (jnp.sqrt(next_rr) <= residual)
-        return s, r, d, next_rr, done, at_edge, iterations + 1
+    def body_fun(cg: _CGState) -> _CGState:
+        hd = trees.scale(1 / scale, hvp(cg.d))
+        curvature = trees.dot(cg.d, hd)
+        alpha = cg.r_sq / curvature
+        inside = trees.norm(trees.add_scaled(cg.s, alpha, cg.d)) < radius
+        hit_boundary = ~((curvature > 0) & inside)
+        alpha = jnp.where(hit_boundary, _to_boundary(cg.s, cg.d, radius), alpha)
+        s = trees.add_scaled(cg.s, alpha, cg.d)
+        r = trees.add_scaled(cg.r, alpha, hd)
+        r_sq = trees.dot(r, r)
+        beta = r_sq / cg.r_sq
+        return _CGState(
+            s=s,
+            r=r,
+            r_sq=r_sq,
+            d=trees.add_scaled(_negative(r), beta, cg.d),
+            done=hit_boundary | (jnp.sqrt(r_sq) <= rtol),
+            hit_boundary=hit_boundary,
+            iterations=cg.iterations + 1,
+        )
 
-    r = start = trees.scale(1 / unit, g)
-    s, d = trees.zeros_like(r), trees.scale(-jnp.ones_like(unit), r)
-    rr = trees.dot(r, r)
-    state = s, r, d, rr, jnp.sqrt(rr) <= residual, rr < 0, jnp.int32(0)
-    s, r, _, _, _, at_edge, iterations = jax.lax.while_loop(
-        unfinished, descended, state
+    scaled_g = trees.scale(1 / scale, g)
+    g_sq = trees.dot(scaled_g, scaled_g)
+    init_state = _CGState(
+        s=trees.zeros_like(scaled_g),
+        r=scaled_g,
+        r_sq=g_sq,
+        d=_negative(scaled_g),
+        done=jnp.sqrt(g_sq) <= rtol,
+        hit_boundary=g_sq < 0,  # False, and sharded like g
+        iterations=jnp.int32(0),
     )
+    cg = jax.lax.while_loop(cond_fun, body_fun, init_state)
     # As Hs = r - g, the model g·s + ½ s·Hs is ½ s·(g + r).
-    fall = -unit * trees.dot(s, jax.tree.map(jnp.add, start, r)) / 2
-    return s, fall, at_edge, iterations
+    g_plus_r = jax.tree.map(jnp.add, scaled_g, cg.r)
+    predicted_reduction = -scale * trees.dot(cg.s, g_plus_r) / 2
+    return CGResult(cg.s, predicted_reduction, cg.hit_boundary, cg.iterations)
 
 
-def _to_edge(s: PyTree, d: PyTree, radius: Array) -> Array:
-    """The τ >= 0 with ‖s + τd‖ = Δ, where s·d >= 0; 0 if Δ = ∞."""
-    along, square = trees.dot(s, d), trees.dot(d, d)
-    left = jnp.maximum(jnp.square(radius) - trees.dot(s, s), 0)
-    tau = left / (along + jnp.sqrt(jnp.square(along) + square * left))
+def _to_boundary(s: PyTree, d: PyTree, radius: Array) -> Array:
+    """The τ >= 0 with ‖s + τd‖ = Δ, for s·d >= 0; 0 if Δ = ∞."""
+    s_dot_d, d_sq = trees.dot(s, d), trees.dot(d, d)
+    gap = jnp.maximum(jnp.square(radius) - trees.dot(s, s), 0)  # Δ² - ‖s‖²
+    tau = gap / (s_dot_d + jnp.sqrt(jnp.square(s_dot_d) + d_sq * gap))
     return jnp.where(jnp.isfinite(tau), tau, 0)
+
+
+def _negative(x: PyTree) -> PyTree:
+    return jax.tree.map(jnp.negative, x)

@@ -1,7 +1,8 @@
-"""Second order: the path of each method from a start, as its paper steps, in NumPy.
+"""Second-order optimizers: the truth is each paper's algorithm in NumPy.
 
-A row turns a method into a function of the start [3] that returns what it reaches in
-each step [steps, 3], on one objective with a quartic, or on four residuals.
+A row turns an optimizer into a function of the initial parameters [3] that returns the
+parameters after each step [steps, 3]. The objective is a quartic, or the sum of squares
+of four residuals.
 """
 
 import inspect
@@ -15,7 +16,8 @@ import numpy as np
 from cases import Case, Extreme
 from jaxml import optimizers
 
-STEPS = 7
+NUM_STEPS = 7
+FLOAT64_EPS = 2.0**-52
 A = np.array([[4.0, 1.0, 0.5], [1.0, 3.0, -1.0], [0.5, -1.0, 20.0]])
 B = np.array([1.0, -2.0, 3.0])
 
@@ -29,46 +31,47 @@ def residuals(x: jax.Array) -> jax.Array:
     return jnp.stack([a**2 + b - 1.1, b**2 - c + 0.3, a * c - 0.7, a + b + c - 1])
 
 
-def half_square(x: jax.Array) -> jax.Array:
+def half_sum_of_squares(x: jax.Array) -> jax.Array:
     return jnp.sum(residuals(x) ** 2) / 2
 
 
-def path(make: Callable[..., Any], objective: Any, **functions: Any) -> Any:
+def make_trajectory(make: Callable[..., Any], f: Any, **functions: Any) -> Any:
+    """(initial parameters, **hyperparams) -> the parameters after each step."""
+
     @jax.jit
-    def positions(start: jax.Array, **numbers: Any) -> jax.Array:
-        optimizer = make(**numbers)
+    def compiled(x: jax.Array, **hyperparams: Any) -> jax.Array:
+        optimizer = make(**hyperparams)
 
         def step(carry: Any, _: Any) -> Any:
             x, state = carry
-            gradient = jax.grad(objective)(x)
-            update, state = optimizer.update(gradient, state, x, **functions)
+            update, state = optimizer.update(jax.grad(f)(x), state, x, **functions)
             return (x + update, state), x + update
 
-        start = jnp.asarray(start)
-        return jax.lax.scan(step, (start, optimizer.init(start)), length=STEPS)[1]
+        x = jnp.asarray(x)
+        return jax.lax.scan(step, (x, optimizer.init(x)), length=NUM_STEPS)[1]
 
-    # All numbers are given each time, so that one program serves every row.
+    # All hyperparameters are given in every call, so that all rows share one program.
     parameters = inspect.signature(make).parameters.values()
     defaults = {p.name: p.default for p in parameters}
-    return lambda start, **numbers: positions(start, **defaults | numbers)
+    return lambda x, **hyperparams: compiled(x, **defaults | hyperparams)
 
 
 # The truth
 
 
-def value(x):
+def quartic_truth(x):
     return x @ A @ x / 2 - B @ x + (x**4).sum()
 
 
-def gradient(x):
+def quartic_gradient(x):
     return A @ x - B + 4 * x**3
 
 
-def hessian(x):
+def quartic_hessian(x):
     return A + np.diag(12 * x**2)
 
 
-def errors(x):
+def residuals_truth(x):
     a, b, c = x
     return np.array([a**2 + b - 1.1, b**2 - c + 0.3, a * c - 0.7, a + b + c - 1])
 
@@ -79,128 +82,147 @@ def jacobian(x):
     return np.array(rows, float)
 
 
-def searched(f, x, direction, slope, rate):
-    """Armijo: halved until f falls by a part of what the slope promises."""
-    while f(x + rate * direction) > f(x) + 1e-4 * rate * slope + 1e-14 * abs(f(x)):
-        rate = rate / 2
-    return x + rate * direction
+def line_search(f, x, p, directional_derivative, t):
+    """Halves t until Armijo's condition holds, up to rounding errors."""
+
+    def armijo_bound(t):
+        return f(x) + 1e-4 * t * directional_derivative + 1e-14 * abs(f(x))
+
+    while f(x + t * p) > armijo_bound(t):
+        t = t / 2
+    return x + t * p
 
 
 def newton(x, damping=0.0, learning_rate=1.0):
-    for _ in range(STEPS):
-        g = gradient(x)
-        direction = -np.linalg.solve(hessian(x) + damping * np.eye(3), g)
-        x = searched(value, x, direction, g @ direction, learning_rate)
+    for _ in range(NUM_STEPS):
+        g = quartic_gradient(x)
+        p = -np.linalg.solve(quartic_hessian(x) + damping * np.eye(3), g)
+        x = line_search(quartic_truth, x, p, g @ p, learning_rate)
         yield x
 
 
 def newton_cg(x, radius=1.0, max_radius=1e3, forcing=0.5):
-    before = 0.0
-    for _ in range(STEPS):
-        g, h = gradient(x), hessian(x)
-        length = np.linalg.norm(g)
-        share = min(forcing, (length / before) ** 2 if before else 1.0)
-        share = max(share, 2.0**-52)
-        s, at_edge = steihaug(g, h, radius, share * length)
-        rounding = 10 * 2.0**-52 * abs(value(x))
-        gained = value(x) - value(x + s) + rounding
-        ratio = gained / (-g @ s - s @ h @ s / 2 + 2 * rounding)
-        if ratio < 0.25:
+    previous_norm = 0.0
+    for _ in range(NUM_STEPS):
+        f, g, h = quartic_truth(x), quartic_gradient(x), quartic_hessian(x)
+        g_norm = np.linalg.norm(g)
+        decrease = (g_norm / previous_norm) ** 2 if previous_norm else 1.0
+        rtol = max(min(forcing, decrease), FLOAT64_EPS)
+        s, hit_boundary = steihaug_cg(g, h, radius, rtol * g_norm)
+        rounding_error = 10 * FLOAT64_EPS * abs(f)
+        actual_reduction = f - quartic_truth(x + s) + rounding_error
+        predicted_reduction = -g @ s - s @ h @ s / 2 + 2 * rounding_error
+        rho = actual_reduction / predicted_reduction
+        if rho < 0.25:
             radius = np.linalg.norm(s) / 4
-        elif ratio > 0.75 and at_edge:
+        elif rho > 0.75 and hit_boundary:
             radius = min(2 * radius, max_radius)
-        x, before = x + s * (ratio > 1e-4), length
+        x, previous_norm = x + s * (rho > 1e-4), g_norm
         yield x
 
 
-def steihaug(g, h, radius, tolerance):
+def steihaug_cg(g, h, radius, atol):
     s, r, d = 0 * g, g, -g
     for _ in range(200):
-        ahead = s + r @ r / (d @ h @ d) * d
-        if d @ h @ d <= 0 or np.linalg.norm(ahead) >= radius:
+        next_s = s + r @ r / (d @ h @ d) * d
+        if d @ h @ d <= 0 or np.linalg.norm(next_s) >= radius:
             a, b, c = d @ d, 2 * s @ d, s @ s - radius**2
             return s + (-b + np.sqrt(b * b - 4 * a * c)) / (2 * a) * d, True
-        old, s = r, ahead
+        previous_r, s = r, next_s
         r = g + h @ s
-        if np.linalg.norm(r) <= tolerance:
+        if np.linalg.norm(r) <= atol:
             break
-        d = -r + r @ r / (old @ old) * d
+        d = -r + r @ r / (previous_r @ previous_r) * d
     return s, False
 
 
 def gauss_newton(x, damping=0.0):
     def f(x):
-        return errors(x) @ errors(x) / 2
+        return residuals_truth(x) @ residuals_truth(x) / 2
 
-    for _ in range(STEPS):
-        r, j = errors(x), jacobian(x)
-        direction = -np.linalg.solve(j.T @ j + damping * np.eye(3), j.T @ r)
-        x = searched(f, x, direction, r @ j @ direction, 1.0)
+    for _ in range(NUM_STEPS):
+        r, j = residuals_truth(x), jacobian(x)
+        p = -np.linalg.solve(j.T @ j + damping * np.eye(3), j.T @ r)
+        x = line_search(f, x, p, r @ j @ p, 1.0)
         yield x
 
 
 def levenberg_marquardt(x, damping=1e-3):
-    mu, growth = damping * np.diag(jacobian(x).T @ jacobian(x)).max(), 2.0
-    for _ in range(STEPS):
-        r, j = errors(x), jacobian(x)
+    mu, nu = damping * np.diag(jacobian(x).T @ jacobian(x)).max(), 2.0
+    for _ in range(NUM_STEPS):
+        r, j = residuals_truth(x), jacobian(x)
         s = -np.linalg.solve(j.T @ j + mu * np.eye(3), j.T @ r)
-        after, rounding = errors(x + s), 10 * 2.0**-52 * (r @ r) / 2
-        gained = (r @ r - after @ after) / 2 + rounding
-        ratio = gained / (s @ (mu * s - j.T @ r) / 2 + 2 * rounding)
-        if ratio > 1e-4:
-            x, mu, growth = x + s, mu * max(1 / 3, 1 - (2 * ratio - 1) ** 3), 2.0
+        trial_r = residuals_truth(x + s)
+        rounding_error = 10 * FLOAT64_EPS * (r @ r) / 2
+        actual_reduction = (r @ r - trial_r @ trial_r) / 2 + rounding_error
+        predicted_reduction = s @ (mu * s - j.T @ r) / 2 + 2 * rounding_error
+        rho = actual_reduction / predicted_reduction
+        if rho > 1e-4:
+            x, mu, nu = x + s, mu * max(1 / 3, 1 - (2 * rho - 1) ** 3), 2.0
         else:
-            mu, growth = mu * growth, 2 * growth
+            mu, nu = mu * nu, 2 * nu
         yield x
 
 
-def row(
-    make: Callable[..., Any], truth: Any, numbers: Any, problem: tuple[Any, Any, Any]
+def last_iterate(truth: Any, x: Any) -> np.ndarray:
+    for _ in range(20):
+        *_, x = truth(x)
+    return x
+
+
+# The table
+
+
+def second_order_case(
+    make: Callable[..., Any],
+    truth: Any,
+    hyperparams: Any,
+    problem: tuple[Any, Any, Any],
 ) -> Case:
-    objective, functions, solution = problem
+    f, functions, minimizer = problem
     return Case(
         make,
         lambda rng: (rng.normal(size=3),),
-        lambda start, **numbers: np.array(list(truth(start, **numbers))),
-        hyperparams=numbers,
-        adapter=path(make, objective, **functions),
-        rtol=1e-10,  # of a position; rounding adds up over the steps
-        dtypes=(),  # a loop that ends by its data has no reverse derivative
+        lambda x, **hyperparams: np.array(list(truth(x, **hyperparams))),
+        hyperparams=hyperparams,
+        adapter=make_trajectory(make, f, **functions),
+        rtol=1e-10,  # rounding errors accumulate over the steps
+        dtypes=(),  # no reverse-mode derivative through `lax.while_loop`
         extremes=(
-            Extreme((solution,), solution, check_grads_of=()),
+            Extreme((minimizer,), minimizer, check_grads_of=()),
             Extreme((np.full(3, 1e6),), None, check_grads_of=()),
             Extreme((np.full(3, 1e200),), np.full(3, 1e200), check_grads_of=()),
         ),
     )
 
 
-def solved(truth: Any, start: Any) -> np.ndarray:
-    for _ in range(20):
-        *_, start = truth(start)
-    return start
-
-
-QUARTIC = quartic, {"value_fn": quartic}, solved(newton, np.zeros(3))
+QUARTIC = (
+    quartic,
+    {"value_fn": quartic},
+    last_iterate(newton, np.zeros(3)),
+)
 SQUARES = (
-    half_square,
+    half_sum_of_squares,
     {"residual_fn": residuals},
-    solved(levenberg_marquardt, np.ones(3)),
+    last_iterate(levenberg_marquardt, np.ones(3)),
 )
 CASES = [
-    row(
+    second_order_case(
         optimizers.newton,
         newton,
         {"damping": (0.5, 30.0), "learning_rate": (0.3, 1.9)},
         QUARTIC,
     ),
-    row(
+    second_order_case(
         optimizers.newton_cg,
         newton_cg,
         {"radius": (0.1, 9.0), "forcing": (0.0, 0.9)},
         QUARTIC,
     ),
-    row(optimizers.gauss_newton, gauss_newton, {"damping": (0.1, 3.0)}, SQUARES),
-    row(
+    second_order_case(
+        optimizers.gauss_newton, gauss_newton, {"damping": (0.1, 3.0)}, SQUARES
+    ),
+    second_order_case(
         optimizers.levenberg_marquardt,
         levenberg_marquardt,
         {"damping": (1e-6, 1.0)},
