@@ -2,7 +2,8 @@
 
 `public` checks a call while JAX traces it, runs the formula in float32 or wider, rounds
 the result once, and compiles. `elementwise` also attaches partial derivatives.
-`factory` is for functions that return functions: optimizers and schedules.
+`factory` is for functions that return functions: optimizers and schedules. `checked`
+is for functions of Python objects.
 """
 
 import functools
@@ -88,23 +89,32 @@ def elementwise(
     return decorate
 
 
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Checks the ranges of a Python function, and reports errors under its name."""
+    contract = Contract(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with reports_as(contract.name):
+            contract.check_ranges(contract.bind(args, kwargs))
+            return function(*args, **kwargs)
+
+    return call
+
+
 def factory(function: Callable[P, R]) -> Callable[P, R]:
-    """Checks the hyperparameters of a function that returns functions.
+    """`checked`, for a function that returns functions.
 
     The functions it returns (a schedule, or `init` and `update`) report invalid input
     under its name too.
     """
-    contract = Contract(function)
+    make = checked(function)
 
     @functools.wraps(function)
-    def make(*args: P.args, **kwargs: P.kwargs) -> R:
-        with reports_as(contract.name):
-            arguments = contract.bind(args, kwargs)
-            contract.check_ranges(arguments)
-            result = function(*args, **kwargs)
-        return _report_as(contract.name, result)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return _report_as(function.__name__, make(*args, **kwargs))
 
-    return make
+    return call
 
 
 def _compile(

@@ -60,6 +60,3 @@ def result_dtype(*dtypes: Any) -> Any:
 def compute_dtype(*dtypes: Any) -> Any:
     """The dtype in which a formula of these runs: float32 or wider."""
     return result_dtype(*dtypes, jnp.float32)
-
-
-Tree = PyTree

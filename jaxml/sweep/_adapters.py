@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxml._core.checks import refuse
-from jaxml._core.types import Tree
+from jaxml._core.contract import raise_invalid, reports_as
+from jaxml._core.types import PyTree
 from jaxml.sweep.engine._task import Point, Task
 
 
@@ -20,8 +20,8 @@ class Model(NamedTuple):
         apply: (params, x, point) -> predictions.
     """
 
-    init: Callable[[Array, Point], Tree]
-    apply: Callable[[Tree, Any, Point], Any]
+    init: Callable[[Array, Point], PyTree]
+    apply: Callable[[PyTree, Any, Point], Any]
 
 
 def supervised(
@@ -53,14 +53,15 @@ def supervised(
     def mean_loss(predictions: Any, y: Any, point: Point) -> Array:
         example_loss = loss or point.get("loss")
         if example_loss is None:
-            refuse(TypeError, "supervised", "loss", "be given, or be a choice", loss)
+            with reports_as("supervised"):
+                raise_invalid(TypeError, "loss", "be given, or be a choice", loss)
         return jnp.mean(example_loss(predictions, y))
 
-    def batch_loss(params: Tree, batch: tuple, point: Point) -> Array:
+    def batch_loss(params: PyTree, batch: tuple, point: Point) -> Array:
         x, y = batch
         return mean_loss(model.apply(params, x, point), y, point)
 
-    def evaluate(params: Tree, data: tuple, point: Point) -> dict[str, Array]:
+    def evaluate(params: PyTree, data: tuple, point: Point) -> dict[str, Array]:
         x, y = data
         predictions = model.apply(params, x, point)
         values = {name: f(predictions, y) for name, f in (metrics or {}).items()}
@@ -99,12 +100,12 @@ def from_nnx(make_module: Callable[[Array, Point], Any]) -> Model:
         ('init', 'apply')
     """
 
-    def init(key: Array, point: Point) -> Tree:
+    def init(key: Array, point: Point) -> PyTree:
         from flax import nnx  # pyright: ignore[reportMissingImports]
 
         return nnx.split(make_module(key, point), nnx.Param, ...)[1]
 
-    def apply(params: Tree, x: Any, point: Point) -> Any:
+    def apply(params: PyTree, x: Any, point: Point) -> Any:
         from flax import nnx  # pyright: ignore[reportMissingImports]
 
         abstract = nnx.eval_shape(lambda: make_module(jax.random.key(0), point))
@@ -126,12 +127,12 @@ def from_equinox(make_module: Callable[[Array, Point], Any]) -> Model:
         ('init', 'apply')
     """
 
-    def init(key: Array, point: Point) -> Tree:
+    def init(key: Array, point: Point) -> PyTree:
         import equinox as eqx  # pyright: ignore[reportMissingImports]
 
         return eqx.filter(make_module(key, point), eqx.is_inexact_array)
 
-    def apply(params: Tree, x: Any, point: Point) -> Any:
+    def apply(params: PyTree, x: Any, point: Point) -> Any:
         import equinox as eqx  # pyright: ignore[reportMissingImports]
 
         abstract = eqx.filter_eval_shape(make_module, jax.random.key(0), point)

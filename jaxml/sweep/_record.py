@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxml._core.checks import refuse
-from jaxml._core.types import Tree
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import checked
+from jaxml._core.types import PyTree
 
 Columns = dict[str, np.ndarray]
 
@@ -18,7 +19,7 @@ Columns = dict[str, np.ndarray]
 class Best(NamedTuple):
     """The best model of a record: its parameters, settings and final metrics."""
 
-    params: Tree
+    params: PyTree
     settings: dict[str, Any]
     final: dict[str, float]
 
@@ -47,8 +48,9 @@ class Record(NamedTuple):
     outputs: Columns = {}  # noqa: RUF012
     params: Columns = {}  # noqa: RUF012
 
+    @checked
     def best(
-        self, metric: str, *, higher_is_better: bool = True, like: Tree = None
+        self, metric: str, *, higher_is_better: bool = True, like: PyTree = None
     ) -> Best:
         """The best finished model by a column of `final`.
 
@@ -66,12 +68,12 @@ class Record(NamedTuple):
             raise ValueError("best: a model must be finished, got none.")
         if metric not in self.final:
             requirement = f"name one of {', '.join(self.final)}"
-            refuse(ValueError, "best", "metric", requirement, metric)
+            raise_invalid(ValueError, "metric", requirement, metric)
         if not self.params:
             raise ValueError("best: params must be kept by run, got none.")
         values = np.where(self.status == "ok", self.final[metric], np.nan)
         i = int(np.nanargmax(values) if higher_is_better else np.nanargmin(values))
-        params: Tree = {path: column[i] for path, column in self.params.items()}
+        params: PyTree = {path: column[i] for path, column in self.params.items()}
         if like is not None:
             params = jax.tree.unflatten(jax.tree.structure(like), [*params.values()])
         settings = {name: column[i].item() for name, column in self.points.items()}

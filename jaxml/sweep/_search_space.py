@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxml._core.checks import check_positive, refuse
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import checked
+from jaxml._core.types import Count, Positive, Scalar
 
 Points = Mapping[str, np.ndarray]
 
@@ -25,7 +27,8 @@ class Interval(NamedTuple):
         return self.low + (self.high - self.low) * np.asarray(fraction)
 
 
-def linear(low: float, high: float, count: int | None = None) -> Any:
+@checked
+def linear(low: Scalar, high: Scalar, count: Count | None = None) -> Any:
     """Evenly spaced values for `grid`; without a count, an interval for `random`.
 
     Args:
@@ -40,7 +43,8 @@ def linear(low: float, high: float, count: int | None = None) -> Any:
     return _space_evenly(Interval(low, high, log_scale=False), count)
 
 
-def log(low: float, high: float, count: int | None = None) -> Any:
+@checked
+def log(low: Positive, high: Positive, count: Count | None = None) -> Any:
     """Log-spaced values for `grid`; without a count, a log interval for `random`.
 
     Args:
@@ -55,10 +59,10 @@ def log(low: float, high: float, count: int | None = None) -> Any:
         >>> log(0.01, 1.0, 3)
         array([0.01, 0.1 , 1.  ])
     """
-    check_positive("log", low=low, high=high)
     return _space_evenly(Interval(low, high, log_scale=True), count)
 
 
+@checked
 def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
     """Every combination of the values of all axes.
 
@@ -79,16 +83,17 @@ def grid(**axes: Iterable[Any]) -> dict[str, np.ndarray]:
     for name, values in axes.items():
         if isinstance(values, Interval) or not _has_values(values):
             requirement = "be several values, as [0.1, 0.2] or log(low, high, count)"
-            refuse(TypeError, "grid", name, requirement, values)
+            raise_invalid(TypeError, name, requirement, values)
     lists = {name: [*values] for name, values in axes.items()}
     for name, values in lists.items():
         if not values:
-            refuse(ValueError, "grid", name, "have at least one value", ())
+            raise_invalid(ValueError, name, "have at least one value", ())
     rows = list(itertools.product(*lists.values()))
     return {name: np.array(column) for name, column in zip(axes, zip(*rows))}
 
 
-def random(count: int, seed: int, /, **axes: Any) -> dict[str, np.ndarray]:
+@checked
+def random(count: Count, seed: int, /, **axes: Any) -> dict[str, np.ndarray]:
     """Settings sampled at random, each axis independently.
 
     Args:
@@ -109,7 +114,7 @@ def random(count: int, seed: int, /, **axes: Any) -> dict[str, np.ndarray]:
             requirement = (
                 "be several values, as [0.1, 0.2], or an interval, as log(low, high)"
             )
-            refuse(TypeError, "random", name, requirement, axis)
+            raise_invalid(TypeError, name, requirement, axis)
     rng = np.random.default_rng(seed)
     return {
         name: axis.interpolate(rng.random(count))
@@ -119,6 +124,7 @@ def random(count: int, seed: int, /, **axes: Any) -> dict[str, np.ndarray]:
     }
 
 
+@checked
 def product(*spaces: Points) -> dict[str, np.ndarray]:
     """Every combination of a point of each space.
 
@@ -136,7 +142,7 @@ def product(*spaces: Points) -> dict[str, np.ndarray]:
     names = [name for space in spaces for name in space]
     for name in names:
         if names.count(name) > 1:
-            refuse(ValueError, "product", "spaces", "have no column in common", name)
+            raise_invalid(ValueError, "spaces", "have no column in common", name)
     ranges = [range(len(next(iter(space.values())))) for space in spaces]
     indices = np.array(list(itertools.product(*ranges))).T
     return {
@@ -146,6 +152,7 @@ def product(*spaces: Points) -> dict[str, np.ndarray]:
     }
 
 
+@checked
 def concat(*spaces: Points) -> dict[str, np.ndarray]:
     """The points of all spaces; a number that is missing from a space becomes NaN.
 
@@ -165,7 +172,7 @@ def concat(*spaces: Points) -> dict[str, np.ndarray]:
         columns = [np.asarray(space[name]) for space in spaces if name in space]
         if len(columns) < len(spaces) and any(c.dtype.kind in "US" for c in columns):
             requirement = "be in all spaces, for it is no number"
-            refuse(ValueError, "concat", name, requirement, columns[0][0].item())
+            raise_invalid(ValueError, name, requirement, columns[0][0].item())
     return {
         name: np.concatenate(
             [

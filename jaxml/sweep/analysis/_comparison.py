@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxml._core.checks import refuse
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import checked
 from jaxml.sweep._record import Record
 from jaxml.sweep.analysis._leaderboard import (
     check_columns,
@@ -49,6 +50,7 @@ class Standing(NamedTuple):
     diverged: int
 
 
+@checked
 def standings(
     record: Record,
     metric: str,
@@ -82,11 +84,11 @@ def standings(
         ['adam', 'sgd']
     """
     selection_metric = tuned_on or metric
-    check_columns("standings", record, metric=[metric, selection_metric], by=[by])
+    check_columns(record, metric=[metric, selection_metric], by=[by])
     tasks = set(record.points.get("task", np.zeros(1)).tolist())
     if len(tasks) > 1:
         requirement = "be of one task, as `split` gives them"
-        refuse(ValueError, "standings", "record", requirement, f"{len(tasks)} tasks")
+        raise_invalid(ValueError, "record", requirement, f"{len(tasks)} tasks")
 
     sign = 1 if higher_is_better else -1
     scores = _signed_scores(record, metric, sign)
@@ -128,6 +130,7 @@ def standings(
     return results
 
 
+@checked
 def split(record: Record, column: str = "task") -> dict[Any, Record]:
     """One record for each value of a column, such as each task.
 
@@ -142,7 +145,7 @@ def split(record: Record, column: str = "task") -> dict[Any, Record]:
         >>> split(record)["wine"].final["valid_accuracy"]
         array([0.95])
     """
-    check_columns("split", record, by=[column])
+    check_columns(record, by=[column])
     values = record.points[column]
     return {
         value: _select_models(record, values == value)

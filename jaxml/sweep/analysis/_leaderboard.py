@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from jaxml._core.checks import refuse
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import checked
 from jaxml.sweep._record import Record
 
 
@@ -35,6 +36,7 @@ class Row(NamedTuple):
     model_ids: np.ndarray
 
 
+@checked
 def leaderboard(
     record: Record,
     metric: str,
@@ -65,7 +67,7 @@ def leaderboard(
         >>> [row.settings["optimizer"] for row in leaderboard(record, "valid_accuracy")]
         ['adam', 'sgd']
     """
-    check_columns("leaderboard", record, metric=[metric], by=by)
+    check_columns(record, metric=[metric], by=by)
     columns, configs = group_by_config(record)
     failures = failure_rank(record)
 
@@ -125,11 +127,11 @@ def failure_rank(record: Record) -> np.ndarray:
 
 
 def check_columns(
-    function: str, record: Record, *, metric: Iterable[str] = (), by: Iterable[str] = ()
+    record: Record, *, metric: Iterable[str] = (), by: Iterable[str] = ()
 ) -> None:
     """Raises unless a model is finished and the record has these columns."""
     if np.all(record.status == "unfinished"):
-        refuse(ValueError, function, "record", "have a finished model", "none")
+        raise_invalid(ValueError, "record", "have a finished model", "none")
     for argument, columns, names in (
         ("metric", record.final, metric),
         ("by", record.points, by),
@@ -137,4 +139,4 @@ def check_columns(
         for name in names:
             if name not in columns:
                 requirement = f"name one of {', '.join(columns)}"
-                refuse(ValueError, function, argument, requirement, name)
+                raise_invalid(ValueError, argument, requirement, name)

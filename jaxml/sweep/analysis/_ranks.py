@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from jaxml._core.checks import refuse
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import checked
 from jaxml.sweep._record import Record
 from jaxml.sweep.analysis._comparison import split, standings
 from jaxml.sweep.analysis._leaderboard import check_columns
@@ -38,6 +39,7 @@ class Ranks(NamedTuple):
     tied: np.ndarray
 
 
+@checked
 def ranks(
     record: Record,
     metric: str,
@@ -71,7 +73,7 @@ def ranks(
         >>> ranks(record, "valid_accuracy").names
         ['adam', 'sgd']
     """
-    check_columns("ranks", record, metric=[metric, tuned_on or metric], by=[by])
+    check_columns(record, metric=[metric, tuned_on or metric], by=[by])
     names = list(dict.fromkeys(record.points[by].tolist()))
     options: dict[str, Any] = {"by": by, "higher_is_better": higher_is_better}
     seed_ranks = {}
@@ -83,7 +85,7 @@ def ranks(
             seed_ranks[task] = stats.rankdata(costs, axis=0)
     if not seed_ranks:
         requirement = f"have a seed that every {by} finished"
-        refuse(ValueError, "ranks", "record", requirement, "none")
+        raise_invalid(ValueError, "record", requirement, "none")
 
     num_seeds = max(table.shape[1] for table in seed_ranks.values())
     stacked = np.full((len(names), len(seed_ranks), num_seeds), np.nan)
@@ -116,6 +118,7 @@ class Profiles(NamedTuple):
     problems: int
 
 
+@checked
 def profiles(
     record: Record,
     metric: str,
@@ -151,7 +154,7 @@ def profiles(
         >>> profiles(record, "valid_accuracy").fractions[:, 0]
         array([1., 0.])
     """
-    check_columns("profiles", record, metric=[metric], by=[by])
+    check_columns(record, metric=[metric], by=[by])
     names = list(dict.fromkeys(record.points[by].tolist()))
     sign = 1 if higher_is_better else -1
     tables = [np.empty((len(names), 0))]
@@ -169,7 +172,7 @@ def profiles(
     costs = np.concatenate(tables, axis=1)
     if not costs.size:
         requirement = f"have a seed that every {by} finished"
-        refuse(ValueError, "profiles", "record", requirement, "none")
+        raise_invalid(ValueError, "record", requirement, "none")
 
     lowest = costs.min(axis=0)
     solved = np.isfinite(lowest)

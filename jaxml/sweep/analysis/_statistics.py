@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from jaxml._core.checks import refuse
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import checked
 
 LEVEL = 0.95
 MIN_SEEDS = 5  # the range of four seeds covers the median in only 87.5 % of cases
@@ -26,6 +27,7 @@ class Estimate(NamedTuple):
     high: float
 
 
+@checked
 def median(values: np.ndarray) -> Estimate:
     """The median over seeds, with a distribution-free 95 % interval.
 
@@ -43,7 +45,7 @@ def median(values: np.ndarray) -> Estimate:
         >>> median(np.array([0.90, 0.91, 0.93, 0.92, 0.95]))
         Estimate(value=0.92, low=0.9, high=0.95)
     """
-    x = np.sort(_as_scores("median", "values", values))
+    x = np.sort(_as_scores("values", values))
     n = len(x)
     if n < MIN_SEEDS:
         return Estimate(float(np.median(x)), np.nan, np.nan)
@@ -71,6 +73,7 @@ def _lerp(start: float, end: float, weight: float) -> float:
     return (1 - weight) * start + weight * end
 
 
+@checked
 def interquartile_mean(values: np.ndarray) -> Estimate:
     """The mean of the middle half of the seeds, with a 95 % bootstrap interval.
 
@@ -91,7 +94,7 @@ def interquartile_mean(values: np.ndarray) -> Estimate:
         >>> print(f"{interquartile_mean(np.arange(8.0)).value:.2f}")
         3.50
     """
-    x = np.sort(_as_scores("interquartile_mean", "values", values))
+    x = np.sort(_as_scores("values", values))
     n = len(x)
     if n < MIN_SEEDS:
         return Estimate(float(_interquartile(x)), np.nan, np.nan)
@@ -117,6 +120,7 @@ def _interquartile(x: np.ndarray) -> np.ndarray:
     return 2 * np.einsum("...n,n->...", x[..., inside], weights[inside])
 
 
+@checked
 def probability_of_improvement(values: np.ndarray, others: np.ndarray) -> Estimate:
     """The fraction of seeds on which `values` exceeds `others`; a tie counts half.
 
@@ -131,11 +135,11 @@ def probability_of_improvement(values: np.ndarray, others: np.ndarray) -> Estima
         >>> print(f"{probability_of_improvement(better, worse).value:.3f}")
         0.833
     """
-    values = _as_scores("probability_of_improvement", "values", values)
-    others = _as_scores("probability_of_improvement", "others", others)
+    values = _as_scores("values", values)
+    others = _as_scores("others", others)
     if len(values) != len(others):
         requirement = f"be of the {len(values)} seeds of values"
-        refuse(ValueError, "probability_of_improvement", "others", requirement, others)
+        raise_invalid(ValueError, "others", requirement, others)
     n = len(values)
     p = float(np.mean((values > others) + 0.5 * (values == others)))
     z = stats.norm.ppf((1 + LEVEL) / 2)
@@ -144,6 +148,7 @@ def probability_of_improvement(values: np.ndarray, others: np.ndarray) -> Estima
     return Estimate(p, float(center - half_width), float(center + half_width))
 
 
+@checked
 def tied_with_best(scores: np.ndarray, *, best: int | None = None) -> np.ndarray:
     """Rows not significantly worse than the best (paired t-tests, Holm-corrected).
 
@@ -172,7 +177,7 @@ def tied_with_best(scores: np.ndarray, *, best: int | None = None) -> np.ndarray
     scores = np.asarray(scores, float)
     if scores.ndim not in (2, 3) or not scores.size:
         requirement = "be of shape [rows seeds] or [rows tasks seeds]"
-        refuse(ValueError, "tied_with_best", "scores", requirement, scores)
+        raise_invalid(ValueError, "scores", requirement, scores)
     by_task = scores.reshape(len(scores), -1, scores.shape[-1])
     if best is None:
         means = [stratified_mean(row).value for row in by_task]
@@ -187,6 +192,7 @@ def tied_with_best(scores: np.ndarray, *, best: int | None = None) -> np.ndarray
     return tied
 
 
+@checked
 def performance_profile(costs: np.ndarray, ratios: np.ndarray) -> np.ndarray:
     """The fraction of problems that each solver solves within τ times the lowest cost.
 
@@ -214,7 +220,7 @@ def performance_profile(costs: np.ndarray, ratios: np.ndarray) -> np.ndarray:
     costs = np.asarray(costs, float)
     if costs.ndim != 2 or not costs.size or not np.all(costs > 0):
         requirement = "be positive, of shape [solvers problems]"
-        refuse(ValueError, "performance_profile", "costs", requirement, costs)
+        raise_invalid(ValueError, "costs", requirement, costs)
     lowest = costs.min(axis=0)
     within = costs[:, :, None] <= np.asarray(ratios, float) * lowest[:, None]
     return np.mean(within & np.isfinite(costs)[:, :, None], axis=1)
@@ -264,8 +270,8 @@ def _p_value(best: np.ndarray, row: np.ndarray) -> float:
     return float(stats.t.sf(mean / error, dof))
 
 
-def _as_scores(function: str, name: str, values: np.ndarray) -> np.ndarray:
+def _as_scores(name: str, values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, float)
     if values.ndim != 1 or not len(values) or np.isnan(values).any():
-        refuse(ValueError, function, name, "be a number for each seed", values)
+        raise_invalid(ValueError, name, "be a number for each seed", values)
     return values

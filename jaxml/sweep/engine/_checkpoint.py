@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxml._core.types import Tree
+from jaxml._core.types import PyTree
 from jaxml.sweep._record import Columns, read_npz, write_npz
 from jaxml.sweep.engine._plan import Plan
 
@@ -66,7 +66,9 @@ class CheckpointDir:
     def load_done(self, name: str) -> Columns | None:
         return self._read(f"done-{name}.npz")
 
-    def save_running(self, name: str, chunk: int, state: Tree, curves: Columns) -> None:
+    def save_running(
+        self, name: str, chunk: int, state: PyTree, curves: Columns
+    ) -> None:
         """Saves the state before a chunk of steps, and the curves up to it."""
         leaves = {f"state:{i:04}": x for i, x in enumerate(jax.tree.leaves(state))}
         arrays = {
@@ -80,7 +82,9 @@ class CheckpointDir:
         )
         self.last_saved = time.monotonic()
 
-    def load_running(self, name: str, like: Tree) -> tuple[int, Tree, Columns] | None:
+    def load_running(
+        self, name: str, like: PyTree
+    ) -> tuple[int, PyTree, Columns] | None:
         """The chunk, the state with the structure of `like`, and the curves."""
         arrays = self._read(f"running-{name}.npz")
         if arrays is None:

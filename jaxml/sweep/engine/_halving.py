@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxml._core.checks import check_count, check_range
+from jaxml._core.contract import check_number, reports_as
+from jaxml._core.types import Range
 from jaxml.sweep.engine._train import TrainState
 
 
@@ -35,9 +36,11 @@ class SuccessiveHalving(NamedTuple):
 
     def check(self) -> None:
         """Raises a ValueError if a hyperparameter is out of its range."""
-        name, factor = "reduction_factor", self.reduction_factor
-        check_range("SuccessiveHalving", name, factor, "be above 1", lambda x: x > 1)
-        check_count("SuccessiveHalving", rungs=self.rungs)
+        at_least_one = Range("be at least 1", lambda n: n >= 1)
+        above_one = Range("be above 1", lambda x: x > 1)
+        with reports_as("SuccessiveHalving"):
+            check_number("reduction_factor", self.reduction_factor, above_one)
+            check_number("rungs", self.rungs, at_least_one)
 
     def rung_indices(self, steps: np.ndarray) -> list[int]:
         """The indices of the evaluations, at these steps, after which models stop."""

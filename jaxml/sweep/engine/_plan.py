@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxml._core.checks import check_count, refuse
-from jaxml._core.types import Tree
+from jaxml._core.contract import raise_invalid
+from jaxml._core.public import checked
+from jaxml._core.types import Count, PyTree
 from jaxml.sweep._search_space import Points
 from jaxml.sweep.engine import _layout
 from jaxml.sweep.engine._halving import SuccessiveHalving
@@ -97,6 +98,7 @@ class Plan(NamedTuple):
         )
 
 
+@checked
 def plan(
     task: Task,
     points: Points,
@@ -104,13 +106,13 @@ def plan(
     optimizers: NamedFunctions,
     choices: Mapping[str, NamedFunctions] | None = None,
     selections: Mapping[str, NamedFunctions] | None = None,
-    steps: int,
-    batch_size: int | None = 64,
+    steps: Count,
+    batch_size: Count | None = 64,
     shared_batches: bool = False,
-    num_evals: int = 10,
+    num_evals: Count = 10,
     halving: SuccessiveHalving | None = None,
     devices: Sequence[Any] | None = None,
-    memory: int | None = None,
+    memory: Count | None = None,
 ) -> Plan:
     """Lays out one model for each point, and compiles the programs that train them.
 
@@ -143,13 +145,6 @@ def plan(
         >>> plan(task, points, optimizers={"sgd": sgd}, steps=3).num_models
         2
     """
-    check_count(
-        "plan",
-        steps=steps,
-        num_evals=num_evals,
-        batch_size=batch_size,
-        memory=memory,
-    )
     if halving:
         halving.check()
     choices, selections = choices or {}, selections or {}
@@ -189,7 +184,7 @@ def plan(
             return compiled
         if width == _layout.MIN_WIDTH:
             requirement = f"be at least {compiled.bytes} bytes"
-            refuse(ValueError, "plan", "memory", requirement, memory)
+            raise_invalid(ValueError, "memory", requirement, memory)
         fitting = int(width * memory / compiled.bytes)
         fitting -= fitting % _layout.MIN_WIDTH
         width = max(_layout.MIN_WIDTH, fitting)
@@ -204,7 +199,7 @@ def _bytes_per_model(uncompiled: Plan) -> int:
     return (2 * params + opt_state) // num_models
 
 
-def _num_bytes(tree: Tree) -> int:
+def _num_bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -264,7 +259,7 @@ def _check_halving_metric(compiled: Plan) -> None:
     curves = ["train_loss", *(f"valid_{name}" for name in metrics)]
     if halving and halving.metric not in curves:
         requirement = f"name one of {', '.join(curves)}"
-        refuse(ValueError, "plan", "halving.metric", requirement, halving.metric)
+        raise_invalid(ValueError, "halving.metric", requirement, halving.metric)
 
 
 def _validate_and_encode(
@@ -274,7 +269,7 @@ def _validate_and_encode(
     for column in [*functions, "seed"]:
         if column not in points:
             requirement = f"have a column {column!r}"
-            refuse(ValueError, "plan", "points", requirement, tuple(points))
+            raise_invalid(ValueError, "points", requirement, tuple(points))
     if len({len(column) for column in points.values()}) != 1 or not len(points["seed"]):
         lengths = {name: len(column) for name, column in points.items()}
         raise ValueError(f"plan: points must be equally long columns, got {lengths}.")
@@ -284,7 +279,7 @@ def _validate_and_encode(
         for name in set(points[column].tolist()) - set(names):
             similar = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
             requirement = f"name one of {', '.join(similar)}"
-            refuse(ValueError, "plan", f"points[{column!r}]", requirement, name)
+            raise_invalid(ValueError, f"points[{column!r}]", requirement, name)
         index = {name: i for i, name in enumerate(names)}
         branch_indices[column] = np.array([index[n] for n in points[column]], np.int32)
     for column, values in points.items():
@@ -292,10 +287,10 @@ def _validate_and_encode(
         if column not in branch_indices and not np.can_cast(values.dtype, float):
             requirement = "be numbers, or a column of choices or selections"
             value = values[0].item()
-            refuse(ValueError, "plan", f"points[{column!r}]", requirement, value)
+            raise_invalid(ValueError, f"points[{column!r}]", requirement, value)
     seeds = np.asarray(points["seed"])
     for seed in (seeds.min(), seeds.max()):
         if seeds.dtype.kind not in "iu" or not 0 <= seed < 2**32:
             requirement = "be whole numbers in [0, 2³²)"
-            refuse(ValueError, "plan", "points['seed']", requirement, seed.item())
+            raise_invalid(ValueError, "points['seed']", requirement, seed.item())
     return branch_indices

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from jaxml._core.types import Tree
+from jaxml._core.types import PyTree
 
 Point = Mapping[str, Any]
 """The settings of one model: traced hyperparameters, and functions by column."""
@@ -23,9 +23,9 @@ class Task(NamedTuple):
         outputs: (params, point) -> arrays to record after training, by name.
     """
 
-    init: Callable[[Array, Point], Tree]
-    loss: Callable[[Tree, Tree, Point], Array]
-    metrics: Callable[[Tree, Tree, Point], dict[str, Array]]
-    train: Tree
-    valid: Tree
-    outputs: Callable[[Tree, Point], dict[str, Array]] | None = None
+    init: Callable[[Array, Point], PyTree]
+    loss: Callable[[PyTree, PyTree, Point], Array]
+    metrics: Callable[[PyTree, PyTree, Point], dict[str, Array]]
+    train: PyTree
+    valid: PyTree
+    outputs: Callable[[PyTree, Point], dict[str, Array]] | None = None

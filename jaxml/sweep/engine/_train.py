@@ -17,7 +17,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxml._core.types import Tree
+from jaxml._core.types import PyTree
 from jaxml.sweep.engine._layout import MIN_WIDTH
 from jaxml.sweep.engine._task import Point, Task
 
@@ -37,8 +37,8 @@ class ConfigBlock(NamedTuple):
 class TrainState(NamedTuple):
     """The parameters and optimizer states of the models of a block."""
 
-    params: Tree  # [optimizers groups lanes ...]
-    opt_states: tuple[Tree, ...]  # one for each optimizer, [groups lanes ...]
+    params: PyTree  # [optimizers groups lanes ...]
+    opt_states: tuple[PyTree, ...]  # one for each optimizer, [groups lanes ...]
     finite_steps: Array  # [optimizers groups lanes]: steps before a non-finite loss
 
 
@@ -68,10 +68,12 @@ def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
     task, optimizers = spec.task, [*spec.optimizers.values()]
 
     def init(configs: ConfigBlock) -> TrainState:
-        def init_params(point: Point, seed: Array) -> Tree:
+        def init_params(point: Point, seed: Array) -> PyTree:
             return task.init(jax.random.fold_in(jax.random.key(seed), 0), point)
 
-        def init_opt(optimizer: Callable, point: Point, _: Array, params: Tree) -> Tree:
+        def init_opt(
+            optimizer: Callable, point: Point, _: Array, params: PyTree
+        ) -> PyTree:
             return optimizer(point).init(params)
 
         params = _map_groups(_vmap_group(init_params, spec), configs)
@@ -84,7 +86,7 @@ def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
         return TrainState(params, tuple(opt_states), finite_steps)
 
     def advance(
-        state: TrainState, configs: ConfigBlock, data: Tree, first: Array, last: Array
+        state: TrainState, configs: ConfigBlock, data: PyTree, first: Array, last: Array
     ) -> tuple[TrainState, Array]:
         """The state after steps first, ..., last - 1, and the mean loss over them."""
         results = []
@@ -103,15 +105,15 @@ def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
         return TrainState(params, opt_states, jnp.stack(finite_steps)), mean_loss
 
     def evaluate(
-        state: TrainState, configs: ConfigBlock, data: Tree
+        state: TrainState, configs: ConfigBlock, data: PyTree
     ) -> dict[str, Array]:
-        def metrics(point: Point, _: Array, params: Tree) -> dict[str, Array]:
+        def metrics(point: Point, _: Array, params: PyTree) -> dict[str, Array]:
             return task.metrics(params, data, point)
 
         return _map_groups(_vmap_group(metrics, spec, MIN_WIDTH), configs, state.params)
 
     def outputs(state: TrainState, configs: ConfigBlock) -> dict[str, Array]:
-        def model_outputs(point: Point, _: Array, params: Tree) -> dict[str, Array]:
+        def model_outputs(point: Point, _: Array, params: PyTree) -> dict[str, Array]:
             return task.outputs(params, point) if task.outputs else {}
 
         group_outputs = _vmap_group(model_outputs, spec, MIN_WIDTH)
@@ -132,14 +134,14 @@ def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
 def _train_group(
     spec: StaticSpec,
     optimizer: Callable[..., Any],
-    data: Tree,
+    data: PyTree,
     first: Array,
     last: Array,
     configs: ConfigBlock,
-    params: Tree,
-    opt_state: Tree,
+    params: PyTree,
+    opt_state: PyTree,
     finite_steps: Array,
-) -> tuple[Tree, Tree, Array, Array]:
+) -> tuple[PyTree, PyTree, Array, Array]:
     """A group after steps first, ..., last - 1, and the sum of its losses over them."""
     one_model = jax.eval_shape(partial(_index, i=0), (params, opt_state))
 
@@ -148,12 +150,16 @@ def _train_group(
         shared_batch = draw_batch(configs.seeds[0]) if spec.shared_batches else None
 
         def train_step(
-            point: Point, seed: Array, flat: Tree, finite_steps: Array, loss_sum: Array
+            point: Point,
+            seed: Array,
+            flat: PyTree,
+            finite_steps: Array,
+            loss_sum: Array,
         ) -> tuple:
             params, opt_state = _unflatten(flat, one_model)
             batch = shared_batch if spec.shared_batches else draw_batch(seed)
 
-            def value_fn(params: Tree) -> Array:
+            def value_fn(params: PyTree) -> Array:
                 return spec.task.loss(params, batch, point)
 
             loss, grads = jax.value_and_grad(value_fn)(params)
@@ -189,11 +195,11 @@ def _train_group(
 
 # The training loop carries every leaf of a model flattened: XLA:CPU vectorizes only the
 # last axis, and a short one not at all.
-def _flatten(tree: Tree) -> Tree:
+def _flatten(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.ravel, tree)
 
 
-def _unflatten(flat: Tree, like: Tree) -> Tree:
+def _unflatten(flat: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(lambda row, x: row.reshape(x.shape), flat, like)
 
 
@@ -205,7 +211,7 @@ def _vmap_group(
     All models at once, or `batch_size` of them: a data set is larger than a batch.
     """
 
-    def map_lanes(configs: ConfigBlock, *trees: Tree) -> Any:
+    def map_lanes(configs: ConfigBlock, *trees: PyTree) -> Any:
         switched = {
             name: _remat_switch(functions, configs.switch_index[name])
             for name, functions in spec.choices.items()
@@ -227,7 +233,7 @@ def _vmap_group(
 
 
 def _map_groups(
-    function: Callable[..., Any], configs: ConfigBlock, *trees: Tree
+    function: Callable[..., Any], configs: ConfigBlock, *trees: PyTree
 ) -> Any:
     """`function` of one group after another; zeros for an empty group."""
     shape = configs.active.shape
@@ -252,7 +258,7 @@ def _switch(functions: NamedFunctions, index: Array, *arguments: Any) -> Any:
     return jax.lax.switch(index, [*functions.values()], *arguments)
 
 
-def _draw_batch(data: Tree, seed: Array, *, step: Array, size: int | None) -> Tree:
+def _draw_batch(data: PyTree, seed: Array, *, step: Array, size: int | None) -> PyTree:
     """Examples drawn with replacement; they depend on the seed and the step alone."""
     if size is None:
         return data
@@ -262,7 +268,7 @@ def _draw_batch(data: Tree, seed: Array, *, step: Array, size: int | None) -> Tr
     return jax.tree.map(lambda x: x[indices], data)
 
 
-def _index(tree: Tree, i: int) -> Tree:
+def _index(tree: PyTree, i: int) -> PyTree:
     return jax.tree.map(lambda x: x[i], tree)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxml._core.public import checked
 from jaxml.sweep._record import Record
 from jaxml.sweep.analysis._comparison import standings
 from jaxml.sweep.analysis._leaderboard import check_columns, leaderboard
@@ -51,6 +52,7 @@ CURVES_CAPTION = (
 )
 
 
+@checked
 def report(
     record: Record,
     metric: str,
@@ -84,7 +86,7 @@ def report(
         >>> report(record, "valid_accuracy")[:15]
         '<!DOCTYPE html>'
     """
-    check_columns("report", record, metric=[metric, tuned_on or metric], by=[by])
+    check_columns(record, metric=[metric, tuned_on or metric], by=[by])
     tasks = split_tasks(record)
     compare_kwargs = {"by": by, "higher_is_better": higher_is_better}
     sections = {}
