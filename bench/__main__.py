@@ -1,11 +1,11 @@
-"""Every chapter of the bench, each in a process of its own: `python -m bench`.
+"""Runs the chapters of the bench, each in its own process.
 
     python -m bench [CHAPTER ...] [--repeats 4]
 
-Every chapter prints its tables and appends their lines to `bench/results`, whatever the
-device. Times are medians of few repeats, so that all of it takes less than 15 minutes
-on 2 cores; `python -m bench.<chapter>` takes more. Rivals that are not installed are
-left out.
+Every chapter prints its tables and appends their rows to `bench/results`, on any
+device. Times are medians of few repeats, so that everything takes less than 15 minutes
+on 2 cores; `python -m bench.<chapter>` repeats more often. Baselines that are not
+installed are skipped.
 """
 
 import argparse
@@ -26,21 +26,21 @@ CHAPTERS = (
     "sweep",
     "scale",
 )
-RIVALS = "torch", "pytorch_metric_learning", "monai", "optimistix"
+BASELINES = "torch", "pytorch_metric_learning", "monai", "optimistix"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("chapters", nargs="*", default=[*CHAPTERS], metavar="CHAPTER")
-    parser.add_argument("--repeats", type=int, default=4, help="of everything timed")
+    parser.add_argument("--repeats", type=int, default=4, help="upper bound on repeats")
     given = parser.parse_args()
     chapters = given.chapters
     for chapter in chapters:
         if chapter not in CHAPTERS:
             parser.error(f"CHAPTER must be one of {', '.join(CHAPTERS)}, got {chapter}")
-    absent = [rival for rival in RIVALS if not importlib.util.find_spec(rival)]
+    absent = [name for name in BASELINES if not importlib.util.find_spec(name)]
     if absent:
-        print(f"Not installed, and so left out: {', '.join(absent)}.")
+        print(f"Not installed, skipped: {', '.join(absent)}.")
 
     environment = os.environ | {"BENCH_REPEATS": str(given.repeats)}
     failed = []

@@ -76,7 +76,7 @@ def row(name: str, x: jax.Array, repeats: int) -> dict[str, Any]:
     runs["move"] = lambda: move(x)
     if name in TORCH and importlib.util.find_spec("torch"):
         runs["torch"] = of_torch(name, x)
-    seconds = measure.paired(runs, repeats=repeats)
+    seconds = measure.interleaved_medians(runs, repeats=repeats)
 
     def times(peer: str) -> Any:
         return seconds["ours"] / seconds[peer] if peer in seconds else ""

@@ -6,6 +6,8 @@ in the same process.
 """
 
 import argparse
+import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -42,6 +44,25 @@ def main() -> None:
         _measure_linear(rng, LARGE_LINEAR, shrink),
     ]
     measure.record("losses.linear", rows)
+    measure.record("losses.first_trace", [_measure_first_trace()])
+
+
+def _measure_first_trace(repeats: int = 15) -> dict[str, Any]:
+    """CPU time to trace `cross_entropy` with its gradient, all caches empty."""
+    z, y = jnp.zeros((8, 10)), jnp.zeros(8, int)
+    cross_entropies = {
+        "ours": losses.cross_entropy,
+        "optax": optax.losses.softmax_cross_entropy_with_integer_labels,
+    }
+    times: dict[str, list[float]] = {name: [] for name in cross_entropies}
+    for _ in range(repeats):
+        for name, loss in cross_entropies.items():
+            jax.clear_caches()
+            start = time.process_time()
+            _gradient(lambda z, loss=loss: loss(z, y)).trace(z)
+            times[name].append(1e3 * (time.process_time() - start))
+    ours, peer = (statistics.median(times[name]) for name in ("ours", "optax"))
+    return {"ours_ms": ours, "optax_ms": peer, "ratio": ours / peer}
 
 
 def _comparisons(rng: np.random.Generator, z: np.ndarray) -> dict[str, Comparison]:
@@ -138,7 +159,7 @@ def _measure_loss(
     runs = {library: partial(f, logits) for library, f in programs.items()}
     if torch_loss:
         runs |= _torch_run(*torch_loss, z)
-    seconds = measure.paired(runs, repeats=9)
+    seconds = measure.interleaved_medians(runs, repeats=9)
     row: dict[str, Any] = {"loss": name}
     for library in ("ours", "optax", "torch"):
         row[f"{library}_ms"] = 1e3 * seconds[library] if library in seconds else "-"
@@ -206,9 +227,9 @@ def _measure_linear(
     runs = {name: partial(program, x, w, y) for name, program in programs.items()}
     if not is_large:
         runs |= _torch_linear_runs(x, w, y)
-    if is_large and measure.BRIEF:
+    if is_large and measure.MAX_REPEATS:
         runs = {}  # half a minute each
-    seconds = measure.paired(runs, repeats=1 if is_large else 5, warmup=1)
+    seconds = measure.interleaved_medians(runs, repeats=1 if is_large else 5, warmup=1)
     for name in ("ours", "dense", "torch", "torch_fused"):
         row[f"{name}_s"] = seconds.get(name, "-")
     row["ratio"] = "-" if is_large else seconds["ours"] / seconds["dense"]

@@ -1,7 +1,7 @@
-"""The one clock, the one scale, and the one notebook in which both are written down.
+"""The only clock and memory meter of the benches, and the only writer of results.
 
-Memory is what the compiler says (exact); time is a ratio of functions that ran in turn
-in one process (medians), for the machine's speed drifts.
+Memory is what the compiler reports, which is exact. Times are medians of functions that
+run in turn in one process, because the speed of a machine drifts.
 """
 
 import datetime
@@ -20,66 +20,69 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-BRIEF = int(os.environ.get("BENCH_REPEATS", "0"))
-"""The most repeats, without warming up before; 0 leaves each bench its own number."""
-SHORT, PATIENCE = 1.0, 10.0
-"""Seconds: of a run that the one before it may disturb, and of all turns if brief."""
-BEGUN = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-"""When this process began: the lines of one run have it in common."""
+MAX_REPEATS = int(os.environ.get("BENCH_REPEATS", "0"))
+"""An upper bound on repeats, without warm-up; 0 means each bench's own number."""
+WARM_BELOW_S = 1.0
+"""A run shorter than this is timed right after itself."""
+TIME_BUDGET_S = 10.0
+"""The time for all rounds if `MAX_REPEATS` is set."""
+STARTED_AT = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+"""The start of this process, which all lines of one run share."""
 
 
-def temporaries(function: Callable[..., Any], *arguments: Any) -> int:
-    """Bytes that the compiled function holds beside its arguments and results."""
-    compiled = jax.jit(function).lower(*arguments).compile()
+def temporaries(function: Callable[..., Any], *args: Any) -> int:
+    """Bytes that the compiled function allocates besides its inputs and outputs."""
+    compiled = jax.jit(function).lower(*args).compile()
     analysis = compiled.memory_analysis()
-    assert analysis is not None, "this backend does not say what it holds"
+    assert analysis is not None, "this backend does not report memory"
     return analysis.temp_size_in_bytes
 
 
-def paired(
+def interleaved_medians(
     runs: Mapping[str, Callable[[], Any]], *, repeats: int = 15, warmup: int = 2
 ) -> dict[str, float]:
-    """Median seconds of each run, all of them taken in turn `repeats` times.
+    """Median seconds of each run; all of them run in turn, `repeats` times.
 
-    A short one is timed right after itself: another library's threads spin on for a
-    while, on the cores of whoever comes next.
+    A short run is timed right after itself, because the threads of another library keep
+    spinning for a while on the cores of the next run.
     """
     for run in runs.values():
         jax.block_until_ready(run())  # compiles
-    if BRIEF:
-        repeats, warmup = min(repeats, BRIEF), 0
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    begun = time.perf_counter()
+    if MAX_REPEATS:
+        repeats, warmup = min(repeats, MAX_REPEATS), 0
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    start = time.perf_counter()
     for _ in range(warmup + repeats):
         for name, run in runs.items():
-            one = seconds(run)
-            taken[name].append(seconds(run) if one < SHORT else one)
-        if BRIEF and time.perf_counter() - begun > PATIENCE:
+            first = seconds(run)
+            times[name].append(seconds(run) if first < WARM_BELOW_S else first)
+        if MAX_REPEATS and time.perf_counter() - start > TIME_BUDGET_S:
             break
-    return {name: statistics.median(own[-repeats:]) for name, own in taken.items()}
+    return {name: statistics.median(t[-repeats:]) for name, t in times.items()}
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """How long one run takes, until its results are there."""
+    """The wall time of one run, until its results are ready."""
     start = time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - start
 
 
 def record(bench: str, rows: list[dict[str, Any]]) -> None:
-    """Prints the rows as a table and appends them as lines to the device's results.
+    """Prints the rows as a table and appends them to the results of this platform.
 
-    `bench` is the module that was run, and after a dot which of its tables this is.
+    `bench` is the name of the module that ran, with the name of the table after a dot
+    if it has several.
     """
     table = Table(title=f"{bench} on {device()}")
     for column in rows[0]:
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*(shown(value) for value in row.values()))
+        table.add_row(*(format_value(value) for value in row.values()))
     Console(width=max(100, 18 * len(rows[0]))).print(table)
 
     stamp = {
-        "time": BEGUN,
+        "time": STARTED_AT,
         "device": device(),
         "jax": jax.__version__,
         "optax": metadata.version("optax"),
@@ -91,7 +94,7 @@ def record(bench: str, rows: list[dict[str, Any]]) -> None:
 
 
 def device() -> str:
-    """What ran: an accelerator's name, or the processor with its number of cores."""
+    """The name of the accelerator, or of the CPU with its number of cores."""
     first = jax.devices()[0]
     if first.platform != "cpu":
         return first.device_kind
@@ -101,6 +104,6 @@ def device() -> str:
     return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
-def shown(value: Any) -> str:
-    """Three digits of a float, anything else as it is."""
+def format_value(value: Any) -> str:
+    """Three significant digits of a float, anything else unchanged."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -48,7 +48,7 @@ def value_and_grad_of_mean(loss: Loss) -> Callable[[jax.Array], Any]:
 def time_on(x: jax.Array, programs: dict[str, Any], **options: Any) -> dict[str, float]:
     """Median seconds of each program on x."""
     runs = {name: lambda f=f: f(x) for name, f in programs.items()}
-    return measure.paired(runs, **options)
+    return measure.interleaved_medians(runs, **options)
 
 
 def dense_info_nce(x: jax.Array) -> jax.Array:
@@ -184,7 +184,9 @@ def against_pml(n: int) -> list[dict[str, Any]]:
         runs: dict[str, Callable] = {"ours": lambda f=ours, x=x: f(x)}
         if pml := _pml_step(name, np.asarray(x), labels):
             runs["pml"] = pml
-        seconds = measure.paired(runs, repeats=25 if name not in CUBIC else 3)
+        seconds = measure.interleaved_medians(
+            runs, repeats=25 if name not in CUBIC else 3
+        )
         result.append({"loss": name, "n": len(x)} | _milliseconds(seconds))
     return result
 
@@ -208,7 +210,7 @@ def proxy_losses(n: int, num_classes: int) -> list[dict[str, Any]]:
         runs: dict[str, Callable] = {"ours": lambda f=ours, x=x, w=proxies: f(x, w)}
         if pml := _pml_step(name, np.asarray(x), labels, (classes, FEATURES)):
             runs["pml"] = pml
-        seconds = measure.paired(runs, repeats=25)
+        seconds = measure.interleaved_medians(runs, repeats=25)
         row = {"loss": name, "n": n, "classes": classes}
         result.append(row | _milliseconds(seconds))
     return result

@@ -117,7 +117,7 @@ def speed(name: str, size: int, repeats: int) -> dict[str, Any]:
     runs = {n: running(*given, gradients, pool) for n, given in steps.items()}
     if row.torch:
         runs |= torch_runs(*row.torch, size)
-    seconds = measure.paired(runs, repeats=repeats)
+    seconds = measure.interleaved_medians(runs, repeats=repeats)
     peers = {n: t for n, t in seconds.items() if n.startswith("torch")}
     return {
         "optimizer": name,

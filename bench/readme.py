@@ -13,7 +13,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from bench.__main__ import CHAPTERS
-from bench.measure import RESULTS, shown
+from bench.measure import RESULTS, format_value
 
 FRONT_PAGE = pathlib.Path(__file__).parent.parent / "README.md"
 ALL_FIGURES = pathlib.Path(__file__).parent / "README.md"
@@ -241,7 +241,7 @@ def chapter_section(chapter: str, tables: dict[str, Rows]) -> str:
 
 def table(rows: Rows) -> str:
     columns = [column for column in rows[0] if column not in STAMP]
-    body = [[shown(row[column]) for column in columns] for row in rows]
+    body = [[format_value(row[column]) for column in columns] for row in rows]
     lines = [columns, ["---"] * len(columns), *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

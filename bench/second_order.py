@@ -75,7 +75,7 @@ def compare_minimizers(
         "optax.lbfgs": make_lbfgs_solver(f, tolerance),
         "scipy trust-ncg": make_scipy_solver(f, tolerance),
     }
-    seconds = measure.paired(
+    seconds = measure.interleaved_medians(
         {name: lambda s=s: s(x) for name, s in solvers.items()}, repeats=7
     )
     rows = []
@@ -188,7 +188,7 @@ def compare_least_squares(name: str, problem: Problem) -> dict[str, Any]:
     x, residuals = jnp.array(problem.start), problem.residuals
     solvers = {"ours": make_levenberg_marquardt_solver(residuals)}
     solvers |= make_optimistix_solver(residuals)
-    seconds = measure.paired(
+    seconds = measure.interleaved_medians(
         {name: lambda s=s: s(x) for name, s in solvers.items()}, repeats=9
     )
     row: dict[str, Any] = {"problem": name, "published": problem.minima[0]}
@@ -280,7 +280,9 @@ def digits(shrink: int) -> list[dict[str, Any]]:
         "adam, batches of 64": [(optimizers.adam(rate), {}, 64) for rate in ADAM_RATES],
     }
     rows = []
-    for seconds in (1.0 / shrink,) if measure.BRIEF else (1.0 / shrink, 8.0 / shrink):
+    for seconds in (
+        (1.0 / shrink,) if measure.MAX_REPEATS else (1.0 / shrink, 8.0 / shrink)
+    ):
         for name, candidates in variants.items():
             loss, num_steps = min(
                 train(optimizer, value_fn, functions, params, task.train, size, seconds)

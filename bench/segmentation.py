@@ -76,7 +76,7 @@ def compare(
         runs["optax"] = lambda: optax_gradient(*arrays)
     if torch_loss and importlib.util.find_spec("monai"):
         runs["torch"] = torch_gradient(torch_loss, predicted, true)
-    seconds = measure.paired(runs, repeats=9)
+    seconds = measure.interleaved_medians(runs, repeats=9)
     row: dict[str, Any] = {"loss": name}
     for library in ("ours", "torch", "optax"):
         row[f"{library}_ms"] = 1e3 * seconds[library] if library in seconds else "-"

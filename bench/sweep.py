@@ -1,21 +1,20 @@
-"""Models trained per second: the sweep beside the other ways to train many.
+"""Models trained per second: the sweep against other ways to train many models.
 
 Task R: digits, one hidden layer of 32 units, batches of 64, 200 steps of Adam. Task T:
-8 units, batches of 16. The fair peer on a processor is the Python loop over a jitted
-whole run: it compiles once, traces its numbers, and pays Python only once a model. It
-stands here twice, of optax's loss and optimizer as one writes it without jaxml, and of
-jaxml's, so that `of_optax` is what a sweep gains in all and `ratio` what it gains by
-training many at once.
+8 units, batches of 16. The fair baseline on a CPU is a Python loop over a jitted
+training run: it compiles once, traces its hyperparameters, and pays for Python once per
+model. It is measured with jaxml's loss and optimizer (`ratio`: the gain from training
+many models at once) and with optax's (`of_optax`: the gain in total).
 
-`models_per_s` is a median of several turns, and a ratio the median of each turn's
-ratio, so that it is not quite the ratio of the medians.
+All ways run in turn in one process, without compilation, each with the same network
+and with metrics on the training and validation data at the end. Two exceptions:
+torch.func's ensemble computes no metrics, and a process per trial runs once. The
+sweep's time is that of the whole engine, its record included. `by hand` is the program
+without an engine. Most of the ten activations cost more than relu, so they are measured
+in one program and in ten.
 
-All are taken in turn in one process, without the time that they compile, each with the
-same network, and its metrics on the data for training and for validation at the end
-(but torch.func's ensemble has no metrics, and a process per trial is timed once); the
-sweep's time is that of the whole engine, its record included. What runs by hand is the
-program that the engine should not be slower than. Of ten activations most cost more
-than relu, each by itself: so they stand there once in one program, and once in ten.
+`models_per_s` is the median over several rounds, a ratio the median of the ratios of
+each round.
 """
 
 import os
@@ -36,11 +35,11 @@ from bench import measure
 from bench.measure import seconds
 from jaxml import activations, losses, optimizers, sweep, tasks
 
-STEPS, REPEATS = 200, 3 if measure.BRIEF else 5
+STEPS, REPEATS = 200, 3 if measure.MAX_REPEATS else 5
 TASKS = {"R": (32, 64), "T": (8, 16)}  # hidden units, examples a step
-CHOSEN = {"activation": activations.relu, "loss": losses.cross_entropy}
+POINT = {"activation": activations.relu, "loss": losses.cross_entropy}
 Functions = tuple[Callable[..., Any], ...]
-TWELVE = (
+TWELVE_OPTIMIZERS = (
     optimizers.sgd,
     optimizers.momentum,
     optimizers.nesterov,
@@ -54,7 +53,7 @@ TWELVE = (
     optimizers.adamax,
     optimizers.radam,
 )
-TEN = (
+TEN_ACTIVATIONS = (
     activations.relu,
     activations.leaky_relu,
     activations.elu,
@@ -74,15 +73,17 @@ def main() -> None:
         task = tasks.digits(hidden=hidden)
         ways = {
             "loop of jitted runs": loop_of_runs(task, batch),
-            "loop of jitted runs, optax": loop_of_runs(plain(task), batch, optax.adam),
+            "loop of jitted runs, optax": loop_of_runs(
+                with_optax_loss(task), batch, optax.adam
+            ),
             "loop of jitted steps": loop_of_steps(task, batch),
             "by hand, own batches": by_hand(task, batch),
-            "sweep, own batches": swept(task, batch),
-            "sweep, shared batches": swept(task, batch, shared=True),
+            "sweep, own batches": sweep_rate(task, batch),
+            "sweep, shared batches": sweep_rate(task, batch, shared=True),
         }
         if ensemble := torch_ensemble(hidden, batch):
             ways["torch.func ensemble"] = ensemble
-        rates = in_turn(ways)
+        rates = interleaved_rates(ways)
         if name == "R":
             rates["process per trial"] = [process_per_trial()] * REPEATS
         report(
@@ -93,24 +94,24 @@ def main() -> None:
         )
     task = tasks.digits()
     mixed = {
-        "adam, relu": swept(task, 64),
-        "twelve optimizers": swept(task, 64, of_optimizers=TWELVE),
-        "ten activations": swept(task, 64, of_activations=TEN),
-        "ten activations, a program each": one_by_one(task, 64),
+        "adam, relu": sweep_rate(task, 64),
+        "twelve optimizers": sweep_rate(task, 64, make_optimizers=TWELVE_OPTIMIZERS),
+        "ten activations": sweep_rate(task, 64, activation_fns=TEN_ACTIVATIONS),
+        "ten activations, a program each": one_program_each(task, 64),
     }
-    report("sweep.mixed", in_turn(mixed), ratio="adam, relu")
-    halved(task)
+    report("sweep.mixed", interleaved_rates(mixed), ratio="adam, relu")
+    halving_rows(task)
 
 
-def in_turn(ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+def interleaved_rates(ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
     for way in ways.values():
         way()  # compiles
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(REPEATS):
         for name, way in ways.items():
-            time.sleep(0.5)  # another library's threads spin on for a while
-            taken[name].append(way())
-    return taken
+            time.sleep(0.5)  # another library's threads keep spinning for a while
+            rates[name].append(way())
+    return rates
 
 
 def report(bench: str, rates: dict[str, list[float]], **bases: str) -> None:
@@ -130,17 +131,17 @@ def report(bench: str, rates: dict[str, list[float]], **bases: str) -> None:
     )
 
 
-def halved(task: sweep.Task) -> None:
-    """900 models whole, and with the worse ones stopped early in several ways."""
-    whole = planned(task, 64, sweep.log(1e-4, 1.0, 90), seeds=10, num_evals=27)
-    plans = {"whole": whole}
-    for eta, rungs in ((2.0, 2), (4.0, 1), (2.0, 3)):
+def halving_rows(task: sweep.Task) -> None:
+    """Trains 900 models to the end, and with successive halving in several forms."""
+    full = make_plan(task, 64, sweep.log(1e-4, 1.0, 90), seeds=10, num_evals=27)
+    plans = {"whole": full}
+    for factor, rungs in ((2.0, 2), (4.0, 1), (2.0, 3)):
         halving = sweep.SuccessiveHalving(
-            "valid_loss", eta, rungs, higher_is_better=False
+            "valid_loss", factor, rungs, higher_is_better=False
         )
-        plans[f"eta {eta:g}, rungs {rungs}"] = whole._replace(halving=halving)
+        plans[f"factor {factor:g}, rungs {rungs}"] = full._replace(halving=halving)
     records = {way: sweep.run(plan) for way, plan in plans.items()}
-    taken = measure.paired(
+    times = measure.interleaved_medians(
         {way: lambda plan=plan: sweep.run(plan).steps for way, plan in plans.items()},
         repeats=3,
         warmup=0,
@@ -154,9 +155,9 @@ def halved(task: sweep.Task) -> None:
         [
             {
                 "way": way,
-                "models": whole.num_models,
-                "s": taken[way],
-                "times less": taken["whole"] / taken[way],
+                "models": full.num_models,
+                "s": times[way],
+                "times less": times["whole"] / times[way],
                 "same best": bool(order[0] == best["whole"][0]),
                 "same of the best 5": len({*order[:5]} & {*best["whole"][:5]}),
             }
@@ -165,35 +166,35 @@ def halved(task: sweep.Task) -> None:
     )
 
 
-def swept(
+def sweep_rate(
     task: sweep.Task,
     batch: int,
     *,
     shared: bool = False,
-    of_optimizers: Functions = (optimizers.adam,),
-    of_activations: Functions = (activations.relu,),
+    make_optimizers: Functions = (optimizers.adam,),
+    activation_fns: Functions = (activations.relu,),
 ) -> Callable[[], float]:
-    """The whole engine: about a thousand models, from the plan to the record."""
-    combinations = len(of_optimizers) * len(of_activations)
-    plan = planned(
+    """Models per second of the engine: about 1,000 models, from plan to record."""
+    combinations = len(make_optimizers) * len(activation_fns)
+    plan = make_plan(
         task,
         batch,
         sweep.log(1e-4, 1e-1, 64),
         seeds=max(1, 16 // combinations),
         shared=shared,
-        of_optimizers=of_optimizers,
-        of_activations=of_activations,
+        make_optimizers=make_optimizers,
+        activation_fns=activation_fns,
     )
     return lambda: plan.num_models / seconds(lambda: sweep.run(plan))
 
 
-def one_by_one(task: sweep.Task, batch: int) -> Callable[[], float]:
-    """The ten activations again, without a choice to make: what they cost alone."""
-    alone = [swept(task, batch, of_activations=(f,)) for f in TEN]
-    return lambda: statistics.harmonic_mean(rate() for rate in alone)
+def one_program_each(task: sweep.Task, batch: int) -> Callable[[], float]:
+    """The ten activations in ten programs, without a choice between them."""
+    rates = [sweep_rate(task, batch, activation_fns=(f,)) for f in TEN_ACTIVATIONS]
+    return lambda: statistics.harmonic_mean(rate() for rate in rates)
 
 
-def planned(
+def make_plan(
     task: sweep.Task,
     batch: int,
     rates: Any,
@@ -202,12 +203,12 @@ def planned(
     steps: int = STEPS,
     num_evals: int = 1,
     shared: bool = False,
-    of_optimizers: Functions = (optimizers.adam,),
-    of_activations: Functions = (activations.relu,),
+    make_optimizers: Functions = (optimizers.adam,),
+    activation_fns: Functions = (activations.relu,),
 ) -> sweep.Plan:
     points = sweep.grid(
-        optimizer=[make.__name__ for make in of_optimizers],
-        activation=[f.__name__ for f in of_activations],
+        optimizer=[make.__name__ for make in make_optimizers],
+        activation=[f.__name__ for f in activation_fns],
         loss=["cross_entropy"],
         learning_rate=rates,
         seed=range(seeds),
@@ -217,10 +218,10 @@ def planned(
         points,
         optimizers={
             make.__name__: lambda point, make=make: make(point["learning_rate"])
-            for make in of_optimizers
+            for make in make_optimizers
         },
         choices={
-            "activation": {f.__name__: f for f in of_activations},
+            "activation": {f.__name__: f for f in activation_fns},
             "loss": {"cross_entropy": losses.cross_entropy},
         },
         steps=steps,
@@ -231,9 +232,9 @@ def planned(
 
 
 def by_hand(task: sweep.Task, batch: int, lanes: int = 16) -> Callable[[], float]:
-    """As many models as lanes on every device, in one program without an engine."""
+    """One model per lane on every device, in one program without an engine."""
     devices = jax.local_devices()
-    train = whole_run(task, batch)
+    train = training_run(task, batch)
     lanes *= 1 if batch == 64 else 4
 
     def local(rates: jax.Array, seeds: jax.Array) -> Any:
@@ -257,7 +258,7 @@ def by_hand(task: sweep.Task, batch: int, lanes: int = 16) -> Callable[[], float
 def loop_of_runs(
     task: sweep.Task, batch: int, adam: Any = optimizers.adam, models: int = 60
 ) -> Callable[[], float]:
-    train = jax.jit(whole_run(task, batch, adam))
+    train = jax.jit(training_run(task, batch, adam))
 
     def run() -> None:
         for seed in range(models):
@@ -267,9 +268,9 @@ def loop_of_runs(
 
 
 def loop_of_steps(task: sweep.Task, batch: int, models: int = 5) -> Callable[[], float]:
-    start, step = parts_of_run(task, batch)
+    start, step = init_and_step(task, batch)
     start, step = jax.jit(start), jax.jit(step)
-    metrics = jax.jit(lambda params: examined(task, params))
+    metrics = jax.jit(lambda params: final_metrics(task, params))
 
     def run() -> None:
         for seed in range(models):
@@ -282,8 +283,8 @@ def loop_of_steps(task: sweep.Task, batch: int, models: int = 5) -> Callable[[],
     return lambda: models / seconds(run)
 
 
-def plain(task: sweep.Task) -> sweep.Task:
-    """The task as one writes it without jaxml, from the same first parameters."""
+def with_optax_loss(task: sweep.Task) -> sweep.Task:
+    """The task with optax's loss, from the same initial parameters."""
 
     def logits(params: Any, x: jax.Array) -> jax.Array:
         h = jax.nn.relu(x @ params["w1"].T + params["b1"].T)
@@ -302,11 +303,11 @@ def plain(task: sweep.Task) -> sweep.Task:
     return task._replace(loss=loss, metrics=metrics)
 
 
-def whole_run(
+def training_run(
     task: sweep.Task, batch: int, adam: Any = optimizers.adam
 ) -> Callable[..., Any]:
-    """One model from its first parameters to its metrics, to be compiled."""
-    start, step = parts_of_run(task, batch, adam)
+    """One model from its initial parameters to its metrics, not yet compiled."""
+    start, step = init_and_step(task, batch, adam)
 
     def train(rate: jax.Array, seed: jax.Array) -> Any:
         def body(carry: Any, number: jax.Array) -> Any:
@@ -314,20 +315,20 @@ def whole_run(
 
         steps = jnp.arange(STEPS, dtype=jnp.int32)
         (params, _), _ = jax.lax.scan(body, start(rate, seed), steps)
-        return examined(task, params)
+        return final_metrics(task, params)
 
     return train
 
 
-def examined(task: sweep.Task, params: Any) -> Any:
-    return [task.metrics(params, data, CHOSEN) for data in (task.train, task.valid)]
+def final_metrics(task: sweep.Task, params: Any) -> Any:
+    return [task.metrics(params, data, POINT) for data in (task.train, task.valid)]
 
 
-def parts_of_run(
+def init_and_step(
     task: sweep.Task, batch: int, adam: Any = optimizers.adam
 ) -> tuple[Callable, Callable]:
     def start(rate: jax.Array, seed: jax.Array) -> Any:
-        params = task.init(jax.random.fold_in(jax.random.key(seed), 0), CHOSEN)
+        params = task.init(jax.random.fold_in(jax.random.key(seed), 0), POINT)
         return params, adam(rate).init(params)
 
     def step(rate: jax.Array, seed: jax.Array, carry: Any, number: jax.Array) -> Any:
@@ -336,7 +337,7 @@ def parts_of_run(
         key = jax.random.fold_in(draw, number)
         rows = jax.random.randint(key, (batch,), 0, len(task.train[1]))
         drawn = jax.tree.map(lambda array: array[rows], task.train)
-        grads = jax.grad(task.loss)(params, drawn, CHOSEN)
+        grads = jax.grad(task.loss)(params, drawn, POINT)
         updates, state = adam(rate).update(grads, state)
         return jax.tree.map(jnp.add, params, updates), state
 
@@ -344,7 +345,7 @@ def parts_of_run(
 
 
 def torch_ensemble(hidden: int, batch: int) -> Callable[[], float] | None:
-    """256 stacked models, own batches, Adam by hand: the tutorial's way."""
+    """256 stacked models with their own batches, as in the tutorial of torch.func."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -365,7 +366,7 @@ def torch_ensemble(hidden: int, batch: int) -> Callable[[], float] | None:
     def loss(params: Any, x: Any, y: Any) -> Any:
         return torch.nn.functional.cross_entropy(functional_call(net, params, x), y)
 
-    slopes = vmap(grad(loss))
+    gradients = vmap(grad(loss))
 
     def run() -> None:
         params = dict(start)
@@ -373,7 +374,7 @@ def torch_ensemble(hidden: int, batch: int) -> Callable[[], float] | None:
         nu = {n: torch.zeros_like(v) for n, v in params.items()}
         for step in range(1, STEPS + 1):
             rows = torch.randint(len(y), (count, batch))
-            grads = slopes(params, x[rows], y[rows])
+            grads = gradients(params, x[rows], y[rows])
             for n, g in grads.items():
                 mu[n] = 0.9 * mu[n] + 0.1 * g
                 nu[n] = 0.999 * nu[n] + 0.001 * g * g
@@ -384,10 +385,11 @@ def torch_ensemble(hidden: int, batch: int) -> Callable[[], float] | None:
 
 
 def process_per_trial() -> float:
-    """One trial as orchestrators run it: import, compile, train."""
+    """One trial in its own process: import, compile, train."""
     program = (
         "import jax, jax.numpy as jnp; from bench import sweep; "
-        "from jaxml import tasks; train = jax.jit(sweep.whole_run(tasks.digits(), 64));"
+        "from jaxml import tasks; "
+        "train = jax.jit(sweep.training_run(tasks.digits(), 64));"
         "jax.block_until_ready(train(jnp.float32(0.01), jnp.uint32(0)))"
     )
     return 1 / seconds(

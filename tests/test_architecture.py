@@ -132,7 +132,8 @@ def test_a_folder_has_at_most_15_files(top: str) -> None:
 @pytest.mark.parametrize("folder", ["tests", "bench"])
 def test_only_public_names_are_used_outside_the_package(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
-        assert not list(private_addresses(path)), path
+        if path != pathlib.Path(__file__):  # which names a planted one
+            assert not list(private_addresses(path)), path
 
 
 def test_a_private_address_is_found(tmp_path: pathlib.Path) -> None:
