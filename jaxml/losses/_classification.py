@@ -90,14 +90,14 @@ def _cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
             gradient += epsilon * (onehot - 1 / _num_classes(z, where))
         return jnp.sum(apply_mask(gradient, where) * z_dot, -1)
 
-    loss_dot = jnp.zeros(index.shape, z.dtype)
+    terms = []
     if not isinstance(z_dot, SymbolicZero):
-        loss_dot = gradient_dot(z, epsilon, z_dot)
+        terms += [gradient_dot(z, epsilon, z_dot)]
     if epsilon is not None and not isinstance(epsilon_dot, SymbolicZero):
         epsilon_grad = _label_minus_mean(z, index, where)
         mask = (epsilon != 0) | jnp.isfinite(epsilon_grad)
-        loss_dot += apply_mask(epsilon_grad, mask) * epsilon_dot
-    return _cross_entropy(*primals), loss_dot
+        terms += [apply_mask(epsilon_grad, mask) * epsilon_dot]
+    return _cross_entropy(*primals), functools.reduce(jnp.add, terms)
 
 
 _cross_entropy.defjvp(_cross_entropy_jvp, symbolic_zeros=True)
@@ -108,9 +108,12 @@ def _shifted_label_and_exps(
     z: Array, index: Array, where: Array | None
 ) -> tuple[Array, Array]:
     """z - max z at the label, and e^(z - max z) with 0 at the label."""
-    _, shifted = subtract_max(apply_mask(z, where, -jnp.inf), -1)
+    z = apply_mask(z, where, -jnp.inf)
+    z_max, shifted = subtract_max(z, -1)
     exps = apply_mask(jnp.exp(shifted), ~label_mask(index, z))
-    return take_label(index, shifted), exps
+    # taken from z: XLA would materialize `shifted` for a gather
+    label, z_max = take_label(index, z), jnp.squeeze(z_max, -1)
+    return apply_mask(label - z_max, label != z_max), exps
 
 
 def _label_minus_mean(z: Array, index: Array, where: Array | None) -> Array:

@@ -21,10 +21,24 @@ def label_mask(index: Array, scores: Array) -> Array:
 
 
 def take_label(index: Array, scores: Array) -> Array:
-    """The score at the label; that of some other class if it is out of range."""
-    in_range = jnp.expand_dims(jnp.maximum(index, 0), -1)
-    score = jnp.take_along_axis(scores, in_range, -1, mode="fill", fill_value=0.0)
-    return jnp.squeeze(score, -1)
+    """The score at the label, 0 if it is out of range."""
+    # `jnp.take_along_axis` would wrap -1, and takes four times as long to trace
+    last, batch = scores.ndim - 1, tuple(range(scores.ndim - 1))
+    dimensions = lax.GatherDimensionNumbers(
+        offset_dims=(),
+        collapsed_slice_dims=(last,),
+        start_index_map=(last,),
+        operand_batching_dims=batch,
+        start_indices_batching_dims=batch,
+    )
+    return lax.gather(
+        scores,
+        jnp.expand_dims(index, -1),
+        dimensions,
+        slice_sizes=(1,) * scores.ndim,
+        mode="fill",
+        fill_value=0.0,
+    )
 
 
 def nan_if_invalid(loss: Array, index: Array) -> Array:
