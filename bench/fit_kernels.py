@@ -64,18 +64,28 @@ def polynomial(coefficients: Sequence[Any], x: Any) -> Any:
     return mp.polyval(coefficients[::-1], x)
 
 
-def print_floats(name: str, coefficients: Sequence[Any], comment: str) -> None:
-    """Coefficients as a tuple of float32 literals, in lines of at most 88 columns."""
-    literals = ", ".join(repr(float(np.float32(c))) for c in coefficients)
-    lines = textwrap.wrap(literals + ",", 84, break_on_hyphens=False)
-    print(f"{name} = (  # {comment}", *(f"    {line}" for line in lines), ")", sep="\n")
+def print_floats(coefficients: Sequence[Any], indent: int = 4) -> None:
+    """Float32 literals in indented lines of at most 88 columns."""
+    text = ", ".join(repr(float(np.float32(c))) for c in coefficients) + ","
+    margin = " " * indent
+    print(textwrap.fill(text, 88, initial_indent=margin, subsequent_indent=margin))
+
+
+def print_tuple(name: str, coefficients: Sequence[Any], comment: str) -> None:
+    print(f"{name} = (  # {comment}")
+    print_floats(coefficients)
+    print(")")
+
+
+def relative_error(coefficients: list[Any], f: Function, low: Any, high: Any) -> str:
+    points = [low + (high - low) * mp.mpf(2 * i + 1) / 800 for i in range(400)]
+    error = max(abs((polynomial(coefficients, x) - f(x)) / f(x)) for x in points)
+    return f"relative error {mp.nstr(error, 2)}"
 
 
 def print_polynomial(name: str, f: Function, low: Any, high: Any, degree: int) -> None:
     coefficients = fit_polynomial(f, low, high, degree)
-    points = [low + (high - low) * mp.mpf(2 * i + 1) / 800 for i in range(400)]
-    error = max(abs((polynomial(coefficients, x) - f(x)) / f(x)) for x in points)
-    print_floats(name, coefficients, f"relative error {mp.nstr(error, 2)}")
+    print_tuple(name, coefficients, relative_error(coefficients, f, low, high))
 
 
 def print_rational(name: str, f: Function, degrees: tuple[int, int]) -> None:
@@ -85,19 +95,18 @@ def print_rational(name: str, f: Function, degrees: tuple[int, int]) -> None:
         abs(polynomial(numerator, t) / polynomial(denominator, t) - f(t))
         for t in points
     )
-    print_floats(f"{name}_NUMERATOR", numerator, f"error {mp.nstr(error, 2)}")
-    print_floats(f"{name}_DENOMINATOR", denominator, "1 at 0")
+    print_tuple(f"{name}_NUMERATOR", numerator, f"error {mp.nstr(error, 2)}")
+    print_tuple(f"{name}_DENOMINATOR", denominator, "1 at 0")
 
 
 def find_root(f: Function, guess: float) -> Any:
     return mp.findroot(f, (guess - 0.1, guess + 0.1), solver="anderson")
 
 
-def print_root(name: str, root: Any) -> None:
-    """A root as a float32 and its remainder."""
-    hi = float(np.float32(float(root)))
-    lo = float(np.float32(float(root - hi)))
-    print(f"{name}_ROOT, {name}_ROOT_LO = {hi!r}, {lo!r}")
+def float32_hi_lo(x: Any) -> str:
+    """A constant as a float32 and its remainder."""
+    hi = float(np.float32(float(x)))
+    return f"{hi!r}, {float(np.float32(float(x - hi)))!r}"
 
 
 def print_hi_lo(name: str, x: Any) -> None:
@@ -122,8 +131,16 @@ def print_derivative_root(
 ) -> None:
     """The root of f, and f(t) / d as a polynomial in d = root - t for |d| < width."""
     root = find_root(f, guess)
-    print_root(name, root)
-    print_polynomial(name, lambda d: f(root - d) / d, -width, width, degree)
+
+    def quotient(d: Any) -> Any:
+        return f(root - d) / d
+
+    coefficients = fit_polynomial(quotient, -width, width, degree)
+    error = relative_error(coefficients, quotient, -width, width)
+    print(f"{name} = DerivativeRoot(  # {error}")
+    print(f"    {float32_hi_lo(root)}, width={width}, polynomial=(")
+    print_floats(coefficients, indent=8)
+    print("    ),\n)")
 
 
 def main() -> None:
@@ -148,7 +165,7 @@ def main() -> None:
     print_rational("TAIL", lambda t: (2 * (1 + t) * upper_tail(t) - 1) / t, (4, 5))
     gelu = without_exp(mp_gelu_derivative, lambda t: t * t / 2)
     root = find_root(gelu, 0.75)
-    print_root("GELU", root)
+    print(f"GELU_ROOT, GELU_ROOT_LO = {float32_hi_lo(root)}")
     print_rational("GELU", lambda t: 2 * gelu(t) / (root - t) - 1, (4, 4))
 
     a = 2 * mp.sqrt(2 / mp.pi)
