@@ -1,13 +1,13 @@
-"""What exactness costs: time and memory of activations beside jax.nn's and torch's.
+"""Time and memory of activations, next to jax.nn and torch.
 
     python -m bench.activations [NAME ...]
 
-Times are of value and gradient together, compiled, at 16 M float32 inputs, all of them
-paired in one process. What `move` takes, which writes as much and computes nothing, is
-mostly the system's pages for two new arrays: no function can do with less. torch has
-swish at β = 1 alone, as silu; beside ours, whose β is traced, stands its x σ(βx).
-Memory is what the gradient of a 24-layer lax.scan of act(h @ W) holds besides its
-arguments and results, for h (2048, 256) in float32.
+Times are of the compiled value and gradient at 16 M float32 inputs, interleaved in one
+process. "times move" is relative to a function that writes two arrays of this size and
+computes nothing: most of it is the operating system's paging, a lower bound for all.
+torch has swish only at β = 1, as silu; jaxml's traced β is compared with x σ(βx) in
+torch. Memory is what the gradient of a 24-layer lax.scan of act(h @ W) allocates
+besides its arguments and results, for h (2048, 256) in float32.
 """
 
 import argparse
@@ -19,14 +19,16 @@ import jax
 import jax.numpy as jnp
 
 from bench import measure
-from bench.accuracy import PEERS, TORCH, ours, with_slope
+from bench.accuracy import PEERS, TORCH, unary, value_and_derivative
 from bench.activation_truths import TRUTHS
 
 SIZE = 2**24
 LAYERS, ROWS, WIDTH = 24, 2048, 256
 
 
-def scanned(activation: Callable[[Any], Any], dtype: Any = jnp.float32) -> float:
+def scan_temporaries_mb(
+    activation: Callable[[Any], Any], dtype: Any = jnp.float32
+) -> float:
     """Temporaries of the gradient through the layers, in MB."""
 
     def loss(weights: jax.Array, h: jax.Array) -> jax.Array:
@@ -45,11 +47,11 @@ def move(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return x + 1, x + 2
 
 
-def of_torch(name: str, x: jax.Array) -> Callable[[], Any]:
+def torch_gradient(name: str, x: jax.Array) -> Callable[[], Any]:
     import numpy as np
     import torch
 
-    known, options = TORCH[name]
+    torch_name, keywords = TORCH[name]
     beta = torch.tensor(1.0)
     tensor = torch.tensor(np.asarray(x), requires_grad=True)
     ones = torch.ones_like(tensor)
@@ -57,7 +59,7 @@ def of_torch(name: str, x: jax.Array) -> Callable[[], Any]:
     def value() -> torch.Tensor:
         if name == "swish":
             return tensor * torch.sigmoid(beta * tensor)
-        return getattr(torch.nn.functional, known)(tensor, **options)
+        return getattr(torch.nn.functional, torch_name)(tensor, **keywords)
 
     def run() -> Any:
         return torch.autograd.grad(value(), tensor, ones)[0].numpy()
@@ -65,30 +67,30 @@ def of_torch(name: str, x: jax.Array) -> Callable[[], Any]:
     return run
 
 
-def row(name: str, x: jax.Array, repeats: int) -> dict[str, Any]:
-    functions = {"ours": ours(name)} | (
-        {"jax.nn": PEERS[name]} if name in PEERS else {}
-    )
-    both = {which: with_slope(function) for which, function in functions.items()}
+def cost_row(name: str, x: jax.Array, repeats: int) -> dict[str, Any]:
+    functions = {"ours": unary(name)}
+    if name in PEERS:
+        functions["jax.nn"] = PEERS[name]
+    compiled = {which: value_and_derivative(f) for which, f in functions.items()}
     runs: dict[str, Callable[[], Any]] = {
-        which: (lambda f=f: f(x)) for which, f in both.items()
+        which: (lambda f=f: f(x)) for which, f in compiled.items()
     }
     runs["move"] = lambda: move(x)
     if name in TORCH and importlib.util.find_spec("torch"):
-        runs["torch"] = of_torch(name, x)
+        runs["torch"] = torch_gradient(name, x)
     seconds = measure.interleaved_medians(runs, repeats=repeats)
 
-    def times(peer: str) -> Any:
-        return seconds["ours"] / seconds[peer] if peer in seconds else ""
+    def relative_to(run: str) -> Any:
+        return seconds["ours"] / seconds[run] if run in seconds else ""
 
     return {
         "name": name,
         "ms": 1e3 * seconds["ours"],
-        "times move": times("move"),
-        "times jax.nn": times("jax.nn"),
-        "times torch": times("torch"),
-        "scan MB": scanned(functions["ours"]),
-        "jax.nn scan MB": scanned(functions["jax.nn"]) if name in PEERS else "",
+        "times move": relative_to("move"),
+        "times jax.nn": relative_to("jax.nn"),
+        "times torch": relative_to("torch"),
+        "scan MB": scan_temporaries_mb(functions["ours"]),
+        "jax.nn scan MB": scan_temporaries_mb(PEERS[name]) if name in PEERS else "",
     }
 
 
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     x = 2 * jax.random.normal(jax.random.key(0), SIZE)
-    rows = [row(name, x, options.repeats) for name in options.names]
+    rows = [cost_row(name, x, options.repeats) for name in options.names]
     measure.record("activations", rows)
 
 

@@ -1,157 +1,186 @@
-"""Where the coefficients of jaxml's polynomial kernels come from.
+"""The constants of jaxml's polynomial kernels.
 
     python -m bench.fit_kernels
 
-prints each one as it stands in the library, with the relative error of the fit. A fit
-is the interpolant at Chebyshev's nodes, in 60 digits: within a small factor of the best
-polynomial of its degree, and the same wherever it is run.
+prints each constant as it is written in the library, with the error of the fit. A fit
+interpolates at Chebyshev nodes in 60 digits: its error is within a small factor of that
+of the best polynomial of its degree, and it is the same on every machine.
 """
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mpmath as mp
 import numpy as np
 
+from bench.activation_truths import (
+    mp_gelu_derivative,
+    mp_gelu_tanh_derivative,
+    mp_mish_derivative,
+    mp_quick_gelu_derivative,
+    mp_swish_derivative,
+)
+
 mp.mp.dps = 60
 Function = Callable[[Any], Any]
 
 
-def fit(f: Function, low: float, high: float, degree: int) -> list[Any]:
+def chebyshev_nodes(low: Any, high: Any, count: int) -> list[Any]:
+    angles = [(2 * i + 1) * mp.pi / (2 * count) for i in range(count)]
+    return [(low + high) / 2 + (high - low) / 2 * mp.cos(angle) for angle in angles]
+
+
+def fit_polynomial(f: Function, low: Any, high: Any, degree: int) -> list[Any]:
     """Coefficients c₀, c₁, ... of the interpolant of f on [low, high]."""
-    low, high = mp.mpf(low), mp.mpf(high)
-    angles = [(2 * i + 1) * mp.pi / (2 * degree + 2) for i in range(degree + 1)]
-    nodes = [(low + high) / 2 + (high - low) / 2 * mp.cos(angle) for angle in angles]
+    nodes = chebyshev_nodes(mp.mpf(low), mp.mpf(high), degree + 1)
     vandermonde = mp.matrix([[x**j for j in range(degree + 1)] for x in nodes])
     return list(mp.lu_solve(vandermonde, mp.matrix([f(x) for x in nodes])))
 
 
-def report(name: str, f: Function, low: Any, high: Any, degree: int) -> None:
-    """Prints the fit of f."""
-    coefficients = fit(f, low, high, degree)
+def fit_rational(
+    f: Function, high: Any, degrees: tuple[int, int]
+) -> tuple[list[Any], list[Any]]:
+    """Numerator and denominator of the rational interpolant of f on [0, high].
+
+    The nodes are Chebyshev's for c = (t - a)/(t + a) with a = 3, which maps [0, ∞] to
+    [-1, 1]. The denominator is 1 at 0.
+    """
+    n, m = degrees
+    c_high = mp.mpf(high - 3) / (high + 3)
+    nodes = [
+        3 * (1 + c) / (1 - c) for c in chebyshev_nodes(mp.mpf(-1), c_high, n + m + 1)
+    ]
+    equations = [
+        [t**j for j in range(n + 1)] + [-f(t) * t**j for j in range(1, m + 1)]
+        for t in nodes
+    ]
+    solution = mp.lu_solve(mp.matrix(equations), mp.matrix([f(t) for t in nodes]))
+    coefficients = list(solution)
+    return coefficients[: n + 1], [mp.mpf(1), *coefficients[n + 1 :]]
+
+
+def polynomial(coefficients: Sequence[Any], x: Any) -> Any:
+    return mp.polyval(coefficients[::-1], x)
+
+
+def print_floats(coefficients: Sequence[Any], indent: int = 4) -> None:
+    """Float32 literals in indented lines of at most 88 columns."""
+    text = ", ".join(repr(float(np.float32(c))) for c in coefficients) + ","
+    margin = " " * indent
+    print(textwrap.fill(text, 88, initial_indent=margin, subsequent_indent=margin))
+
+
+def print_tuple(name: str, coefficients: Sequence[Any], comment: str) -> None:
+    print(f"{name} = (  # {comment}")
+    print_floats(coefficients)
+    print(")")
+
+
+def relative_error(coefficients: list[Any], f: Function, low: Any, high: Any) -> str:
     points = [low + (high - low) * mp.mpf(2 * i + 1) / 800 for i in range(400)]
-    worst = max(abs((mp.polyval(coefficients[::-1], x) - f(x)) / f(x)) for x in points)
-    print(f"{name}  # relative error {mp.nstr(worst, 2)}")
-    print("    " + ", ".join(repr(float(np.float32(c))) for c in coefficients))
+    error = max(abs((polynomial(coefficients, x) - f(x)) / f(x)) for x in points)
+    return f"relative error {mp.nstr(error, 2)}"
 
 
-def pair(name: str, x: Any) -> None:
-    """A constant as a float32 and the rest of it."""
-    high = np.float32(float(x))
-    print(f"{name}  {float(high)!r}, {float(np.float32(float(x - float(high))))!r}")
+def print_polynomial(name: str, f: Function, low: Any, high: Any, degree: int) -> None:
+    coefficients = fit_polynomial(f, low, high, degree)
+    print_tuple(name, coefficients, relative_error(coefficients, f, low, high))
 
 
-def cut(name: str, x: Any) -> None:
-    """A constant as its leading 12 bits, which multiply exactly, and the rest."""
+def print_rational(name: str, f: Function, degrees: tuple[int, int]) -> None:
+    numerator, denominator = fit_rational(f, 14, degrees)
+    points = [14 * (mp.mpf(2 * i + 1) / 800) ** 2 for i in range(400)]
+    error = max(
+        abs(polynomial(numerator, t) / polynomial(denominator, t) - f(t))
+        for t in points
+    )
+    print_tuple(f"{name}_NUMERATOR", numerator, f"error {mp.nstr(error, 2)}")
+    print_tuple(f"{name}_DENOMINATOR", denominator, "1 at 0")
+
+
+def find_root(f: Function, guess: float) -> Any:
+    return mp.findroot(f, (guess - 0.1, guess + 0.1), solver="anderson")
+
+
+def float32_hi_lo(x: Any) -> str:
+    """A constant as a float32 and its remainder."""
+    hi = float(np.float32(float(x)))
+    return f"{hi!r}, {float(np.float32(float(x - hi)))!r}"
+
+
+def print_hi_lo(name: str, x: Any) -> None:
+    """A constant as its leading 12 bits, which multiply exactly, and the remainder."""
     _, exponent = mp.frexp(x)
-    high = mp.floor(mp.ldexp(x, 12 - exponent)) * mp.mpf(2) ** (exponent - 12)
-    print(f"{name}  {float(high)!r}, {float(x - high)!r}")
+    hi = mp.floor(mp.ldexp(x, 12 - exponent)) * mp.mpf(2) ** (exponent - 12)
+    print(f"{name}_HI, {name}_LO = {float(hi)!r}, {float(x - hi)!r}")
 
 
-# For x < 0 and t = -x, Φ(x) = e^(-t²/2) K(t): K falls from 1/2 as slowly as 1/t does.
-
-
-def tail(t: Any) -> Any:
+def upper_tail(t: Any) -> Any:
+    """e^(t²/2) Φ(-t), which is 1/2 at 0 and decreases like 1/t"""
     return mp.exp(t * t / 2) * mp.erfc(t / mp.sqrt(2)) / 2
 
 
-def gelu_bracket(t: Any) -> Any:
-    """gelu'(-t) e^(t²/2) = K(t) - t/√(2π)"""
-    return tail(t) - t / mp.sqrt(2 * mp.pi)
+def without_exp(derivative: Function, y: Function) -> Function:
+    """f'(-t) e^y(t), from which the exponential decay is removed"""
+    return lambda t: derivative(-t) * mp.exp(y(t))
 
 
-def quotient(name: str, f: Function, above: int, below: int) -> None:
-    """f(t) for t in [0, 14] as a quotient of polynomials of these degrees.
+def print_derivative_root(
+    name: str, f: Function, guess: float, width: float, degree: int
+) -> None:
+    """The root of f, and f(t) / d as a polynomial in d = root - t for |d| < width."""
+    root = find_root(f, guess)
 
-    It interpolates at Chebyshev's nodes of c = (t - a)/(t + a), which maps [0, ∞] onto
-    [-1, 1], with a = 3; its denominator is 1 at 0.
-    """
-    count, last = above + below + 1, mp.mpf(14 - 3) / (14 + 3)
-    angles = [(2 * i + 1) * mp.pi / (2 * count) for i in range(count)]
-    middles = [(last - 1) / 2 + (last + 1) / 2 * mp.cos(angle) for angle in angles]
-    nodes = [3 * (1 + c) / (1 - c) for c in middles]
-    equations = mp.matrix(
-        [
-            [t**j for j in range(above + 1)]
-            + [-f(t) * t**j for j in range(1, below + 1)]
-            for t in nodes
-        ]
-    )
-    solved = list(mp.lu_solve(equations, mp.matrix([f(t) for t in nodes])))
-    parts = solved[: above + 1], [mp.mpf(1), *solved[above + 1 :]]
-    points = [14 * (mp.mpf(2 * i + 1) / 800) ** 2 for i in range(400)]
-    worst = max(abs(_at(t, *parts) - f(t)) for t in points)
-    print(f"{name}  # error {mp.nstr(worst, 2)}")
-    for part in parts:
-        print("    " + ", ".join(repr(float(np.float32(c))) for c in part))
+    def quotient(d: Any) -> Any:
+        return f(root - d) / d
 
-
-def _at(t: Any, above: list[Any], below: list[Any]) -> Any:
-    return mp.polyval(above[::-1], t) / mp.polyval(below[::-1], t)
-
-
-# The self-gated: f(x) = x σ(y(x)), y odd, has f'(-t) = (1 + e - t y') e / (1 + e)² with
-# e = e^-y(t). What is fitted is f'(-t) / e / (root - t).
-
-
-def swish_slope(t: Any) -> Any:
-    e = mp.exp(-t)
-    return (1 + e - t) / (1 + e) ** 2
-
-
-QUICK = mp.mpf("1.702")
-GELU_TANH = 2 * mp.sqrt(2 / mp.pi), 2 * mp.sqrt(2 / mp.pi) * mp.mpf("0.044715")
-
-
-def gelu_tanh_slope(t: Any) -> Any:
-    a, b = GELU_TANH
-    e = mp.exp(-a * t - b * t**3)
-    return (1 + e - a * t - 3 * b * t**3) / (1 + e) ** 2
-
-
-def mish_slope(t: Any) -> Any:
-    e = mp.exp(-t)
-    return ((e + 2) * (e * e + 2 * e + 2) - 4 * t * (1 + e)) / (e * e + 2 * e + 2) ** 2
-
-
-def about_root(name: str, f: Function, guess: float, width: float, degree: int) -> None:
-    """The root of f, and f(t) / d as a polynomial of d = root - t for |d| < width."""
-    root = mp.findroot(f, guess)
-    pair(f"{name}'s root", root)
-    report(name, lambda d: f(root - d) / d, -width, width, degree)
+    coefficients = fit_polynomial(quotient, -width, width, degree)
+    error = relative_error(coefficients, quotient, -width, width)
+    print(f"{name} = DerivativeRoot(  # {error}")
+    print(f"    {float32_hi_lo(root)}, width={width}, polynomial=(")
+    print_floats(coefficients, indent=8)
+    print("    ),\n)")
 
 
 def main() -> None:
-    cut("log 2", mp.log(2))
-    half = mp.log(2) / 2 * mp.mpf("1.001")
-    report("exp", lambda r: (mp.exp(r) - 1 - r) / r**2, -half, half, 5)
+    print_hi_lo("LOG2", mp.log(2))
+    limit = mp.log(2) / 2 * mp.mpf("1.001")
+    print_polynomial("EXP", lambda r: (mp.exp(r) - 1 - r) / r**2, -limit, limit, 5)
+    print_polynomial("LOG1P", lambda x: (mp.log1p(x) - x) / x**2, 0, 1, 9)
 
-    report("log1p", lambda x: (mp.log1p(x) - x) / x**2, 0, 1, 9)
-
-    def atanh(z: Any) -> Any:
+    def artanh_remainder(z: Any) -> Any:
         w = mp.sqrt(z)
         return 2 * (mp.atanh(w) - w) / w**3
 
-    report("logit", atanh, 0, 1 / mp.mpf(4), 6)
-
-    def tanh(z: Any) -> Any:
+    def tanh_remainder(z: Any) -> Any:
         x = mp.sqrt(z)
         return (mp.tanh(x) - x) / x**3
 
-    report("tanh", tanh, 0, 1, 7)
-    report("tanh_shrink", lambda z: -tanh(z), 0, mp.mpf("2.26"), 10)
+    print_polynomial("LOGIT", artanh_remainder, 0, mp.mpf("0.25"), 6)
+    print_polynomial("TANH", tanh_remainder, 0, 1, 7)
+    high = mp.mpf("2.26")
+    print_polynomial("TANH_SHRINK", lambda z: -tanh_remainder(z), 0, high, 10)
 
-    quotient("normal tail", lambda t: (2 * (1 + t) * tail(t) - 1) / t, 4, 5)
-    root = mp.findroot(gelu_bracket, 0.75)
-    pair("gelu's root", root)
-    quotient("gelu", lambda t: 2 * gelu_bracket(t) / (root - t) - 1, 4, 4)
-    about_root("swish", swish_slope, 1.28, 0.75, 9)
-    about_root("quick_gelu", lambda t: swish_slope(QUICK * t), 0.75, 0.44, 9)
-    about_root("gelu_tanh", gelu_tanh_slope, 0.75, 1.2, 13)
-    about_root("mish", mish_slope, 1.19, 1.2, 13)
-    cut("2√(2/π)", GELU_TANH[0])
-    cut("0.044715 · 2√(2/π)", GELU_TANH[1])
-    cut("1.702", QUICK)
+    print_rational("TAIL", lambda t: (2 * (1 + t) * upper_tail(t) - 1) / t, (4, 5))
+    gelu = without_exp(mp_gelu_derivative, lambda t: t * t / 2)
+    root = find_root(gelu, 0.75)
+    print(f"GELU_ROOT, GELU_ROOT_LO = {float32_hi_lo(root)}")
+    print_rational("GELU", lambda t: 2 * gelu(t) / (root - t) - 1, (4, 4))
+
+    a = 2 * mp.sqrt(2 / mp.pi)
+    b, c = a * mp.mpf("0.044715"), mp.mpf("1.702")
+    swish = without_exp(mp_swish_derivative, lambda t: t)
+    quick_gelu = without_exp(mp_quick_gelu_derivative, lambda t: c * t)
+    gelu_tanh = without_exp(mp_gelu_tanh_derivative, lambda t: a * t + b * t**3)
+    mish = without_exp(mp_mish_derivative, lambda t: t)
+    print_derivative_root("SWISH", swish, 1.28, 0.75, 9)
+    print_derivative_root("QUICK_GELU", quick_gelu, 0.75, 0.44, 9)
+    print_derivative_root("GELU_TANH", gelu_tanh, 0.75, 1.2, 13)
+    print_derivative_root("MISH", mish, 1.19, 1.2, 13)
+    print_hi_lo("A", a)
+    print_hi_lo("B", b)
+    print_hi_lo("C", c)
 
 
 if __name__ == "__main__":

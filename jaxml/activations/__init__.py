@@ -1,9 +1,10 @@
-"""Activations: activation(x, *, parameters), the dtype of x.
+"""Activations: `activation(x, *, hyperparameters)`, with a result in the dtype of x.
 
-All keep the shape of x, but for those that halve or shorten an axis, as their
-docstrings say. Numbers may be traced. Elementwise ones keep x alone for their
-derivatives, or a byte where these are 0 or 1; all may be differentiated to any order,
-forward and reverse. What a derivative is at a kink, the docstring says.
+The result has the shape of x, except that gated linear units and maxout shorten an
+axis. Hyperparameters may be traced; a Python number out of its range raises a
+ValueError. All activations are differentiable to any order, in forward and reverse
+mode. The backward pass of an elementwise one saves only its arguments, or one byte per
+element where the derivative is 0 or 1.
 """
 
 from jaxml.activations._saturating import (

@@ -1,4 +1,8 @@
-"""Activations along an axis: probabilities, unit vectors and maxima."""
+"""Activations along an axis: probabilities, unit vectors and maxima.
+
+Those that take `axis` raise a ValueError if x has no such axis. At masked entries
+(`where` False), x may hold anything, NaN included, and has gradient 0.
+"""
 
 import functools
 
@@ -14,7 +18,7 @@ from jaxml._core.public import public
 from jaxml._core.softmax import log_softmax as stable_log_softmax
 from jaxml._core.softmax import project_simplex, subtract_max
 from jaxml._core.special.exp import exp
-from jaxml._core.types import Count, Scalar, compute_dtype
+from jaxml._core.types import Count, Positive, compute_dtype
 
 
 @public
@@ -24,22 +28,19 @@ def softmax(
     axis: int = -1,
     where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
-    """Scores as probabilities: positive, and with sum 1 along the axis.
+    """Probabilities proportional to the exponentials of the scores.
 
         softmax(x)ᵢ = e^xᵢ / Σⱼ e^xⱼ
 
-    with j over what `where` keeps. It does not change when a number is added to all
-    scores. Where nothing is kept, everything is 0, and so are the derivatives.
+    with j over the unmasked entries. It is invariant to a common offset of the scores.
+    If all entries are masked, the result and its derivatives are 0.
 
     Args:
-        x: Scores, in units of log-odds.
-        axis: The axis along which the sum is 1.
+        x: Scores.
+        axis: The axis along which the probabilities sum to 1.
 
     Returns:
-        Probabilities in [0, 1], 0 for what is not kept.
-
-    Raises:
-        ValueError: x has no such axis.
+        Probabilities in [0, 1], 0 at masked entries.
 
     Reference:
         Bridle, Probabilistic interpretation of feedforward classification network
@@ -57,22 +58,25 @@ def softmax(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _softmax(x: Array, axis: int) -> Array:
-    top, below = subtract_max(x, axis)
-    e = exp(below, _rounding(below, x, top))
-    return e / jnp.sum(e, axis, keepdims=True)
+    x_max, shifted = subtract_max(x, axis)
+    unnormalized = exp(shifted, _two_sum_error(shifted, x, x_max))
+    return unnormalized / jnp.sum(unnormalized, axis, keepdims=True)
 
 
 @_softmax.defjvp
-def _(axis: int, primals: tuple, tangents: tuple) -> tuple:
-    y, (dx,) = _softmax(*primals, axis), tangents
-    return y, y * (dx - jnp.sum(y * dx, axis, keepdims=True))
+def _softmax_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    y, (x_dot,) = _softmax(*primals, axis), tangents
+    return y, y * (x_dot - jnp.sum(y * x_dot, axis, keepdims=True))
 
 
-def _rounding(difference: Array, x: Array, y: Array) -> Array:
-    """x - y - difference, which was rounded (Knuth's two-sum); 0 at infinity."""
-    back = difference - x
-    rest = (x - (difference - back)) - (y + back)
-    return jnp.where(jnp.isfinite(rest), rest, 0.0)
+def _two_sum_error(difference: Array, x: Array, y: Array) -> Array:
+    """x - y - difference: the rounding error of difference = x - y, if it is finite.
+
+    Knuth's two-sum, The art of computer programming, volume 2.
+    """
+    minus_y = difference - x
+    error = (x - (difference - minus_y)) - (y + minus_y)
+    return jnp.where(jnp.isfinite(error), error, 0.0)
 
 
 @public
@@ -82,21 +86,18 @@ def log_softmax(
     axis: int = -1,
     where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
-    """The logarithms of the softmax's probabilities, right where these round to 0 or 1.
+    """Logarithm of the softmax, accurate where a probability rounds to 0 or 1.
 
         log_softmax(x)ᵢ = xᵢ - log Σⱼ e^xⱼ
 
-    with j over what `where` keeps.
+    with j over the unmasked entries.
 
     Args:
-        x: Scores, in units of log-odds.
-        axis: The axis along which the probabilities have sum 1.
+        x: Scores.
+        axis: The axis along which the probabilities sum to 1.
 
     Returns:
-        Numbers in [-∞, 0], -∞ for what is not kept.
-
-    Raises:
-        ValueError: x has no such axis.
+        Log-probabilities in [-∞, 0], -∞ at masked entries.
 
     Reference:
         Bridle, Probabilistic interpretation of feedforward classification network
@@ -117,22 +118,19 @@ def sparsemax(
     axis: int = -1,
     where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
-    """Scores as probabilities, many of them 0: the nearest distribution.
+    """Sparse softmax: the probability distribution nearest to the scores.
 
-        sparsemax(x)ᵢ = max(0, xᵢ - τ)    with τ such that the sum is 1
+        sparsemax(x)ᵢ = max(0, xᵢ - τ)    with τ such that Σᵢ sparsemax(x)ᵢ = 1
 
-    over what `where` keeps. What is 0 has derivative 0, at the kink xᵢ = τ too. Where
-    nothing is kept, everything is 0.
+    with i over the unmasked entries. A probability of 0 has derivative 0, at the kink
+    xᵢ = τ too. If all entries are masked, the result is 0.
 
     Args:
         x: Scores.
-        axis: The axis along which the sum is 1.
+        axis: The axis along which the probabilities sum to 1.
 
     Returns:
-        Probabilities in [0, 1], 0 for what is not kept.
-
-    Raises:
-        ValueError: x has no such axis.
+        Probabilities in [0, 1], 0 at masked entries.
 
     Reference:
         Martins and Astudillo, From softmax to sparsemax, ICML 2016,
@@ -143,31 +141,28 @@ def sparsemax(
         Array([0.75, 0.25, 0.  ], dtype=float32)
     """
     check_axis(x, axis)
-    last = jnp.moveaxis(apply_mask(x, where, -jnp.inf), axis, -1)
-    return apply_mask(jnp.moveaxis(project_simplex(last), -1, axis), where)
+    scores = jnp.moveaxis(apply_mask(x, where, -jnp.inf), axis, -1)
+    return apply_mask(jnp.moveaxis(project_simplex(scores), -1, axis), where)
 
 
 @public(upcast=False)
 def l2_normalize(
-    x: Float[Array, "*shape"], *, axis: int = -1, eps: Scalar = 1e-12
+    x: Float[Array, "*shape"], *, axis: int = -1, eps: Positive = 1e-12
 ) -> Float[Array, "*shape"]:
-    """Vectors at length 1: their direction alone.
+    """Vectors scaled to Euclidean length 1.
 
         l2_normalize(x) = x / √max(Σx², ε)
 
-    Shorter than √ε, a vector is divided by √ε, which bounds the derivative by 1/√ε. In
-    float16, where 1/√ε would be ∞, ε is at least 10⁻⁸.
+    A vector shorter than √ε is divided by √ε, which bounds the derivative by 1/√ε. In
+    float16, where 1/√ε would overflow, ε is at least 1e-8.
 
     Args:
         x: Vectors along the axis.
-        axis: The axis of a vector's components.
-        eps: ε, the square of the least length, positive.
+        axis: The axis of the components of a vector.
+        eps: ε, the smallest squared length to divide by, positive.
 
     Returns:
-        Vectors of length 1, 0 for 0.
-
-    Raises:
-        ValueError: x has no such axis.
+        Vectors of length 1, and 0 for a zero vector.
 
     Reference:
         Wang et al., NormFace: L2 hypersphere embedding for face verification,
@@ -179,33 +174,32 @@ def l2_normalize(
                [0. , 0. ]], dtype=float32)
     """
     check_axis(x, axis)
-    wide = x.astype(compute_dtype(x.dtype))
-    least = 1e-8 if x.dtype == jnp.float16 else 0.0
-    shortest = jnp.sqrt(jnp.maximum(jnp.asarray(eps, wide.dtype), least))
-    return safe.l2_normalize(wide, shortest, axis).astype(x.dtype)
+    dtype = compute_dtype(x.dtype)
+    min_eps = 1e-8 if x.dtype == jnp.float16 else 0.0
+    vectors = x.astype(dtype)
+    min_norm = jnp.sqrt(jnp.maximum(jnp.asarray(eps, dtype), min_eps))
+    return safe.l2_normalize(vectors, min_norm, axis).astype(x.dtype)
 
 
 @public
 def maxout(
     x: Float[Array, "*batch channels"], *, pieces: Count
 ) -> Float[Array, "*batch units"]:
-    """The greatest of several linear functions: a convex activation that is learned.
+    """Maximum over groups of neighboring channels: a learned convex activation.
 
         maxout(x)ᵢ = max(x₍ᵢ,₁₎, ..., x₍ᵢ,ₙ₎)
 
-    with n = pieces neighbouring channels in one group. Equal maxima share the
-    derivative.
+    with n = pieces neighboring channels per group. Equal maxima share the derivative.
 
     Args:
-        x: The pieces of the first unit, of the second, ... along the last axis.
-        pieces: n, of which the number of channels is a multiple.
+        x: The pieces of the first unit, then those of the second, and so on.
+        pieces: n, a divisor of the number of channels.
 
     Returns:
-        One number a group.
+        One number per group.
 
     Raises:
-        ValueError: pieces is not positive.
-        TypeError: The channels do not fall into groups of so many pieces.
+        TypeError: The number of channels is not a multiple of n.
 
     Reference:
         Goodfellow et al., Maxout networks, ICML 2013, https://arxiv.org/abs/1302.4389

@@ -1,6 +1,7 @@
-"""Gated linear units: one half of an axis multiplied by an activation of the other.
+"""Gated linear units: half of the channels times an activation of the other half.
 
-All take x = [a, b] along `axis`, whose length is even and which is halved.
+All take x = [a, b], two halves of equal length along `axis`, and return the shape of a.
+They raise a ValueError if x has no such axis, and a TypeError if its length is odd.
 """
 
 from collections.abc import Callable
@@ -19,20 +20,13 @@ from jaxml.activations._kernels import normal, sigmoid_gated
 
 @public(remat=True)
 def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
-    """A linear unit with a sigmoid gate.
+    """Gated linear unit with a sigmoid gate.
 
         glu([a, b]) = a · σ(b)
 
     Args:
-        x: a and b, one after the other along the axis.
-        axis: The axis that is halved.
-
-    Returns:
-        Numbers of any size, as many as a has.
-
-    Raises:
-        ValueError: x has no such axis.
-        TypeError: The axis is of odd length.
+        x: a and b, concatenated along the axis.
+        axis: The axis that is split in half.
 
     Reference:
         Dauphin et al., Language modeling with gated convolutional networks, ICML 2017,
@@ -42,25 +36,18 @@ def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
         >>> glu(jnp.array([1.0, 2.0, 0.0, 100.0]))
         Array([0.5, 2. ], dtype=float32)
     """
-    return _gated(x, axis, logistic.sigmoid, logistic.sigmoid_derivative)
+    return _gated_linear_unit(x, axis, logistic.sigmoid, logistic.sigmoid_derivative)
 
 
 @public(remat=True)
 def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
-    """A linear unit with a gelu gate.
+    """Gated linear unit with a gelu gate.
 
         geglu([a, b]) = a · gelu(b)
 
     Args:
-        x: a and b, one after the other along the axis.
-        axis: The axis that is halved.
-
-    Returns:
-        Numbers of any size, as many as a has.
-
-    Raises:
-        ValueError: x has no such axis.
-        TypeError: The axis is of odd length.
+        x: a and b, concatenated along the axis.
+        axis: The axis that is split in half.
 
     Reference:
         Shazeer, GLU variants improve transformer, 2020,
@@ -70,25 +57,18 @@ def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
         >>> geglu(jnp.array([1.0, 2.0, 0.0, 100.0]))
         Array([  0., 200.], dtype=float32)
     """
-    return _gated(x, axis, normal.gelu, normal.gelu_slope)
+    return _gated_linear_unit(x, axis, normal.gelu, normal.gelu_derivative)
 
 
 @public(remat=True)
 def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
-    """A linear unit with a silu gate, as in PaLM and Llama.
+    """Gated linear unit with a silu gate, as in PaLM and Llama.
 
         swiglu([a, b]) = a · b σ(b)
 
     Args:
-        x: a and b, one after the other along the axis.
-        axis: The axis that is halved.
-
-    Returns:
-        Numbers of any size, as many as a has.
-
-    Raises:
-        ValueError: x has no such axis.
-        TypeError: The axis is of odd length.
+        x: a and b, concatenated along the axis.
+        axis: The axis that is split in half.
 
     Reference:
         Shazeer, GLU variants improve transformer, 2020,
@@ -98,27 +78,22 @@ def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"
         >>> swiglu(jnp.array([1.0, 2.0, 0.0, 100.0]))
         Array([  0., 200.], dtype=float32)
     """
-    return _gated(x, axis, sigmoid_gated.silu, sigmoid_gated.silu_slope)
+    return _gated_linear_unit(
+        x, axis, sigmoid_gated.silu, sigmoid_gated.silu_derivative
+    )
 
 
 @public(remat=True)
 def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
-    """A linear unit with a relu gate.
+    """Gated linear unit with a relu gate.
 
         reglu([a, b]) = a · max(0, b)
 
-    with derivative 0 for b at the kink b = 0.
+    At the kink b = 0, the derivative with respect to b is 0.
 
     Args:
-        x: a and b, one after the other along the axis.
-        axis: The axis that is halved.
-
-    Returns:
-        Numbers of any size, as many as a has.
-
-    Raises:
-        ValueError: x has no such axis.
-        TypeError: The axis is of odd length.
+        x: a and b, concatenated along the axis.
+        axis: The axis that is split in half.
 
     Reference:
         Shazeer, GLU variants improve transformer, 2020,
@@ -128,7 +103,7 @@ def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
         >>> reglu(jnp.array([1.0, 2.0, -1.0, 100.0]))
         Array([  0., 200.], dtype=float32)
     """
-    return _gated(
+    return _gated_linear_unit(
         x,
         axis,
         lambda b: jnp.maximum(b, 0.0),
@@ -136,19 +111,19 @@ def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
     )
 
 
-def _gated(
+def _gated_linear_unit(
     x: Array,
     axis: int,
     gate: Callable[[Array], Array],
-    slope: Callable[[Array], Array],
+    gate_derivative: Callable[[Array], Array],
 ) -> Array:
-    """a · gate(b), of which a and b alone are kept for the backward pass."""
+    """a · gate(b); the backward pass saves only a and b."""
     check_axis(x, axis)
     if x.shape[axis] % 2:
         raise_invalid(TypeError, "x", f"have an even length along axis {axis}", x)
 
-    @with_partials(lambda a, b: gate(b), lambda a, b: a * slope(b))
-    def product(a: Array, b: Array) -> Array:
+    @with_partials(lambda a, b: gate(b), lambda a, b: a * gate_derivative(b))
+    def gated(a: Array, b: Array) -> Array:
         return a * gate(b)
 
-    return product(*jnp.split(x, 2, axis))
+    return gated(*jnp.split(x, 2, axis))

@@ -1,7 +1,7 @@
-"""Activations with parameters that are learned: these come in as arrays.
+"""Activations with learned parameters, which are array arguments.
 
-A parameter is one number for all channels, or one number for each. What is kept for the
-backward pass are x and the parameters.
+A parameter is one number for all channels, or one number per channel. The backward
+pass saves only x and the parameter.
 """
 
 import jax
@@ -23,23 +23,21 @@ def prelu(
     *,
     axis: int = -1,
 ) -> Float[Array, "*shape"]:
-    """Leaky relu with a slope that is learned, for all channels or for each.
+    """Leaky relu with a learned slope, shared or per channel.
 
         prelu(x) = x for x > 0, a x otherwise        ∂/∂a = x for x <= 0, 0 otherwise
 
-    with derivative a at the kink 0, the left one.
+    Range: (-∞, ∞). Derivative at 0: a.
+    Kinks: prelu'(0) = a.
 
     Args:
         x: Any number.
-        slope: a, one number for all channels or one for each.
-        axis: The axis of the channels; a single slope has no use for it.
-
-    Returns:
-        Numbers of any size.
+        slope: a, one number for all channels or one per channel.
+        axis: The axis of the channels, unused for a shared slope.
 
     Raises:
         ValueError: x has no such axis.
-        TypeError: There are not as many slopes as channels.
+        TypeError: The number of slopes is not the number of channels.
 
     Reference:
         He et al., Delving deep into rectifiers, ICCV 2015,
@@ -49,20 +47,20 @@ def prelu(
         >>> prelu(jnp.array([-2.0, 0.0, 2.0]), prelu_init())
         Array([-0.5,  0. ,  2. ], dtype=float32)
     """
-    return _prelu(x, _along("slope", slope, x, axis))
+    return _prelu(x, _broadcast_param("slope", slope, x, axis))
 
 
+@public(upcast=False)
 def prelu_init(channels: Count | None = None) -> Array:
-    """The slope with which prelu begins: 1/4.
+    """Initial slope of prelu.
+
+        prelu_init() = 1/4
 
     Args:
-        channels: The number of channels; None for one slope that all share.
+        channels: The number of channels; None for one shared slope.
 
     Returns:
-        A float32 array of shape [channels], or of shape [].
-
-    Raises:
-        ValueError: The number of channels is not positive.
+        A float32 array of shape [channels], or of shape [] for a shared slope.
 
     Reference:
         He et al., Delving deep into rectifiers, ICCV 2015,
@@ -72,23 +70,16 @@ def prelu_init(channels: Count | None = None) -> Array:
         >>> prelu_init(2)
         Array([0.25, 0.25], dtype=float32)
     """
-    if channels is None:
-        return jnp.full((), 0.25, jnp.float32)
-    return jnp.full((channels,), 0.25, jnp.float32)
+    shape = () if channels is None else (channels,)
+    return jnp.full(shape, 0.25, jnp.float32)
 
 
 @with_partials(
-    lambda x, slope: jnp.where(x > 0, 1.0, slope),
-    lambda x, slope: jnp.where(x > 0, 0.0, x),
+    lambda x, a: jnp.where(x > 0, 1.0, a),
+    lambda x, a: jnp.where(x > 0, 0.0, x),
 )
-def _prelu(x: Array, slope: Array) -> Array:
-    return jnp.where(x > 0, x, slope * x)
-
-
-def _sine_ratio(x: Array, alpha: Array) -> Array:
-    """∂/∂α sin²(αx)/α"""
-    sine = jnp.sin(alpha * x)
-    return (x * jnp.sin(2 * alpha * x) - sine * sine / alpha) / alpha
+def _prelu(x: Array, a: Array) -> Array:
+    return jnp.where(x > 0, x, a * x)
 
 
 @public(remat=True)
@@ -96,21 +87,20 @@ def snake(
     x: Float[Array, "*shape"],
     alpha: Float[Array, ""] | Float[Array, "channels"],
 ) -> Float[Array, "*shape"]:
-    """The identity with a ripple, for what is periodic in its input.
+    """Identity plus a periodic term, for functions that are periodic in their input.
 
         snake(x) = x + sin²(αx) / α        snake'(x) = 1 + sin(2αx)
 
-    Near the points where the derivative is 0 its error is relative to 1, not to itself.
+    Range: (-∞, ∞). Derivative at 0: 1.
+
+    Near its roots, the error of the derivative is relative to 1, not to itself.
 
     Args:
         x: Any number.
-        alpha: α, the frequency, not 0: for all channels or for each of the last axis.
-
-    Returns:
-        Numbers of any size.
+        alpha: α, the frequency, not 0: one number, or one per channel of the last axis.
 
     Raises:
-        TypeError: There are not as many frequencies as channels.
+        TypeError: The number of frequencies is not the number of channels.
 
     Reference:
         Liu, Hartwig and Ueda, Neural networks fail to learn periodic functions and how
@@ -120,26 +110,32 @@ def snake(
         >>> snake(jnp.array([-jnp.pi, 0.0, jnp.pi / 2]), jnp.array(1.0))
         Array([-3.1415927,  0.       ,  2.5707965], dtype=float32)
     """
-    return _snake(x, _along("alpha", alpha, x, -1))
+    return _snake(x, _broadcast_param("alpha", alpha, x, -1))
 
 
-def _snake_slope(x: Array, alpha: Array) -> Array:
-    """1 + sin(2αx), where 2αx might be ∞"""
+def _snake_dx(x: Array, alpha: Array) -> Array:
+    """1 + sin(2αx) = (sin(αx) + cos(αx))², because 2αx could overflow"""
     return jnp.square(jnp.sin(alpha * x) + jnp.cos(alpha * x))
 
 
-@with_partials(_snake_slope, _sine_ratio)
+def _snake_dalpha(x: Array, alpha: Array) -> Array:
+    """(x sin(2αx) - sin²(αx) / α) / α"""
+    sine = jnp.sin(alpha * x)
+    return (x * jnp.sin(2 * alpha * x) - sine * sine / alpha) / alpha
+
+
+@with_partials(_snake_dx, _snake_dalpha)
 def _snake(x: Array, alpha: Array) -> Array:
     sine = jnp.sin(alpha * x)
     return x + sine * sine / alpha
 
 
-def _along(name: str, parameter: Array, x: Array, axis: int) -> Array:
-    """The parameter, one a channel, in the shape of x."""
-    if parameter.ndim == 0:
-        return jnp.broadcast_to(parameter, x.shape)
+def _broadcast_param(name: str, param: Array, x: Array, axis: int) -> Array:
+    """A shared or per-channel parameter, broadcast to the shape of x."""
+    if param.ndim == 0:
+        return jnp.broadcast_to(param, x.shape)
     check_axis(x, axis)
-    if parameter.shape[0] != x.shape[axis]:
-        rule = f"have one entry for each channel of x = {describe(x)} along axis {axis}"
-        raise_invalid(TypeError, name, rule, parameter)
-    return jax.lax.broadcast_in_dim(parameter, x.shape, (axis % x.ndim,))
+    if param.shape[0] != x.shape[axis]:
+        channels = f"for each channel of x = {describe(x)} along axis {axis}"
+        raise_invalid(TypeError, name, f"have one entry {channels}", param)
+    return jax.lax.broadcast_in_dim(param, x.shape, (axis % x.ndim,))

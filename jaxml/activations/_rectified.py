@@ -1,6 +1,7 @@
-"""Rectified activations and shrinkage: the identity far out, with kinks nearer 0.
+"""Rectified activations and shrinkage functions: piecewise, linear for large x.
 
-All are elementwise and keep the shape of x. At a kink the derivative is the left one.
+All are elementwise and keep the shape of x. At a kink, the derivative is the left one;
+at the jumps of `hard_shrink` and `threshold` it is 0.
 """
 
 import jax.numpy as jnp
@@ -18,25 +19,25 @@ from jaxml._core.special.exp import (
     scaled_exp,
     split_quotient,
 )
-from jaxml._core.types import Scalar
+from jaxml._core.types import NonNegative, Positive, Scalar
 
 
-def _below(x: Array) -> Array:
-    """x where x <= 0, and 0 above."""
+def _negative_part(x: Array) -> Array:
+    """min(x, 0), with derivative 1 at 0."""
     return jnp.where(x > 0, 0.0, x)
 
 
 @elementwise(lambda x: x > 0)
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The positive part of x.
+    """Rectified linear unit: the positive part of x.
 
-        relu(x) = max(0, x)        relu'(0) = 0
+        relu(x) = max(0, x)
+
+    Range: [0, ∞). Derivative at 0: 0.
+    Kinks: relu'(0) = 0.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in [0, ∞).
 
     Reference:
         Nair and Hinton, Rectified linear units improve restricted Boltzmann machines,
@@ -51,15 +52,15 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @elementwise(lambda x: (x > 0) & (x <= 6))
 def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """relu that stops at 6, which numbers of few bits still resolve.
+    """relu capped at 6, for low-precision arithmetic.
 
-        relu6(x) = min(max(0, x), 6)        relu6'(0) = 0, relu6'(6) = 1
+        relu6(x) = min(max(0, x), 6)
+
+    Range: [0, 6]. Derivative at 0: 0.
+    Kinks: relu6'(0) = 0, relu6'(6) = 1.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in [0, 6].
 
     Reference:
         Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861
@@ -72,22 +73,22 @@ def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 @elementwise(
-    lambda x, slope: jnp.where(x > 0, 1.0, slope),
-    lambda x, slope: _below(x),
+    lambda x, a: jnp.where(x > 0, 1.0, a),
+    lambda x, a: _negative_part(x),
 )
 def leaky_relu(
     x: Float[Array, "*shape"], *, negative_slope: Scalar = 0.01
 ) -> Float[Array, "*shape"]:
-    """x above 0, and a small fixed share of it below, so that no unit dies.
+    """relu with a small slope for negative x, so that no unit dies.
 
-        leaky_relu(x) = x for x > 0, negative_slope · x otherwise        leaky_relu'(0) = negative_slope
+        leaky_relu(x) = x for x > 0, a x otherwise
+
+    Range: (-∞, ∞). Derivative at 0: a.
+    Kinks: leaky_relu'(0) = a.
 
     Args:
         x: Any number.
-        negative_slope: The share of a negative x, usually in [0, 1).
-
-    Returns:
-        Numbers of any size.
+        negative_slope: a, usually in (0, 1).
 
     Reference:
         Maas, Hannun and Ng, Rectifier nonlinearities improve neural network acoustic
@@ -101,20 +102,24 @@ def leaky_relu(
 
 
 @elementwise(
-    lambda x, alpha: jnp.where(x > 0, 1.0, alpha * exp(_below(x))),
-    lambda x, alpha: expm1(_below(x)),
+    lambda x, alpha: jnp.where(x > 0, 1.0, alpha * exp(_negative_part(x))),
+    lambda x, alpha: expm1(_negative_part(x)),
 )
-def elu(x: Float[Array, "*shape"], *, alpha: Scalar = 1.0) -> Float[Array, "*shape"]:
-    """x above 0, and an exponential approach to -α below: mean activations near 0.
+def elu(
+    x: Float[Array, "*shape"], *, alpha: NonNegative = 1.0
+) -> Float[Array, "*shape"]:
+    """Exponential linear unit: x above 0, and an exponential decay to -α below.
 
-        elu(x) = x for x > 0, α (eˣ - 1) otherwise        elu'(0) = α
+        elu(x) = x for x > 0, α (eˣ - 1) otherwise
+
+    Range: (-α, ∞). Derivative at 0: α.
+    Kinks: elu'(0) = α.
+
+    The negative values bring the mean activation closer to 0.
 
     Args:
         x: Any number.
-        alpha: α, the depth at -∞, non-negative.
-
-    Returns:
-        Numbers in (-α, ∞).
+        alpha: α, minus the limit at -∞, non-negative. At α = 1 there is no kink.
 
     Reference:
         Clevert, Unterthiner and Hochreiter, Fast and accurate deep network learning by
@@ -124,30 +129,31 @@ def elu(x: Float[Array, "*shape"], *, alpha: Scalar = 1.0) -> Float[Array, "*sha
         >>> elu(jnp.array([-jnp.inf, 0.0, 2.0]))
         Array([-1.,  0.,  2.], dtype=float32)
     """
-    return jnp.where(x > 0, x, alpha * expm1(_below(x)))
+    return jnp.where(x > 0, x, alpha * expm1(_negative_part(x)))
 
 
-def _celu_alpha_slope(x: Array, alpha: Array) -> Array:
-    """e^z - 1 - z e^z with z = x/α, and 0 above 0."""
-    z = jnp.maximum(_below(x) / alpha, -200.0)
+def _celu_dalpha(x: Array, alpha: Array) -> Array:
+    """e^z - 1 - z e^z with z = x/α, and 0 for x > 0"""
+    z = jnp.maximum(_negative_part(x) / alpha, -200.0)
     return expm1(z) - z * exp(z)
 
 
 @elementwise(
-    lambda x, alpha: jnp.where(x > 0, 1.0, exp(*split_quotient(_below(x), alpha))),
-    _celu_alpha_slope,
+    lambda x, alpha: jnp.where(
+        x > 0, 1.0, exp(*split_quotient(_negative_part(x), alpha))
+    ),
+    _celu_dalpha,
 )
-def celu(x: Float[Array, "*shape"], *, alpha: Scalar = 1.0) -> Float[Array, "*shape"]:
-    """elu with its exponent scaled, so that its derivative has no jump at 0.
+def celu(x: Float[Array, "*shape"], *, alpha: Positive = 1.0) -> Float[Array, "*shape"]:
+    """elu with its exponent divided by α, so that its derivative is continuous.
 
-        celu(x) = x for x > 0, α (e^(x/α) - 1) otherwise        celu'(0) = 1
+        celu(x) = x for x > 0, α (e^(x/α) - 1) otherwise
+
+    Range: (-α, ∞). Derivative at 0: 1.
 
     Args:
         x: Any number.
-        alpha: α, the depth at -∞, positive.
-
-    Returns:
-        Numbers in (-α, ∞).
+        alpha: α, minus the limit at -∞, positive.
 
     Reference:
         Barron, Continuously differentiable exponential linear units, 2017,
@@ -157,31 +163,32 @@ def celu(x: Float[Array, "*shape"], *, alpha: Scalar = 1.0) -> Float[Array, "*sh
         >>> celu(jnp.array([-jnp.inf, 0.0, 2.0]), alpha=2.0)
         Array([-2.,  0.,  2.], dtype=float32)
     """
-    return jnp.where(x > 0, x, alpha * expm1(_below(x) / alpha))
+    return jnp.where(x > 0, x, alpha * expm1(_negative_part(x) / alpha))
 
 
-SELU_SCALE = 1.0507009873554804934
-SELU_DEPTH = 1.7580993408473768599  # the scale times α = 1.6732632423543772848
+SELU_SCALE = 1.0507009873554804934  # λ
+SELU_SCALE_TIMES_ALPHA = 1.7580993408473768599  # α = 1.6732632423543772848
 
 
-def _selu_slope(x: Array) -> Array:
-    below = scale_by_exp(jnp.full_like(x, SELU_DEPTH), scaled_exp(_below(x)))
-    return jnp.where(x > 0, SELU_SCALE, below)
+def _selu_derivative(x: Array) -> Array:
+    scale_times_alpha = jnp.full_like(x, SELU_SCALE_TIMES_ALPHA)
+    negative = scale_by_exp(scale_times_alpha, scaled_exp(_negative_part(x)))
+    return jnp.where(x > 0, SELU_SCALE, negative)
 
 
-@elementwise(_selu_slope)
+@elementwise(_selu_derivative)
 def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """elu at a scale that keeps activations of mean 0 and variance 1 as they are.
+    """elu scaled so that activations keep mean 0 and variance 1 from layer to layer.
 
-        selu(x) = λ x for x > 0, λ α (eˣ - 1) otherwise        selu'(0) = λ α
+        selu(x) = λ x for x > 0, λ α (eˣ - 1) otherwise
 
-    with λ = 1.0507009873554805 and α = 1.6732632423543772.
+    Range: (-λα, ∞). Derivative at 0: λα.
+    Kinks: selu'(0) = λα.
+
+    λ = 1.0507009873554805 and α = 1.6732632423543772.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (-1.76, ∞).
 
     Reference:
         Klambauer et al., Self-normalizing neural networks, NeurIPS 2017,
@@ -191,7 +198,8 @@ def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> selu(jnp.array([-jnp.inf, 0.0, 1.0]))
         Array([-1.7580993,  0.       ,  1.050701 ], dtype=float32)
     """
-    return jnp.where(x > 0, SELU_SCALE * x, SELU_DEPTH * expm1(_below(x)))
+    negative = SELU_SCALE_TIMES_ALPHA * expm1(_negative_part(x))
+    return jnp.where(x > 0, SELU_SCALE * x, negative)
 
 
 @elementwise(
@@ -202,19 +210,19 @@ def selu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def threshold(
     x: Float[Array, "*shape"], *, threshold: Scalar, value: Scalar
 ) -> Float[Array, "*shape"]:
-    """What is above a threshold, and one fixed value for everything else.
+    """x above a threshold, and a fixed value at or below it.
 
-        threshold(x) = x for x > θ, v otherwise        threshold'(θ) = 0
+        threshold(x) = x for x > θ, v otherwise
 
-    The derivative for θ is 0: the jump at θ has none.
+    Range: {v} ∪ (θ, ∞). Derivative at 0: 0 for θ >= 0, else 1.
+    Kinks: threshold'(θ) = 0.
+
+    The derivative with respect to θ is 0 everywhere: it leaves out the jump.
 
     Args:
         x: Any number.
         threshold: θ.
-        value: v, what stands for a number that is not above θ.
-
-    Returns:
-        v, or numbers in (θ, ∞).
+        value: v.
 
     Reference:
         Konda, Memisevic and Krueger, Zero-bias autoencoders and the benefits of
@@ -232,20 +240,20 @@ def threshold(
     lambda x, threshold: jnp.zeros_like(x),
 )
 def hard_shrink(
-    x: Float[Array, "*shape"], *, threshold: Scalar = 0.5
+    x: Float[Array, "*shape"], *, threshold: NonNegative = 0.5
 ) -> Float[Array, "*shape"]:
-    """What is far from 0, and 0 for everything near it.
+    """Hard thresholding: sets x near 0 to 0 and leaves all other x unchanged.
 
-        hard_shrink(x) = x for |x| > θ, 0 otherwise        hard_shrink'(±θ) = 0
+        hard_shrink(x) = x for |x| > θ, 0 otherwise
 
-    The derivative for θ is 0: the jumps at ±θ have none.
+    Range: (-∞, -θ) ∪ {0} ∪ (θ, ∞). Derivative at 0: 0.
+    Kinks: hard_shrink'(-θ) = 0, hard_shrink'(θ) = 0.
+
+    The derivative with respect to θ is 0 everywhere: it leaves out the jumps.
 
     Args:
         x: Any number.
         threshold: θ, non-negative.
-
-    Returns:
-        0, or numbers beyond ±θ.
 
     Reference:
         Donoho and Johnstone, Ideal spatial adaptation by wavelet shrinkage, Biometrika
@@ -260,23 +268,21 @@ def hard_shrink(
 
 @elementwise(
     lambda x, threshold: (x > threshold) | (x <= -threshold),
-    lambda x, threshold: -jnp.sign(_shrunk(x, threshold)),
+    lambda x, threshold: -jnp.sign(_soft_threshold(x, threshold)),
 )
 def soft_shrink(
-    x: Float[Array, "*shape"], *, threshold: Scalar = 0.5
+    x: Float[Array, "*shape"], *, threshold: NonNegative = 0.5
 ) -> Float[Array, "*shape"]:
-    """x moved towards 0 by a fixed length, and 0 once it is there.
+    """Soft thresholding: moves x toward 0 by θ, and to 0 where |x| <= θ.
 
         soft_shrink(x) = sign(x) max(0, |x| - θ)
 
-    with derivative 1 at the kink -θ and 0 at the kink θ: the left ones.
+    Range: (-∞, ∞). Derivative at 0: 0.
+    Kinks: soft_shrink'(-θ) = 1, soft_shrink'(θ) = 0.
 
     Args:
         x: Any number.
         threshold: θ, non-negative.
-
-    Returns:
-        Numbers of any size.
 
     Reference:
         Donoho, De-noising by soft-thresholding, IEEE Transactions on Information Theory
@@ -286,10 +292,10 @@ def soft_shrink(
         >>> soft_shrink(jnp.array([-2.0, 0.5, 1.0]))
         Array([-1.5,  0. ,  0.5], dtype=float32)
     """
-    return _shrunk(x, threshold)
+    return _soft_threshold(x, threshold)
 
 
-def _shrunk(x: Array, threshold: Scalar) -> Array:
+def _soft_threshold(x: Array, threshold: Scalar) -> Array:
     return jnp.where(
         x > threshold, x - threshold, jnp.where(x < -threshold, x + threshold, 0.0)
     )
@@ -297,15 +303,14 @@ def _shrunk(x: Array, threshold: Scalar) -> Array:
 
 @elementwise(lambda x: jnp.square(logistic.tanh(x)))
 def tanh_shrink(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """What tanh takes away: next to nothing near 0, all but 1 far from it.
+    """x minus its tanh: about x³/3 near 0, and x ∓ 1 far from it.
 
         tanh_shrink(x) = x - tanh(x)        tanh_shrink'(x) = tanh²(x)
 
+    Range: (-∞, ∞). Derivative at 0: 0.
+
     Args:
         x: Any number.
-
-    Returns:
-        Numbers of any size, about x³/3 near 0.
 
     Reference:
         PyTorch, torch.nn.Tanhshrink,
@@ -317,21 +322,23 @@ def tanh_shrink(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """
     near = jnp.clip(x, -1.5, 1.5)
     far = x - logistic.tanh(x)
-    return jnp.where(jnp.abs(x) < 1.5, _tanh_shrink_near(near), far)
+    return jnp.where(jnp.abs(x) < 1.5, _tanh_shrink_near_0(near), far)
 
 
+# fmt: off
 TANH_SHRINK = (  # (x - tanh x) / x³ in x², from `python -m bench.fit_kernels`
-    *(0.3333333432674408, -0.1333332061767578, 0.05396583303809166),
-    *(-0.02185216173529625, 0.008798357099294662, -0.0034463671036064625),
-    *(0.0012429810594767332, -0.000376646697986871, 8.515471563441679e-05),
-    *(-1.2259706636541523e-05, 8.229426384787075e-07),
+    0.3333333432674408, -0.1333332061767578, 0.05396583303809166, -0.02185216173529625,
+    0.008798357099294662, -0.0034463671036064625, 0.0012429810594767332,
+    -0.000376646697986871, 8.515471563441679e-05, -1.2259706636541523e-05,
+    8.229426384787075e-07,
 )
+# fmt: on
 
 
-def _tanh_shrink_near(x: Array) -> Array:
-    """For |x| <= 1.5, where the difference cancels."""
+def _tanh_shrink_near_0(x: Array) -> Array:
+    """x - tanh(x) for |x| <= 1.5, where the difference cancels."""
     square = x * x
     if is_float32(x):
         return x * (square * polynomial(square, TANH_SHRINK))
-    terms = (-square * square / 15 * 2, square / 3)  # enough below 10⁻⁴
+    terms = (-square * square / 15 * 2, square / 3)  # exact enough below 1e-4
     return jnp.where(square < 1e-8, x * (terms[0] + terms[1]), x - jnp.tanh(x))

@@ -1,6 +1,6 @@
-"""Saturating activations: bounded, or the logarithm or inverse of what is.
+"""Saturating activations, with the logarithm and the inverse of the sigmoid.
 
-All are elementwise and keep the shape of x. At a kink the derivative is the left one.
+All are elementwise and keep the shape of x. At a kink, the derivative is the left one.
 """
 
 import jax.numpy as jnp
@@ -14,17 +14,16 @@ from jaxml._core.special.exp import is_float32, polynomial
 
 @elementwise(logistic.sigmoid_derivative)
 def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """A score as a probability: the logistic function.
+    """Logistic function: the probability that belongs to given log-odds.
 
         σ(x) = 1 / (1 + e⁻ˣ)        σ'(x) = σ(x) σ(-x)
 
-    1 - σ(x) is σ(-x), which keeps its digits where σ(x) is near 1.
+    Range: (0, 1). Derivative at 0: 1/4.
+
+    Write σ(-x) for 1 - σ(x): the difference cancels where σ(x) is near 1.
 
     Args:
-        x: Scores, in units of log-odds.
-
-    Returns:
-        Probabilities in (0, 1), 0 and 1 at -∞ and ∞.
+        x: Log-odds.
 
     Example:
         >>> sigmoid(jnp.array([-jnp.inf, 0.0, jnp.inf]))
@@ -35,15 +34,14 @@ def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @elementwise(lambda x: logistic.sigmoid(-x))
 def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The logarithm of the probability that a score stands for.
+    """Logarithm of the sigmoid, accurate where the sigmoid rounds to 0 or 1.
 
         log σ(x) = -log(1 + e⁻ˣ)        (log σ)'(x) = σ(-x)
 
-    Args:
-        x: Scores, in units of log-odds.
+    Range: (-∞, 0). Derivative at 0: 1/2.
 
-    Returns:
-        Numbers in (-∞, 0).
+    Args:
+        x: Log-odds.
 
     Example:
         >>> log_sigmoid(jnp.array([-100.0, 0.0, jnp.inf]))
@@ -54,17 +52,15 @@ def log_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @elementwise(lambda x: jnp.where((x > -3) & (x <= 3), 1 / 6, 0.0))
 def hard_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The sigmoid as three line segments.
+    """Sigmoid approximated by three line segments.
 
         hard_sigmoid(x) = min(max(x + 3, 0), 6) / 6
 
-    with derivative 0 at the kink -3 and 1/6 at the kink 3: the left ones.
+    Range: [0, 1]. Derivative at 0: 1/6.
+    Kinks: hard_sigmoid'(-3) = 0, hard_sigmoid'(3) = 1/6.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in [0, 1].
 
     Reference:
         Howard et al., Searching for MobileNetV3, ICCV 2019,
@@ -79,17 +75,16 @@ def hard_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @elementwise(lambda p: 1 / (p * (1 - p)))
 def logit(p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The score that stands for a probability: the inverse of the sigmoid.
+    """Log-odds of a probability: the inverse of the sigmoid.
 
         logit(p) = log(p / (1 - p))        logit'(p) = 1 / (p (1 - p))
 
-    It is NaN outside [0, 1].
+    Range: (-∞, ∞). Derivative at 0: ∞.
+
+    logit(0) is -∞ and logit(1) is ∞. Outside [0, 1] the result is NaN.
 
     Args:
         p: Probabilities.
-
-    Returns:
-        Scores, in units of log-odds: -∞ and ∞ at 0 and 1.
 
     Reference:
         Berkson, Application of the logistic function to bio-assay, JASA 1944,
@@ -104,15 +99,16 @@ def logit(p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(jnp.abs(2 * p - 1) < 0.5, _twice_artanh(w), far)
 
 
+# fmt: off
 LOGIT = (  # 2 (artanh w - w) / w³ in w², from `python -m bench.fit_kernels`
-    *(0.6666666865348816, 0.39999920129776, 0.28576570749282837),
-    *(0.22101660072803497, 0.1950388103723526, 0.08183246105909348),
-    *(0.3125832974910736,),
+    0.6666666865348816, 0.39999920129776, 0.28576570749282837, 0.22101660072803497,
+    0.1950388103723526, 0.08183246105909348, 0.3125832974910736,
 )
+# fmt: on
 
 
 def _twice_artanh(w: Array) -> Array:
-    """log(p / (1 - p)) for w = 2p - 1 near 0, where the logarithms would cancel."""
+    """log(p / (1 - p)) for w = 2p - 1 near 0, where the two logarithms cancel."""
     if not is_float32(w):
         return 2 * jnp.arctanh(w)
     return 2 * w + w * w * w * polynomial(w * w, LOGIT)
@@ -120,15 +116,14 @@ def _twice_artanh(w: Array) -> Array:
 
 @elementwise(logistic.sech_squared)
 def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """A number squeezed into (-1, 1), symmetric about the origin and near linear there.
+    """Hyperbolic tangent: an odd sigmoid between -1 and 1.
 
         tanh(x) = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)        tanh'(x) = 1 / cosh²(x)
 
+    Range: (-1, 1). Derivative at 0: 1.
+
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (-1, 1), -1 and 1 at -∞ and ∞.
 
     Reference:
         LeCun et al., Efficient BackProp, 1998,
@@ -143,17 +138,15 @@ def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @elementwise(lambda x: (x > -1) & (x <= 1))
 def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The tanh as three line segments.
+    """Tanh approximated by three line segments: x clipped to [-1, 1].
 
         hard_tanh(x) = min(max(x, -1), 1)
 
-    with derivative 0 at the kink -1 and 1 at the kink 1: the left ones.
+    Range: [-1, 1]. Derivative at 0: 1.
+    Kinks: hard_tanh'(-1) = 0, hard_tanh'(1) = 1.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in [-1, 1].
 
     Reference:
         Collobert and Bengio, Links between perceptrons, MLPs and SVMs, ICML 2004,
@@ -168,15 +161,14 @@ def hard_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @elementwise(lambda x: jnp.square(1 / (1 + jnp.abs(x))))
 def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """A number squeezed into (-1, 1) as by tanh, but saturating far more slowly.
+    """Rational alternative to tanh that saturates far more slowly.
 
         softsign(x) = x / (1 + |x|)        softsign'(x) = 1 / (1 + |x|)²
 
+    Range: (-1, 1). Derivative at 0: 1.
+
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (-1, 1), -1 and 1 at -∞ and ∞.
 
     Reference:
         Turian, Bergstra and Bengio, Quadratic features and deep architectures for
@@ -186,5 +178,5 @@ def softsign(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> softsign(jnp.array([-jnp.inf, 0.0, 1.0]))
         Array([-1. ,  0. ,  0.5], dtype=float32)
     """
-    near = jnp.clip(x, -1e30, 1e30)  # from there on it is 1, and ∞/∞ is not
-    return near / (1 + jnp.abs(near))
+    x = jnp.clip(x, -1e30, 1e30)  # at ±∞ the quotient would be NaN
+    return x / (1 + jnp.abs(x))

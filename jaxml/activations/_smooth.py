@@ -1,6 +1,7 @@
-"""Smooth activations: a rectifier whose kink is rounded off.
+"""Smooth activations: smooth approximations of relu, most of them not monotonic.
 
-All are elementwise and keep the shape of x.
+All are elementwise and keep the shape of x. `hard_swish` is their piecewise relative;
+at its kinks, the derivative is the left one.
 """
 
 import jax.numpy as jnp
@@ -10,23 +11,22 @@ from jaxtyping import Float
 from jaxml._core.public import elementwise
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.special.logistic import sigmoid, sigmoid_derivative
-from jaxml._core.types import Scalar
+from jaxml._core.types import Positive, Scalar
 from jaxml.activations._kernels import normal, sigmoid_gated
 
 
-@elementwise(normal.gelu_slope)
+@elementwise(normal.gelu_derivative)
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x times the probability that a standard normal variable lies below it.
+    """Gaussian error linear unit, exact: x weighted by the normal CDF.
 
         gelu(x) = x Φ(x)        gelu'(x) = Φ(x) + x φ(x)
 
-    with Φ and φ the distribution and the density of N(0, 1): the exact form, by erf.
+    with Φ and φ the CDF and the density of N(0, 1).
+
+    Range: [-0.1700, ∞). Derivative at 0: 1/2.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (-0.17, ∞), 0 at -∞.
 
     Reference:
         Hendrycks and Gimpel, Gaussian error linear units, 2016,
@@ -39,19 +39,18 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return normal.gelu(x)
 
 
-@elementwise(sigmoid_gated.gelu_tanh_slope)
+@elementwise(sigmoid_gated.gelu_tanh_derivative)
 def gelu_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """gelu with its normal distribution replaced by a tanh, as BERT and GPT-2 have it.
+    """Tanh approximation of gelu, as in BERT and GPT-2.
 
         gelu_tanh(x) = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))
+
+    Range: [-0.1700, ∞). Derivative at 0: 1/2.
 
     It differs from gelu by at most 0.0005.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (-0.18, ∞), 0 at -∞.
 
     Reference:
         Hendrycks and Gimpel, Gaussian error linear units, 2016,
@@ -64,19 +63,18 @@ def gelu_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return sigmoid_gated.gelu_tanh(x)
 
 
-@elementwise(sigmoid_gated.quick_gelu_slope)
+@elementwise(sigmoid_gated.quick_gelu_derivative)
 def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """gelu with its normal distribution replaced by a sigmoid, as CLIP has it.
+    """Sigmoid approximation of gelu, as in CLIP.
 
         quick_gelu(x) = x σ(1.702 x)
+
+    Range: [-0.1636, ∞). Derivative at 0: 1/2.
 
     It differs from gelu by at most 0.021.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (-0.17, ∞), 0 at -∞.
 
     Reference:
         Hendrycks and Gimpel, Gaussian error linear units, 2016,
@@ -89,26 +87,24 @@ def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return sigmoid_gated.quick_gelu(x)
 
 
-@elementwise(
-    sigmoid_gated.swish_slope,
-    lambda x, beta: multiply_no_nan(
-        multiply_no_nan(sigmoid_derivative(beta * x), x), x
-    ),
-)
+def _swish_dbeta(x: Array, beta: Array) -> Array:
+    """x² σ(βx) σ(-βx), where x² could overflow"""
+    return multiply_no_nan(multiply_no_nan(sigmoid_derivative(beta * x), x), x)
+
+
+@elementwise(sigmoid_gated.swish_derivative, _swish_dbeta)
 def swish(x: Float[Array, "*shape"], *, beta: Scalar = 1.0) -> Float[Array, "*shape"]:
-    """x gated by its own sigmoid: smooth, bounded below, not monotonic.
+    """x gated by its own sigmoid, whose sharpness β can be learned.
 
         swish(x) = x σ(βx)        swish'(x) = σ(βx) + βx σ(βx) σ(-βx)
 
-    It is x/2 at β = 0, silu at β = 1, and tends to relu as β grows. It may be
-    differentiated for β, which can be learned.
+    Range: [-0.2785/β, ∞) for β > 0. Derivative at 0: 1/2.
+
+    It is x/2 at β = 0, silu at β = 1, and tends to relu as β grows.
 
     Args:
         x: Any number.
-        beta: β, how sharp the gate is.
-
-    Returns:
-        Numbers in (-0.28/β, ∞) for β > 0.
+        beta: β, the sharpness of the gate.
 
     Reference:
         Ramachandran, Zoph and Le, Searching for activation functions, 2017,
@@ -121,17 +117,16 @@ def swish(x: Float[Array, "*shape"], *, beta: Scalar = 1.0) -> Float[Array, "*sh
     return sigmoid_gated.swish(x, jnp.asarray(beta))
 
 
-@elementwise(sigmoid_gated.silu_slope)
+@elementwise(sigmoid_gated.silu_derivative)
 def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """swish at β = 1: the sigmoid linear unit.
+    """Sigmoid linear unit: swish with β = 1.
 
         silu(x) = x σ(x)        silu'(x) = σ(x) + x σ(x) σ(-x)
 
+    Range: [-0.2785, ∞). Derivative at 0: 1/2.
+
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (-0.28, ∞), 0 at -∞.
 
     Reference:
         Elfwing, Uchibe and Doya, Sigmoid-weighted linear units for neural network
@@ -144,17 +139,16 @@ def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return sigmoid_gated.silu(x)
 
 
-@elementwise(sigmoid_gated.mish_slope)
+@elementwise(sigmoid_gated.mish_derivative)
 def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x gated by the tanh of its softplus: swish's shape, a little steeper.
+    """x gated by the tanh of its softplus: similar to silu, slightly steeper.
 
-        mish(x) = x tanh(log(1 + eˣ))        mish'(0) = 3/5
+        mish(x) = x tanh(log(1 + eˣ))
+
+    Range: [-0.3088, ∞). Derivative at 0: 3/5.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (-0.31, ∞), 0 at -∞.
 
     Reference:
         Misra, Mish: a self regularized non-monotonic activation function, BMVC 2020,
@@ -167,26 +161,28 @@ def mish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return sigmoid_gated.mish(x)
 
 
-def _softplus_beta_slope(x: Array, beta: Array) -> Array:
-    """-(log(1 + eʸ) - y σ(y)) / β² with y = βx: even in y, and all terms positive."""
+def _softplus_dbeta(x: Array, beta: Array) -> Array:
+    """-(log(1 + eʸ) - y σ(y)) / β² with y = βx
+
+    It is even in y, and for y <= 0 both terms have the same sign.
+    """
     y = -jnp.abs(beta * x)
     return -(softplus(y) - multiply_no_nan(sigmoid(y), y)) / (beta * beta)
 
 
-@elementwise(sigmoid_gated.softplus_slope, _softplus_beta_slope)
+@elementwise(sigmoid_gated.softplus_derivative, _softplus_dbeta)
 def softplus(
-    x: Float[Array, "*shape"], *, beta: Scalar = 1.0
+    x: Float[Array, "*shape"], *, beta: Positive = 1.0
 ) -> Float[Array, "*shape"]:
-    """relu with its kink rounded off over a width of 1/β.
+    """Smooth relu, with its kink rounded over a width of 1/β.
 
         softplus(x) = log(1 + e^(βx)) / β        softplus'(x) = σ(βx)
 
+    Range: (0, ∞). Derivative at 0: 1/2.
+
     Args:
         x: Any number.
-        beta: β, how sharp the bend is, positive.
-
-    Returns:
-        Numbers in (0, ∞).
+        beta: β, the sharpness of the bend, positive.
 
     Reference:
         Dugas et al., Incorporating second-order functional knowledge for better option
@@ -200,25 +196,24 @@ def softplus(
     return sigmoid_gated.softplus(x, jnp.asarray(beta))
 
 
-def _squareplus_slope(x: Array) -> Array:
-    """(1 + x/√(x² + 4)) / 2, and for x < -1, where the sum would cancel, a quotient."""
+def _squareplus_derivative(x: Array) -> Array:
+    """(1 + x/√(x² + 4)) / 2, as a quotient for x < -1, where the sum cancels"""
     x = jnp.clip(x, -1e19, 1e19)
-    root = _root_of_square(x)
-    below = 2 / ((x * x + 4) + jnp.abs(x) * root)
-    return jnp.where(x > -1, 0.5 + x / root / 2, below)
+    root = _sqrt_x2_plus_4(x)
+    quotient = 2 / ((x * x + 4) + jnp.abs(x) * root)
+    return jnp.where(x > -1, 0.5 + x / root / 2, quotient)
 
 
-@elementwise(_squareplus_slope)
+@elementwise(_squareplus_derivative)
 def squareplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """softplus without exponentials: a branch of a hyperbola.
+    """Algebraic softplus: one branch of a hyperbola, without exponentials.
 
-        squareplus(x) = (x + √(x² + 4)) / 2        squareplus'(0) = 1/2
+        squareplus(x) = (x + √(x² + 4)) / 2
+
+    Range: (0, ∞). Derivative at 0: 1/2.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in (0, ∞).
 
     Reference:
         Barron, Squareplus: a softplus-like algebraic rectifier, 2021,
@@ -228,17 +223,13 @@ def squareplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> squareplus(jnp.array([-jnp.inf, 0.0, 1.5]))
         Array([0., 1., 2.], dtype=float32)
     """
-    return _squareplus(x)
+    # squareplus(-x) = 1 / squareplus(x): for x < 0 the sum would cancel
+    positive = jnp.abs(x) / 2 + _sqrt_x2_plus_4(x) / 2
+    return jnp.where(x > 0, positive, 1 / positive)
 
 
-def _squareplus(x: Array) -> Array:
-    """For x < 0 the inverse of its value at -x, since there the sum would cancel."""
-    above = jnp.abs(x) / 2 + _root_of_square(x) / 2
-    return jnp.where(x > 0, above, 1 / above)
-
-
-def _root_of_square(x: Array) -> Array:
-    """√(x² + 4), which far from 0, where x² is ∞, is |x|."""
+def _sqrt_x2_plus_4(x: Array) -> Array:
+    """√(x² + 4), which is |x| where x² overflows"""
     near = jnp.clip(x, -1e19, 1e19)
     return jnp.where(jnp.abs(x) < 1e19, jnp.sqrt(near * near + 4), jnp.abs(x))
 
@@ -247,17 +238,15 @@ def _root_of_square(x: Array) -> Array:
     lambda x: jnp.where(x > 3, 1.0, jnp.where(x > -3, (2 * x + 3) / 6, 0.0)),
 )
 def hard_swish(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """silu with its sigmoid replaced by three line segments.
+    """silu with its sigmoid replaced by hard_sigmoid.
 
         hard_swish(x) = x · min(max(x + 3, 0), 6) / 6
 
-    with derivative 0 at the kink -3 and 3/2 at the kink 3: the left ones.
+    Range: [-3/8, ∞). Derivative at 0: 1/2.
+    Kinks: hard_swish'(-3) = 0, hard_swish'(3) = 3/2.
 
     Args:
         x: Any number.
-
-    Returns:
-        Numbers in [-3/8, ∞), 0 from -3 down.
 
     Reference:
         Howard et al., Searching for MobileNetV3, ICCV 2019,

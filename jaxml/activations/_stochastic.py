@@ -1,4 +1,4 @@
-"""Stochastic activations: they take a key, and draw one number for each of x."""
+"""Stochastic activations: elementwise, with one random draw per element."""
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +19,18 @@ def rrelu(
     lower: Scalar = 1 / 8,
     upper: Scalar = 1 / 3,
 ) -> Float[Array, "*shape"]:
-    """Leaky relu with a slope that is drawn anew for each number: for training.
+    """Leaky relu with a random slope per element, for training.
 
         rrelu(x) = x for x > 0, a x otherwise    with a ~ U[l, u]
 
-    with derivative a at the kink 0, the left one. For evaluation take leaky_relu with
-    slope (l + u)/2.
+    At the kink x = 0, the derivative is a, the left one. For evaluation, use leaky_relu
+    with negative_slope (l + u)/2.
 
     Args:
         key: A random key.
         x: Any number.
-        lower: l, the least slope.
-        upper: u, the greatest slope.
-
-    Returns:
-        Numbers of any size.
+        lower: l, the smallest slope.
+        upper: u, the largest slope.
 
     Reference:
         Xu et al., Empirical evaluation of rectified activations in convolutional
@@ -45,28 +42,24 @@ def rrelu(
         ... )
         Array([-1.,  0.,  2.], dtype=float32)
     """
-
-    share = _uniform(key, x).astype(x.dtype)
-    return jnp.where(x > 0, x, (lower + (upper - lower) * share) * x)
+    a = lower + (upper - lower) * _uniform(key, x).astype(x.dtype)
+    return jnp.where(x > 0, x, a * x)
 
 
 @public(remat=True)
 def stochastic_gelu(
     key: Key[Array, ""], x: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """x or 0: x with the probability that a standard normal variable lies below it.
+    """x with probability Φ(x), else 0: a random gate whose mean is gelu.
 
         stochastic_gelu(x) = x m    with m ~ Bernoulli(Φ(x))
 
-    Its mean over keys is gelu(x), and its derivative is taken to be that of the mean,
-    gelu'(x): m alone would leave out that Φ(x) moves.
+    The derivative is that of the mean, gelu'(x). The derivative m of one draw would
+    leave out the change of Φ(x).
 
     Args:
         key: A random key.
         x: Any number.
-
-    Returns:
-        x or 0.
 
     Reference:
         Hendrycks and Gimpel, Gaussian error linear units, 2016, section 2,
@@ -76,18 +69,18 @@ def stochastic_gelu(
         >>> stochastic_gelu(jax.random.key(0), jnp.array([-100.0, 0.0, 100.0]))
         Array([  0.,   0., 100.], dtype=float32)
     """
-    return _kept(_uniform(key, x), x)
+    return _bernoulli_gate(_uniform(key, x), x)
 
 
 @with_partials(
-    lambda draw, x: jnp.zeros_like(x),
-    lambda draw, x: normal.gelu_slope(x),
+    lambda uniform, x: jnp.zeros_like(x),
+    lambda uniform, x: normal.gelu_derivative(x),
 )
-def _kept(draw: Array, x: Array) -> Array:
-    """x with probability Φ(x), and the derivative of the mean."""
-    return jnp.where(draw < normal.normal_cdf(x).astype(draw.dtype), x, 0.0)
+def _bernoulli_gate(uniform: Array, x: Array) -> Array:
+    """x with probability Φ(x), else 0; the derivative is that of the mean."""
+    return jnp.where(uniform < normal.normal_cdf(x).astype(uniform.dtype), x, 0.0)
 
 
 def _uniform(key: Array, x: Array) -> Array:
-    """One draw from [0, 1) for each x, the same for every dtype of x."""
+    """One draw from U[0, 1) per element, the same for every dtype of x."""
     return jax.random.uniform(key, x.shape, jnp.float32)

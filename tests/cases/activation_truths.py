@@ -1,4 +1,7 @@
-"""Activations, one number at a time, from their definitions."""
+"""Truths of activations along an axis, and of stochastic ones, in loops of NumPy.
+
+The truths of elementwise activations are `bench.activation_truths.TRUTHS`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,105 +13,56 @@ from scipy import special
 KEY = 7
 
 
-def elementwise(one: Callable[..., float]) -> Callable[..., np.ndarray]:
-    """The truth of a whole array from the truth of one number."""
-
-    def truth(x: np.ndarray, **numbers: float) -> np.ndarray:
-        return np.array([one(v, **numbers) for v in x.ravel()]).reshape(x.shape)
-
-    return truth
-
-
-def along(axis: int, one: Callable[..., Any], x: np.ndarray) -> np.ndarray:
-    """The truth of a whole array from the truth of one vector."""
-    return np.apply_along_axis(one, axis, x)
-
-
-def elu(x: float, alpha: float = 1.0) -> float:
-    return x if x > 0 else alpha * np.expm1(x)
-
-
-def celu(x: float, alpha: float = 1.0) -> float:
-    return x if x > 0 else alpha * np.expm1(x / alpha)
-
-
-def selu(x: float) -> float:
-    return 1.0507009873554804934 * elu(x, 1.6732632423543772848)
-
-
-def soft_shrink(x: float, threshold: float = 0.5) -> float:
-    return np.sign(x) * max(0.0, abs(x) - threshold)
-
-
-def gelu(x: float) -> float:
-    return x * special.ndtr(x)
-
-
-def gelu_tanh(x: float) -> float:
-    return x * special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
-
-
-def swish(x: float, beta: float = 1.0) -> float:
-    return x * special.expit(beta * x)
-
-
-def softplus(x: float, beta: float = 1.0) -> float:
-    return np.logaddexp(0, beta * x) / beta
-
-
-def squareplus(x: float) -> float:
-    return (x + np.sqrt(x * x + 4)) / 2 if x > 0 else 2 / (np.sqrt(x * x + 4) - x)
-
-
-def gated(gate: Callable[[float], float]) -> Callable[..., np.ndarray]:
+def gated_linear_unit(gate: Callable[[np.ndarray], Any]) -> Callable[..., np.ndarray]:
     def truth(x: np.ndarray, axis: int = -1) -> np.ndarray:
         a, b = np.split(x, 2, axis)
-        return a * elementwise(gate)(b)
+        return a * gate(b)
 
     return truth
 
 
-def kept_softmax(x: np.ndarray, where: np.ndarray) -> np.ndarray:
-    out = np.zeros_like(x)
-    if where.any():
-        out[where] = np.exp(x[where] - max(x[where])) / sum(
-            np.exp(x[where] - max(x[where]))
-        )
-    return out
+def along_axis(
+    vector_truth: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Callable[..., np.ndarray]:
+    """The truth of an array from the truth of one vector and its mask."""
 
-
-def of_kept(one: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """The truth along an axis from that of one vector with its mask."""
-
-    def truth(x: np.ndarray, axis: int = -1, where: Any = None) -> np.ndarray:
-        rows = np.moveaxis(x, axis, -1)
-        kept = (
-            np.ones_like(rows, bool) if where is None else np.moveaxis(where, axis, -1)
-        )
-        out = [
-            one(x, w)
-            for x, w in zip(
-                rows.reshape(-1, rows.shape[-1]), kept.reshape(-1, rows.shape[-1])
-            )
-        ]
-        return np.moveaxis(np.array(out).reshape(rows.shape), -1, axis)
+    def truth(
+        x: np.ndarray, axis: int = -1, where: np.ndarray | None = None
+    ) -> np.ndarray:
+        mask = np.ones_like(x, bool) if where is None else where
+        x, mask = np.moveaxis(x, axis, -1), np.moveaxis(mask, axis, -1)
+        result = np.empty_like(x)
+        for i in np.ndindex(x.shape[:-1]):
+            result[i] = vector_truth(x[i], mask[i])
+        return np.moveaxis(result, -1, axis)
 
     return truth
 
 
-def kept_sparsemax(x: np.ndarray, where: np.ndarray) -> np.ndarray:
+def softmax(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    p = np.zeros_like(x)
+    if mask.any():
+        p[mask] = special.softmax(x[mask])
+    return p
+
+
+def log_softmax(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return special.log_softmax(np.where(mask, x, -np.inf))
+
+
+def sparsemax(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """By trying every size of the support."""
-    out = np.zeros_like(x)
-    for size in range(1, where.sum() + 1):
-        top = np.sort(x[where])[::-1][:size]
-        threshold = (top.sum() - 1) / size
-        if top[-1] > threshold:
-            out[where] = np.maximum(x[where] - threshold, 0)
-    return out
+    p = np.zeros_like(x)
+    for size in range(1, mask.sum() + 1):
+        support = np.sort(x[mask])[::-1][:size]
+        threshold = (support.sum() - 1) / size
+        if support[-1] > threshold:
+            p[mask] = np.maximum(x[mask] - threshold, 0)
+    return p
 
 
 def l2_normalize(x: np.ndarray, axis: int = -1, eps: float = 1e-12) -> np.ndarray:
-    return along(axis, lambda v: v / np.sqrt(max(sum(v * v), eps)), x)
+    return np.apply_along_axis(lambda v: v / np.sqrt(max(sum(v * v), eps)), axis, x)
 
 
 def maxout(x: np.ndarray, pieces: int) -> np.ndarray:
@@ -116,25 +70,13 @@ def maxout(x: np.ndarray, pieces: int) -> np.ndarray:
     return np.stack([x[..., i : i + pieces].max(-1) for i in groups], -1)
 
 
-def prelu(x: np.ndarray, slope: np.ndarray, axis: int = -1) -> np.ndarray:
-    out = np.moveaxis(x.copy(), axis, -1)
-    for i, channel in np.ndenumerate(out):
-        a = slope if slope.ndim == 0 else slope[i[-1]]
-        out[i] = channel if channel > 0 else a * channel
-    return np.moveaxis(out, -1, axis)
-
-
-def snake(x: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    return x + np.sin(alpha * x) ** 2 / alpha
-
-
-def draws(shape: tuple[int, ...]) -> np.ndarray:
+def uniform(shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(jax.random.uniform(jax.random.key(KEY), shape, "float32"), float)
 
 
 def rrelu(x: np.ndarray, lower: float = 1 / 8, upper: float = 1 / 3) -> np.ndarray:
-    return np.where(x > 0, x, (lower + (upper - lower) * draws(x.shape)) * x)
+    return np.where(x > 0, x, (lower + (upper - lower) * uniform(x.shape)) * x)
 
 
 def stochastic_gelu(x: np.ndarray) -> np.ndarray:
-    return np.where(draws(x.shape) < special.ndtr(x), x, 0)
+    return np.where(uniform(x.shape) < special.ndtr(x), x, 0)

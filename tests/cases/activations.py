@@ -1,259 +1,199 @@
-"""Activations: the truth is one number at a time, in NumPy and SciPy."""
+"""Activations: the truth is NumPy and SciPy in float64."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from scipy import special
 
+from bench.activation_truths import TRUTHS
 from cases import Case, Extreme
 from cases.activation_truths import (
     KEY,
-    celu,
-    elementwise,
-    elu,
-    gated,
-    gelu,
-    gelu_tanh,
-    kept_softmax,
-    kept_sparsemax,
+    along_axis,
+    gated_linear_unit,
     l2_normalize,
+    log_softmax,
     maxout,
-    of_kept,
-    prelu,
     rrelu,
-    selu,
-    snake,
-    soft_shrink,
-    softplus,
-    squareplus,
+    softmax,
+    sparsemax,
     stochastic_gelu,
-    swish,
 )
 from jaxml import activations
 
 INF = np.inf
 
 
-def normal(rng: np.random.Generator) -> tuple[np.ndarray]:
+def sample_3x5(rng: np.random.Generator) -> tuple[np.ndarray]:
     return (3 * rng.normal(size=(3, 5)),)
 
 
-def even(rng: np.random.Generator) -> tuple[np.ndarray]:
+def sample_4x6(rng: np.random.Generator) -> tuple[np.ndarray]:
     return (2 * rng.normal(size=(4, 6)),)
 
 
-def mask(rng: np.random.Generator) -> np.ndarray:
-    """Of three rows the last has nothing."""
+def sample_mask(rng: np.random.Generator) -> np.ndarray:
+    """Three rows, of which the last is fully masked."""
     return np.concatenate([rng.random((2, 5)) < 0.7, np.zeros((1, 5), bool)])
 
 
-def at(values: dict[float, float], **numbers: float) -> Extreme:
-    """The value at each point."""
-    points, results = (np.array([*v], float) for v in (values, values.values()))
-    return Extreme((points,), results, numbers)
+def values_at(values: dict[float, float], **hyperparams: float) -> Extreme:
+    """The value at each x."""
+    x, y = (np.array([*v], float) for v in (values, values.values()))
+    return Extreme((x,), y, hyperparams)
 
 
-GATE = {-INF: 0, -1e30: 0, 0: 0, 1e30: 1e30, INF: INF}
+def elementwise(
+    activation: Callable[..., Any],
+    *extremes: Extreme,
+    sample: Callable[..., Any] = sample_3x5,
+    **fields: Any,
+) -> Case:
+    """A row whose truth is the one of the accuracy test."""
+    truth = TRUTHS[activation.__name__].value
+    return Case(activation, sample, truth, extremes=extremes, **fields)
+
+
+RELU_LIKE = {-INF: 0, -1e30: 0, 0: 0, 1e30: 1e30, INF: INF}
+TANH_LIKE = {-INF: -1, -1e30: -1, 0: 0, 1e-20: 1e-20, 1e30: 1, INF: 1}
+SHRINK_LIKE = {-INF: -INF, -0.5: 0, 0: 0, 0.5: 0, 1e30: 1e30}
+ELU_LIKE = {-INF: -1, -1e30: -1, -1e-20: -1e-20, 0: 0, 1e30: 1e30}
+SELU_LIMIT = -1.7580993408473769
 ROWS = np.array([[0.0, 0, 0], [1e30, 0, -1e30], [-500, 500, 500]])
 
 CASES = [
-    Case(
+    elementwise(
         activations.sigmoid,
-        normal,
-        elementwise(special.expit),
-        extremes=(at({-INF: 0, -1e30: 0, 0: 0.5, 1e30: 1, INF: 1, -60: np.exp(-60)}),),
+        values_at({-INF: 0, -1e30: 0, 0: 0.5, 1e30: 1, INF: 1, -60: np.exp(-60)}),
     ),
-    Case(
+    elementwise(
         activations.log_sigmoid,
-        normal,
-        elementwise(special.log_expit),
-        extremes=(at({-INF: -INF, -1e30: -1e30, 0: -np.log(2), 60: -np.exp(-60)}),),
+        values_at({-INF: -INF, -1e30: -1e30, 0: -np.log(2), 60: -np.exp(-60)}),
     ),
-    Case(
+    elementwise(
         activations.hard_sigmoid,
-        normal,
-        elementwise(lambda x: min(max(x + 3, 0), 6) / 6),
-        extremes=(at({-INF: 0, -1e30: 0, -3: 0, 0: 0.5, 3: 1, INF: 1}),),
+        values_at({-INF: 0, -1e30: 0, -3: 0, 0: 0.5, 3: 1, INF: 1}),
     ),
-    Case(
+    elementwise(
         activations.logit,
-        lambda rng: (rng.uniform(0.02, 0.98, size=(3, 5)),),
-        elementwise(lambda p: 2 * np.arctanh(2 * p - 1)),
-        extremes=(
-            at({1e-30: np.log(1e-30), 0.5: 0, 0.5 + 2**-40: 2**-38}),
-            at({0: -INF, 1: INF, -1: np.nan, 2: np.nan})._replace(check_grads_of=()),
-        ),
+        values_at({1e-30: np.log(1e-30), 0.5: 0, 0.5 + 2**-40: 2**-38}),
+        values_at({0: -INF, 1: INF, -1: np.nan, 2: np.nan})._replace(check_grads_of=()),
+        sample=lambda rng: (rng.uniform(0.02, 0.98, size=(3, 5)),),
     ),
-    Case(
-        activations.tanh,
-        normal,
-        elementwise(np.tanh),
-        extremes=(at({-INF: -1, -1e30: -1, 0: 0, 1e-20: 1e-20, 1e30: 1, INF: 1}),),
-    ),
-    Case(
+    elementwise(activations.tanh, values_at(TANH_LIKE)),
+    elementwise(
         activations.hard_tanh,
-        normal,
-        elementwise(lambda x: min(max(x, -1), 1)),
-        extremes=(at({-INF: -1, -1: -1, 0: 0, 1e-20: 1e-20, 1: 1, INF: 1}),),
+        values_at({-INF: -1, -1: -1, 0: 0, 1e-20: 1e-20, 1: 1, INF: 1}),
     ),
-    Case(
-        activations.softsign,
-        normal,
-        elementwise(lambda x: x / (1 + abs(x))),
-        extremes=(at({-INF: -1, -1e30: -1, 0: 0, 1e-20: 1e-20, 1e30: 1, INF: 1}),),
-    ),
-    Case(
-        activations.relu,
-        normal,
-        elementwise(lambda x: max(x, 0.0)),
-        extremes=(at(GATE),),
-    ),
-    Case(
+    elementwise(activations.softsign, values_at(TANH_LIKE)),
+    elementwise(activations.relu, values_at(RELU_LIKE)),
+    elementwise(
         activations.relu6,
-        normal,
-        elementwise(lambda x: min(max(x, 0.0), 6.0)),
-        extremes=(at({-INF: 0, -1e30: 0, 0: 0, 6: 6, 1e30: 6, INF: 6}),),
+        values_at({-INF: 0, -1e30: 0, 0: 0, 6: 6, 1e30: 6, INF: 6}),
     ),
-    Case(
+    elementwise(
         activations.leaky_relu,
-        normal,
-        elementwise(lambda x, negative_slope=0.01: x if x > 0 else negative_slope * x),
+        values_at({-1e30: -1e28, 0: 0, 1e30: 1e30, INF: INF, -INF: -INF}),
         hyperparams={"negative_slope": (0.0, 0.25, 1.0)},
-        extremes=(at({-1e30: -1e28, 0: 0, 1e30: 1e30, INF: INF, -INF: -INF}),),
     ),
-    Case(
+    elementwise(
         activations.elu,
-        normal,
-        elementwise(elu),
+        values_at(ELU_LIKE),
         hyperparams={"alpha": (0.0, 0.5, 2.0)},
-        extremes=(at({-INF: -1, -1e30: -1, -1e-20: -1e-20, 0: 0, 1e30: 1e30}),),
     ),
-    Case(
+    elementwise(
         activations.celu,
-        normal,
-        elementwise(celu),
+        values_at(ELU_LIKE),
+        values_at({-1: -1e-10, -1e-20: -1e-20, 0: 0}, alpha=1e-10),
         hyperparams={"alpha": (0.5, 2.0)},
-        extremes=(
-            at({-INF: -1, -1e30: -1, -1e-20: -1e-20, 0: 0, 1e30: 1e30}),
-            at({-1: -1e-10, -1e-20: -1e-20, 0: 0}, alpha=1e-10),
-        ),
     ),
-    Case(
+    elementwise(
         activations.selu,
-        normal,
-        elementwise(selu),
-        extremes=(at({-INF: selu(-INF), -1e30: selu(-INF), 0: 0, INF: INF}),),
+        values_at({-INF: SELU_LIMIT, -1e30: SELU_LIMIT, 0: 0, INF: INF}),
     ),
-    Case(
+    elementwise(
         activations.threshold,
-        normal,
-        elementwise(lambda x, threshold=1.0, value=0.0: x if x > threshold else value),
+        values_at({-INF: 0, 1: 0, INF: INF}, threshold=1.0, value=0.0),
         hyperparams={"threshold": (1.0, -1.0), "value": (0.0, 20.0)},
-        extremes=(at({-INF: 0, 1: 0, INF: INF}, threshold=1.0, value=0.0),),
         adapter=lambda x, threshold=1.0, value=0.0: activations.threshold(
             x, threshold=threshold, value=value
         ),
     ),
-    Case(
+    elementwise(
         activations.hard_shrink,
-        normal,
-        elementwise(lambda x, threshold=0.5: x if abs(x) > threshold else 0),
+        values_at(SHRINK_LIKE),
         hyperparams={"threshold": (0.0, 1.0)},
-        extremes=(at({-INF: -INF, -0.5: 0, 0: 0, 0.5: 0, 1e30: 1e30}),),
     ),
-    Case(
+    elementwise(
         activations.soft_shrink,
-        normal,
-        elementwise(soft_shrink),
+        values_at(SHRINK_LIKE),
         hyperparams={"threshold": (0.0, 1.0)},
-        extremes=(at({-INF: -INF, -0.5: 0, 0: 0, 0.5: 0, 1e30: 1e30}),),
     ),
-    Case(
+    elementwise(
         activations.tanh_shrink,
-        normal,
-        elementwise(lambda x: x - np.tanh(x)),
-        extremes=(at({-INF: -INF, -1e30: -1e30, 1e-10: 1e-30 / 3, 0: 0, INF: INF}),),
+        values_at({-INF: -INF, -1e30: -1e30, 1e-10: 1e-30 / 3, 0: 0, INF: INF}),
     ),
-    Case(activations.gelu, normal, elementwise(gelu), extremes=(at(GATE),)),
-    Case(activations.gelu_tanh, normal, elementwise(gelu_tanh), extremes=(at(GATE),)),
-    Case(
-        activations.quick_gelu,
-        normal,
-        elementwise(lambda x: swish(x, 1.702)),
-        extremes=(at(GATE),),
-    ),
-    Case(
+    elementwise(activations.gelu, values_at(RELU_LIKE)),
+    elementwise(activations.gelu_tanh, values_at(RELU_LIKE)),
+    elementwise(activations.quick_gelu, values_at(RELU_LIKE)),
+    elementwise(
         activations.swish,
-        normal,
-        elementwise(swish),
+        values_at(RELU_LIKE),
+        values_at({-1e30: 0, 0: 0, 1e30: 1e30}, beta=1e10),
         hyperparams={"beta": (0.0, -0.5, 1.7)},
-        extremes=(at(GATE), at({-1e30: 0, 0: 0, 1e30: 1e30}, beta=1e10)),
     ),
-    Case(activations.silu, normal, elementwise(swish), extremes=(at(GATE),)),
-    Case(
-        activations.mish,
-        normal,
-        elementwise(lambda x: x * np.tanh(np.logaddexp(0, x))),
-        extremes=(at(GATE),),
-    ),
-    Case(
+    elementwise(activations.silu, values_at(RELU_LIKE)),
+    elementwise(activations.mish, values_at(RELU_LIKE)),
+    elementwise(
         activations.softplus,
-        normal,
-        elementwise(softplus),
+        values_at(RELU_LIKE | {0: np.log(2), -60: np.exp(-60)}),
+        values_at({-1: 0, 0: np.log(2) * 1e-10, 1: 1}, beta=1e10),
         hyperparams={"beta": (0.5, 2.0)},
-        extremes=(
-            at(GATE | {0: np.log(2), -60: np.exp(-60)}),
-            at({-1: 0, 0: np.log(2) * 1e-10, 1: 1}, beta=1e10),
-        ),
     ),
-    Case(
+    elementwise(
         activations.squareplus,
-        normal,
-        elementwise(squareplus),
-        extremes=(at(GATE | {0: 1, -1e12: 1e-12, -1e30: 1e-30}),),
+        values_at(RELU_LIKE | {0: 1, -1e12: 1e-12, -1e30: 1e-30}),
     ),
-    Case(
-        activations.hard_swish,
-        normal,
-        elementwise(lambda x: x * min(max(x + 3, 0), 6) / 6),
-        extremes=(at(GATE | {-3: 0, 3: 3}),),
-    ),
+    elementwise(activations.hard_swish, values_at(RELU_LIKE | {-3: 0, 3: 3})),
     *(
         Case(
-            function,
-            even,
-            gated(gate),
+            activation,
+            sample_4x6,
+            gated_linear_unit(gate),
             static_args={"axis": axis},
-            extremes=(Extreme((np.array([1.0, 0.0, 1e30, -1e30]),), value, {}),)
+            extremes=(Extreme((np.array([1.0, 0.0, 1e30, -1e30]),), value),)
             if axis == -1
             else (),
             id_suffix=f"axis {axis}",
         )
-        for function, gate, value in (
+        for activation, gate, value in (
             (activations.glu, special.expit, (1, 0)),
-            (activations.geglu, gelu, (1e30, 0)),
-            (activations.swiglu, swish, (1e30, 0)),
-            (activations.reglu, lambda b: max(b, 0.0), (1e30, 0)),
+            (activations.geglu, TRUTHS["gelu"].value, (1e30, 0)),
+            (activations.swiglu, TRUTHS["silu"].value, (1e30, 0)),
+            (activations.reglu, TRUTHS["relu"].value, (1e30, 0)),
         )
         for axis in (-1, 0)
     ),
     Case(
         activations.softmax,
-        normal,
-        of_kept(kept_softmax),
-        mask=mask,
+        sample_3x5,
+        along_axis(softmax),
+        mask=sample_mask,
         extremes=(Extreme((ROWS,), [[1 / 3] * 3, [1, 0, 0], [0, 0.5, 0.5]]),),
     ),
     Case(
         activations.softmax,
-        normal,
-        of_kept(kept_softmax),
+        sample_3x5,
+        along_axis(softmax),
         static_args={"axis": 0},
         id_suffix="axis 0",
     ),
     Case(
         activations.log_softmax,
-        normal,
-        of_kept(lambda x, w: special.log_softmax(np.where(w, x, -INF))),
+        sample_3x5,
+        along_axis(log_softmax),
         extremes=(
             Extreme(
                 (ROWS[::2],),
@@ -263,15 +203,15 @@ CASES = [
     ),
     Case(
         activations.sparsemax,
-        normal,
-        of_kept(kept_sparsemax),
-        mask=mask,
+        sample_3x5,
+        along_axis(sparsemax),
+        mask=sample_mask,
         extremes=(Extreme((ROWS,), [[1 / 3] * 3, [1, 0, 0], [0, 0.5, 0.5]]),),
         tol_relative_to_max=True,
     ),
     Case(
         activations.l2_normalize,
-        normal,
+        sample_3x5,
         l2_normalize,
         hyperparams={"eps": (1.0, 1e-4)},
         extremes=(
@@ -283,24 +223,22 @@ CASES = [
     ),
     Case(
         activations.l2_normalize,
-        normal,
+        sample_3x5,
         l2_normalize,
         static_args={"axis": 0},
         id_suffix="axis 0",
     ),
     Case(
         activations.maxout,
-        even,
+        sample_4x6,
         maxout,
         static_args={"pieces": 3},
         extremes=(Extreme((np.array([0.0, 0, 0, -1e30, 1e30, 0]),), [0, 1e30]),),
     ),
-    Case(
+    elementwise(
         activations.prelu,
-        lambda rng: (*normal(rng), rng.normal(size=5)),
-        prelu,
-        adapter=lambda x, slope: activations.prelu(x, slope),
-        extremes=(Extreme((np.array([-1e30, 0]), np.array([0.5, 3])), [-5e29, 0]),),
+        Extreme((np.array([-1e30, 0]), np.array([0.5, 3])), [-5e29, 0]),
+        sample=lambda rng: (*sample_3x5(rng), rng.normal(size=5)),
     ),
     Case(
         activations.prelu_init,
@@ -309,29 +247,27 @@ CASES = [
         adapter=lambda x: activations.prelu_init(3) + 0 * x.astype("float32"),
         dtypes=(),
     ),
-    Case(
+    elementwise(
         activations.snake,
-        lambda rng: (*normal(rng), rng.uniform(0.5, 2, size=5)),
-        snake,
-        adapter=lambda x, alpha: activations.snake(x, alpha),
-        extremes=(Extreme((np.array([-1e30, 0]), np.array([0.5, 3])), [-1e30, 0]),),
+        Extreme((np.array([-1e30, 0]), np.array([0.5, 3])), [-1e30, 0]),
+        sample=lambda rng: (*sample_3x5(rng), rng.uniform(0.5, 2, size=5)),
     ),
     Case(
         activations.rrelu,
-        normal,
+        sample_3x5,
         rrelu,
         hyperparams={"lower": (0.0, 0.2), "upper": (0.5, 1.0)},
-        adapter=lambda x, **numbers: activations.rrelu(
-            jax.random.key(KEY), x, **numbers
+        adapter=lambda x, **hyperparams: activations.rrelu(
+            jax.random.key(KEY), x, **hyperparams
         ),
-        extremes=(at({0: 0, 1e30: 1e30, INF: INF}),),
+        extremes=(values_at({0: 0, 1e30: 1e30, INF: INF}),),
     ),
     Case(
         activations.stochastic_gelu,
-        normal,
+        sample_3x5,
         stochastic_gelu,
         adapter=lambda x: activations.stochastic_gelu(jax.random.key(KEY), x),
         dtypes=(),
-        extremes=(at(GATE),),
+        extremes=(values_at(RELU_LIKE),),
     ),
 ]

@@ -1,1 +1,1 @@
-"""The arithmetic behind the smooth activations."""
+"""Values and derivatives of the smooth activations, accurate to the last bits."""
