@@ -24,7 +24,7 @@ import numpy as np
 from rich.progress import track
 
 from bench import measure
-from bench.activation_truths import TRUTHS, Array, Truth
+from bench.truths.activations import TRUTHS, Array, Truth
 from jaxml import activations
 
 BOUNDS = {"float32": 4.0, "bfloat16": 0.51, "float16": 0.51}

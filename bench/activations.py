@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from bench import measure
 from bench.accuracy import PEERS, TORCH, unary, value_and_derivative
-from bench.activation_truths import TRUTHS
+from bench.truths.activations import TRUTHS
 
 SIZE = 2**24
 LAYERS, ROWS, WIDTH = 24, 2048, 256

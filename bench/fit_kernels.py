@@ -14,7 +14,7 @@ from typing import Any
 import mpmath as mp
 import numpy as np
 
-from bench.activation_truths import (
+from bench.truths.activations import (
     mp_gelu_derivative,
     mp_gelu_tanh_derivative,
     mp_mish_derivative,

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from bench import measure
-from bench.least_squares_problems import PROBLEMS, Problem
+from bench.truths.least_squares import PROBLEMS, Problem
 from jaxml import activations, losses, optimizers, tasks
 
 ADAM_RATES = 1e-3, 3e-3, 1e-2, 3e-2

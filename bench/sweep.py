@@ -234,15 +234,11 @@ def make_plan(
 def by_hand(task: sweep.Task, batch: int, lanes: int = 16) -> Callable[[], float]:
     """One model per lane on every device, in one program without an engine."""
     devices = jax.local_devices()
-    train = training_run(task, batch)
+    train = jax.vmap(training_run(task, batch))
     lanes *= 1 if batch == 64 else 4
-
-    def local(rates: jax.Array, seeds: jax.Array) -> Any:
-        return jax.vmap(train)(rates, seeds)
-
-    mesh, own = Mesh(np.array(devices), ("devices",)), PartitionSpec("devices")
+    mesh, spec = Mesh(np.array(devices), ("devices",)), PartitionSpec("devices")
     program = jax.jit(
-        jax.shard_map(local, mesh=mesh, in_specs=own, out_specs=own, check_vma=False)
+        jax.shard_map(train, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
     )
     count = lanes * len(devices)
     rates = np.geomspace(1e-4, 1e-1, count).astype(np.float32)

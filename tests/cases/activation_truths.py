@@ -1,6 +1,6 @@
 """Truths of activations along an axis, and of stochastic ones, in loops of NumPy.
 
-The truths of elementwise activations are `bench.activation_truths.TRUTHS`.
+The truths of elementwise activations are `bench.truths.activations.TRUTHS`.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from scipy import special
 
-from bench.activation_truths import TRUTHS
+from bench.truths.activations import TRUTHS
 from cases import Case, Extreme
 from cases.activation_truths import (
     KEY,

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import strategies as st
 
 from bench import accuracy
-from bench.activation_truths import TRUTHS
 from bench.activations import scan_temporaries_mb
+from bench.truths.activations import TRUTHS
 from jaxml import activations
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from minimize import make_minimizer, minimize
 
-from bench.least_squares_problems import PROBLEMS
+from bench.truths.least_squares import PROBLEMS
 from jaxml import optimizers
 
 pytestmark = pytest.mark.usefixtures("no_xla_optimizations")

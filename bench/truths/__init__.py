@@ -1,0 +1,1 @@
+"""True values of activations, and least-squares problems with known minima."""
