@@ -1,4 +1,4 @@
-"""Docstrings: complete, short, and with examples that run."""
+"""Docstrings are complete and short, and their examples run."""
 
 import doctest
 import inspect
@@ -37,10 +37,10 @@ def test_the_docstring_is_complete(chapter: str, name: str) -> None:
     function = getattr(CHAPTERS[chapter], name)
     text = inspect.getdoc(function) or ""
     sentence = text.split("\n\n")[0]
-    assert sentence.endswith((".", ":")), "it begins with one sentence"
+    assert sentence.endswith((".", ":")), "the first paragraph is one sentence"
     assert len(text.splitlines()) <= 30
-    of_all = inspect.getmodule(function).__doc__ or ""  # what a whole family takes
+    family_doc = inspect.getmodule(function).__doc__ or ""  # of shared arguments
     for argument in inspect.signature(function).parameters:
-        if argument != "where" and f"`{argument}`" not in of_all:
+        if argument != "where" and f"`{argument}`" not in family_doc:
             explained = re.search(rf"\n    \**{argument}: ", text)
             assert explained, f"{argument} is not explained"

@@ -1,1 +1,1 @@
-"""The ground floor: what every chapter stands on. It knows JAX and nothing of jaxml."""
+"""Shared by all chapters. It knows JAX, and nothing of losses or activations."""

@@ -72,7 +72,7 @@ def run(
             checkpoint_dir, plan, resume=resume, keep_params=keep_params
         )
     training = _Run(plan, checkpoint, keep_params, callback)
-    with contextlib.suppress(KeyboardInterrupt):  # the status shows what is unfinished
+    with contextlib.suppress(KeyboardInterrupt):  # `status` marks unfinished models
         training.run_all()
     return _allgather(training.record)
 
@@ -187,7 +187,7 @@ class _Run:
     def _write_final(
         self, state: TrainState, configs: ConfigBlock, model_ids: np.ndarray
     ) -> None:
-        """Records what is computed once, after training."""
+        """Records what is computed after training: metrics, parameters and outputs."""
         programs, record = self.plan.programs, self.record
         metrics = programs.on_train(state, configs, self.plan.spec.task.train)
         self._write_columns(record.final, _add_prefix("train", metrics), model_ids)
@@ -259,7 +259,7 @@ def _flatten_results(record: Record) -> Columns:
 
 
 def _allgather(record: Record) -> Record:
-    """The record of all processes, of which each has trained other models."""
+    """The record of all processes; each has trained its own models."""
     if jax.process_count() == 1:
         return record
     names = sorted(set(record.status) | {"ok", "diverged", "stopped", "unfinished"})
