@@ -37,7 +37,7 @@ def _exit_interrupted(*_: Any) -> NoReturn:
     sys.stdout.flush()
     print(
         "jaxml: interrupted; finished models are kept, and "
-        "--resume goes on with the run",
+        "--resume continues the run",
         file=sys.stderr,
         flush=True,
     )

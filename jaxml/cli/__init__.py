@@ -71,7 +71,7 @@ def main(
     except OSError as error:
         print(
             f"jaxml sweep: --out must be a writable directory: {error}; finished "
-            "models are kept, and --resume goes on with the run",
+            "models are kept, and --resume continues the run",
             file=sys.stderr,
         )
     return 2
