@@ -260,7 +260,7 @@ def test_an_interrupt_while_compiling_prints_one_line(tmp_path, seconds) -> None
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert output.count(b"\n") == 1
-    assert b"--resume goes on" in output
+    assert b"--resume continues" in output
 
 
 @pytest.mark.slow
