@@ -3,8 +3,7 @@
 import numpy as np
 
 from cases import Case, Extreme
-from cases.losses.truth import per_element as elements
-from cases.losses.truth import per_example as rows
+from cases.losses.truth import per_element, per_example
 from jaxml import losses
 
 
@@ -67,7 +66,7 @@ CASES = [
     Case(
         losses.contrastive_loss,
         pairs,
-        rows(contrastive),
+        per_example(contrastive),
         hyperparams={"margin": (0.0, 0.2, 3.0)},
         tol_relative_to_max=True,
         extremes=(
@@ -80,7 +79,7 @@ CASES = [
     Case(
         losses.cosine_embedding_loss,
         pairs,
-        rows(cosine_embedding),
+        per_example(cosine_embedding),
         hyperparams={"margin": (0.0, 0.3, -0.5)},
         ulps=16,
         tol_relative_to_max=True,
@@ -94,7 +93,7 @@ CASES = [
     Case(
         losses.margin_ranking_loss,
         lambda rng: (*rng.normal(size=(2, 3, 4)), rng.choice([-1.0, 1.0], (3, 4))),
-        elements(lambda x, y, t, margin=0.0: max(0.0, margin - t * (x - y))),
+        per_element(lambda x, y, t, margin=0.0: max(0.0, margin - t * (x - y))),
         hyperparams={"margin": (0.0, 0.3, 2.0)},
         tol_relative_to_max=True,
         extremes=(
@@ -105,7 +104,7 @@ CASES = [
     Case(
         losses.triplet_loss,
         triplets,
-        rows(triplet),
+        per_example(triplet),
         hyperparams={"margin": (0.0, 0.2, 3.0)},
         ulps=16,
         extremes=(
@@ -117,7 +116,7 @@ CASES = [
     Case(
         losses.squared_triplet_loss,
         triplets,
-        rows(squared_triplet),
+        per_example(squared_triplet),
         hyperparams={"margin": (0.0, 0.2, 3.0)},
         tol_relative_to_max=True,
         extremes=(
@@ -129,7 +128,7 @@ CASES = [
     Case(
         losses.soft_triplet_loss,
         triplets,
-        rows(soft_triplet),
+        per_example(soft_triplet),
         ulps=16,
         extremes=(
             Extreme((ZEROS, ZEROS, ZEROS), np.log(2)),
@@ -141,7 +140,7 @@ CASES = [
     Case(
         losses.tuplet_loss,
         lambda rng: (*rng.normal(size=(2, 2, 3, 4)), rng.normal(size=(2, 3, 5, 4))),
-        rows(tuplet),
+        per_example(tuplet),
         ulps=32,
         extremes=(
             Extreme((ZEROS, ONES, np.ones((2, 4, 3))), np.log(5)),
@@ -171,7 +170,7 @@ CASES = [
     Case(
         losses.embedding_penalty,
         lambda rng: (rng.normal(size=(3, 6, 4)),),
-        rows(lambda x: dot(x, x)),
+        per_example(lambda x: dot(x, x)),
         extremes=(Extreme((ZEROS,), 0.0), Extreme((HUGE,), 3e60)),
     ),
 ]
