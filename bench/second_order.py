@@ -264,8 +264,8 @@ def digits(shrink: int) -> list[dict[str, Any]]:
         return task.loss(params, (x, y), config)
 
     def predict_fn(params: Any, x: jax.Array) -> jax.Array:
-        hidden = activations.tanh(x @ params["w1"].T + params["b1"])
-        return hidden @ params["w2"].T + params["b2"]
+        hidden = activations.tanh(x @ params["w1"].T + params["b1"].T)
+        return hidden @ params["w2"].T + params["b2"].T
 
     def loss_fn(logits: jax.Array, y: jax.Array) -> jax.Array:
         return losses.mean(losses.cross_entropy(logits, y))
