@@ -61,8 +61,8 @@ def moved(optimizer, **functions):
         ),
         (
             lambda: optimizers.averaged_params(optimizers.sgd(0.1).init(ONES)),
-            "averaged_params: state must hold one state of shadow_weights, "
-            "got '0 of them'.",
+            "averaged_params: state must contain exactly one shadow_weights state, "
+            "got 0.",
         ),
         (
             lambda: optimizers.newton(damping=-1.0),

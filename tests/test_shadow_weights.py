@@ -99,5 +99,7 @@ def test_complex_parameters_keep_both_parts() -> None:
 def test_two_averages_are_refused() -> None:
     twice = optimizers.shadow_weights(optimizers.sgd(0.1))
     state = optax.chain(twice, twice).init(START)
-    with pytest.raises(ValueError, match="must hold one state of shadow_weights"):
+    with pytest.raises(
+        ValueError, match="must contain exactly one shadow_weights state, got 2"
+    ):
         optimizers.averaged_params(state)

@@ -24,7 +24,7 @@ from jaxml.optimizers._objective import Functions, Model, model_of, second_order
 from jaxml.optimizers._per_leaf import (
     Transformation,
     increment,
-    rate_at,
+    learning_rate_at,
 )
 
 LARGEST = 4096  # numbers among the parameters: a Hessian of 64 MiB in float32
@@ -91,7 +91,7 @@ def newton(*, damping: NonNegative = 0.0, learning_rate: Rate = 1.0) -> Transfor
 
         p, shift, iterations = shifted(solved, jnp.sqrt(eps) * trees.norm(hessian))
         curvature = trees.dot(p, matmul(hessian, p))
-        rate = rate_at("newton", learning_rate, state.count).astype(slope.dtype)
+        rate = learning_rate_at(learning_rate, state.count).astype(slope.dtype)
         s, searched = searched_along(model, x, g, unravel(p), curvature, rate)
         return s, NewtonState(
             increment(state.count),

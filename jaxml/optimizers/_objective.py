@@ -26,7 +26,7 @@ from jax import Array
 from jaxml._core import trees
 from jaxml._core.contract import raise_invalid
 from jaxml._core.types import PyTree
-from jaxml.optimizers._per_leaf import Transformation, wide
+from jaxml.optimizers._per_leaf import Transformation, real_compute_dtype
 
 Functions = dict[str, Callable[..., Any]]
 
@@ -164,7 +164,7 @@ def returning_a_float(
 
 
 def _dtype(params: PyTree) -> Any:
-    return wide(*map(jnp.result_type, jax.tree.leaves(params)))
+    return real_compute_dtype(*map(jnp.result_type, jax.tree.leaves(params)))
 
 
 def _chosen(name: str, roles: tuple[tuple[str, ...], ...], given: dict) -> Functions:
