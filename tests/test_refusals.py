@@ -132,7 +132,7 @@ def moved(optimizer, **functions):
         ),
         (
             lambda: schedules.join([schedules.constant(1.0)], [2]),
-            "join: boundaries must have one element less than the 1 schedules, got 1.",
+            "join: boundaries must have len(schedules) - 1 = 0 elements, got 1.",
         ),
         (
             lambda: schedules.join([schedules.constant(1.0)] * 3, [5, 2]),

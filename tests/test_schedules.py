@@ -43,9 +43,13 @@ MADE = {  # each with its numbers, lengths among them
         "decay_steps": 10.0,
     },
     schedules.inverse_sqrt: {"peak_value": 1.0, "warmup_steps": 3.0},
-    schedules.one_cycle: {"peak_value": 1.0, "decay_steps": 10.0, "rise": 0.3},
+    schedules.one_cycle: {
+        "peak_value": 1.0,
+        "decay_steps": 10.0,
+        "warmup_fraction": 0.3,
+    },
 }
-LENGTHS = ("decay_steps", "warmup_steps", "period", "every")
+LENGTHS = ("decay_steps", "warmup_steps", "period", "step_size")
 ENDLESS = (schedules.exponential, schedules.step_decay, schedules.cosine_restarts)
 ENDLESS += (schedules.inverse_sqrt,)
 STEPS = jnp.arange(24)
