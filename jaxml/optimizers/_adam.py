@@ -98,7 +98,7 @@ def adam_l2(
 ) -> Transformation:
     """Adam with L2 regularization: the penalty λ/2 |x|² is part of the gradient.
 
-        g ← g + λ x,  then as `adam`
+        g ← g + λ x,  then as Adam
 
     Like the rest of the gradient, λ x is divided by √v̂, so parameters with large
     gradients decay less. `adamw` decays all parameters at the same rate.

@@ -82,7 +82,7 @@ def momentum(
 
     Reference:
         Polyak, Some methods of speeding up the convergence of iteration methods, 1964,
-        https://doi.org/10.1016/0041-5553(64)90137-5; dampening as in PyTorch's SGD.
+        https://doi.org/10.1016/0041-5553%2864%2990137-5; dampening as in PyTorch's SGD.
 
     Example:
         >>> optimizer = momentum(1.0, decay=0.5)
