@@ -1,4 +1,4 @@
-"""Optimizers and schedules refuse bad input in one sentence."""
+"""Optimizers and schedules refuse invalid arguments with one sentence."""
 
 import jax.numpy as jnp
 import pytest
@@ -17,7 +17,7 @@ def update(optimizer, **functions):
 
 
 @pytest.mark.parametrize(
-    ("made", "sentence"),
+    ("call", "message"),
     [
         (
             lambda: optimizers.sgd(-0.1),
@@ -31,6 +31,10 @@ def update(optimizer, **functions):
         (
             lambda: optimizers.adam(0.1, eps=-1),
             "adam: eps must be non-negative, got -1.",
+        ),
+        (
+            lambda: optimizers.adam(0.1, eps=lambda step: 1e-8),
+            "adam: eps must be a number, got a function.",
         ),
         (lambda: optimizers.lion(0.1, b2=0), "lion: b2 must be in (0, 1), got 0."),
         (
@@ -61,8 +65,8 @@ def update(optimizer, **functions):
         ),
         (
             lambda: optimizers.averaged_params(optimizers.sgd(0.1).init(ONES)),
-            "averaged_params: state must hold one state of shadow_weights, "
-            "got '0 of them'.",
+            "averaged_params: state must contain exactly one shadow_weights state, "
+            "got 0.",
         ),
         (
             lambda: optimizers.newton(damping=-1.0),
@@ -134,7 +138,7 @@ def update(optimizer, **functions):
         ),
         (
             lambda: schedules.join([schedules.constant(1.0)], [2]),
-            "join: boundaries must have one element less than the 1 schedules, got 1.",
+            "join: boundaries must have len(schedules) - 1 = 0 elements, got 1.",
         ),
         (
             lambda: schedules.join([schedules.constant(1.0)] * 3, [5, 2]),
@@ -142,7 +146,7 @@ def update(optimizer, **functions):
         ),
     ],
 )
-def test_bad_input_is_one_sentence(made, sentence) -> None:
-    with pytest.raises((TypeError, ValueError)) as refusal:
-        made()
-    assert str(refusal.value) == sentence
+def test_an_invalid_argument_raises_one_sentence(call, message) -> None:
+    with pytest.raises((TypeError, ValueError)) as error:
+        call()
+    assert str(error.value) == message

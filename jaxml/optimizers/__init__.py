@@ -1,15 +1,15 @@
-"""Optimizers: optimizer(learning_rate, *, parameters), optax's own (init, update).
+"""Optimizers: optimizer(learning_rate, *, hyperparams) -> optax's own (init, update).
 
-They stand wherever optax takes a gradient transformation. `learning_rate` is a number
-or a schedule; every number may be traced, and its range is checked while it is
-Python's. Accumulators are float32 or wider, updates have the gradients' dtype.
+An optimizer works wherever optax takes a gradient transformation. `learning_rate` is a
+number or a schedule, and every hyperparameter may be traced. A Python number out of its
+range raises a ValueError. Accumulators are float32 or wider; updates have the dtype of
+the gradients.
 """
 
 from jaxml.optimizers._sgd import (
     sgd as sgd,
     momentum as momentum,
     nesterov as nesterov,
-    lion as lion,
 )
 from jaxml.optimizers._adaptive import (
     adagrad as adagrad,
@@ -29,6 +29,7 @@ from jaxml.optimizers._adam_variants import (
     adamax as adamax,
     yogi as yogi,
     adabelief as adabelief,
+    lion as lion,
 )
 from jaxml.optimizers._averaging import (
     shadow_weights as shadow_weights,

@@ -1,12 +1,14 @@
-"""Adam and its kin: a mean of the gradients over the root of a mean of their squares.
+"""Adam and its closest variants: AdamW, L2 regularization, NAdam and RAdam.
 
 g is the gradient, η the learning rate, t = 1, 2, ... the step, u the update that is
-added to the parameters x. |g|² is g² where g is real. Both means begin at 0:
+added to the parameters x. |g|² is g² where g is real. The two moments start at 0 and
+their bias is corrected:
 
     m ← β₁ m + (1 - β₁) g           m̂ = m / (1 - β₁ᵗ)
     v ← β₂ v + (1 - β₂) |g|²        v̂ = v / (1 - β₂ᵗ)
 
-Other second moments than the mean square v stand in `_second_moments.py`.
+The state holds m as `mu` and v as `nu`. `_adam_variants.py` has the optimizers with
+another v, and Lion, which has none.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -18,18 +20,18 @@ from jaxml._core.public import factory
 from jaxml._core.safe import safe_sqrt
 from jaxml._core.types import NonNegative, PyTree, Range, Rate, Scalar, UnitInterval
 from jaxml.optimizers._per_leaf import (
+    Accumulator,
     Mask,
-    Slot,
     Transformation,
     abs_squared,
-    debias,
+    beta_pair,
+    bias_correction,
     divide_by_sqrt,
     ema,
-    shares,
-    transformation,
+    per_leaf_transformation,
 )
 
-MEAN_AND_SQUARE = (Slot(), Slot(real=True))
+MU_AND_NU = (Accumulator(), Accumulator(is_real=True))
 
 
 class AdamState(NamedTuple):
@@ -47,21 +49,18 @@ def adam(
     eps: NonNegative = 1e-8,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Momentum over root mean square, both corrected for having begun at 0.
+    """Adam: momentum divided by the root mean square of the gradients.
 
         u = -η m̂ / (√v̂ + ε)
 
-    A step is about η long at most, whatever the scale of the gradients.
+    The update of each parameter is about η or smaller at any scale of the gradients.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), the decay of the mean square.
-        eps: ε >= 0, outside the root, in the units of g.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1), the decay rate of v.
+        eps: ε >= 0, outside the root, in units of g.
         state_dtype: The dtype of m and v; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015,
@@ -73,17 +72,16 @@ def adam(
         Array([-0.5], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return corrected(-rate, t, b1, b2, eps)
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return adam_scalars(-learning_rate, t, b1, b2, eps)
 
-    def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        b1, b2, factor, eps = numbers
-        mu = ema(b1, mu, g)
-        nu = ema(b2, nu, abs_squared(g))
-        return divide_by_sqrt(factor * mu, nu, eps), mu, nu
+    def step(g, m, v, *, b1, b2, scale, eps) -> tuple:
+        m = ema(b1, m, g)
+        v = ema(b2, v, abs_squared(g))
+        return divide_by_sqrt(scale * m, v, eps), m, v
 
-    return transformation(
-        "adam", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
+    return per_leaf_transformation(
+        AdamState, MU_AND_NU, learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -98,25 +96,24 @@ def adam_l2(
     mask: Mask | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Adam on the loss with λ/2 |x|² added: the penalty goes through the gradient.
+    """Adam with L2 regularization: the penalty λ/2 |x|² is part of the gradient.
 
-        g ← g + λ x,  then as `adam`
+        g ← g + λ x,  then as Adam
 
-    The pull towards 0 is divided by √v̂ as all of the gradient is, so the parameters
-    with the largest gradients shrink least; `adamw` shrinks all alike.
+    Like the rest of the gradient, λ x is divided by √v̂, so parameters with large
+    gradients decay less. `adamw` decays all parameters at the same rate.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), the decay of the mean square.
-        eps: ε >= 0, outside the root, in the units of g.
-        l2: λ >= 0.
-        mask: Which parameters are penalised; all by default.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1), the decay rate of v.
+        eps: ε >= 0, outside the root, in units of g.
+        l2: λ >= 0, the coefficient of the penalty.
+        mask: Which parameters are penalized; all by default.
         state_dtype: The dtype of m and v; float32 or wider by default.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If `update` is not given the parameters x.
+        TypeError: If `update` is called without the parameters x.
 
     Reference:
         Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019,
@@ -128,25 +125,23 @@ def adam_l2(
         Array([-0.5], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return l2, *corrected(-rate, t, b1, b2, eps)
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return adam_scalars(-learning_rate, t, b1, b2, eps) | {"l2": l2}
 
-    def step(numbers: tuple, g: Array, x: Array, mu: Array, nu: Array) -> tuple:
-        l2, b1, b2, factor, eps = numbers
+    def step(g, x, m, v, *, b1, b2, scale, eps, l2) -> tuple:
         g = g + l2 * x
-        mu = ema(b1, mu, g)
-        nu = ema(b2, nu, abs_squared(g))
-        return divide_by_sqrt(factor * mu, nu, eps), mu, nu
+        m = ema(b1, m, g)
+        v = ema(b2, v, abs_squared(g))
+        return divide_by_sqrt(scale * m, v, eps), m, v
 
-    return transformation(
-        "adam_l2",
+    return per_leaf_transformation(
         AdamState,
-        MEAN_AND_SQUARE,
+        MU_AND_NU,
         learning_rate,
-        numbers,
+        scalars_at,
         step,
         state_dtype,
-        decayed=True if mask is None else mask,
+        weight_decay_mask=True if mask is None else mask,
     )
 
 
@@ -161,24 +156,23 @@ def adamw(
     mask: Mask | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Adam that shrinks the parameters beside the gradient, not through it.
+    """Adam with decoupled weight decay: the decay does not go through the moments.
 
         u = -η (m̂ / (√v̂ + ε) + λ x)
 
-    All parameters shrink alike, whatever their gradients; compare `adam_l2`.
+    All parameters decay at the same rate, whatever their gradients; see `adam_l2`.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), the decay of the mean square.
-        eps: ε >= 0, outside the root, in the units of g.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1), the decay rate of v.
+        eps: ε >= 0, outside the root, in units of g.
         weight_decay: λ >= 0, multiplied by the learning rate.
         mask: Which parameters decay; all by default.
         state_dtype: The dtype of m and v; float32 or wider by default.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If `update` is not given the parameters x.
+        TypeError: If `update` is called without the parameters x.
 
     Reference:
         Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019,
@@ -190,24 +184,23 @@ def adamw(
         Array([-0.25], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return rate * weight_decay, *corrected(-rate, t, b1, b2, eps)
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        scalars = adam_scalars(-learning_rate, t, b1, b2, eps)
+        return scalars | {"lr_times_wd": learning_rate * weight_decay}
 
-    def step(numbers: tuple, g: Array, x: Array, mu: Array, nu: Array) -> tuple:
-        shrink, b1, b2, factor, eps = numbers
-        mu = ema(b1, mu, g)
-        nu = ema(b2, nu, abs_squared(g))
-        return divide_by_sqrt(factor * mu, nu, eps) - shrink * x, mu, nu
+    def step(g, x, m, v, *, b1, b2, scale, eps, lr_times_wd) -> tuple:
+        m = ema(b1, m, g)
+        v = ema(b2, v, abs_squared(g))
+        return divide_by_sqrt(scale * m, v, eps) - lr_times_wd * x, m, v
 
-    return transformation(
-        "adamw",
+    return per_leaf_transformation(
         AdamState,
-        MEAN_AND_SQUARE,
+        MU_AND_NU,
         learning_rate,
-        numbers,
+        scalars_at,
         step,
         state_dtype,
-        decayed=True if mask is None else mask,
+        weight_decay_mask=True if mask is None else mask,
     )
 
 
@@ -220,21 +213,18 @@ def nadam(
     eps: NonNegative = 1e-8,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Adam with Nesterov's momentum: the step takes the gradient in once more.
+    """Adam with Nesterov momentum: the current gradient counts once more.
 
         u = -η m̄ / (√v̂ + ε)    with m̄ = β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)
 
-    β₁ is constant here; the paper lets it rise during training.
+    β₁ is constant; the paper increases it during training.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), the decay of the mean square.
-        eps: ε >= 0, outside the root, in the units of g.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1), the decay rate of v.
+        eps: ε >= 0, outside the root, in units of g.
         state_dtype: The dtype of m and v; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Dozat, Incorporating Nesterov momentum into Adam, ICLR workshop 2016,
@@ -246,20 +236,22 @@ def nadam(
         Array([-0.5], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        b1_shares, b2_shares, factor, eps_now = corrected(-rate, t, b1, b2, eps)
-        kept, new = b1_shares
-        ahead = kept * debias(b1, t) / debias(b1, t + 1)
-        return b1_shares, b2_shares, (factor * ahead, factor * new), eps_now
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        scalars = adam_scalars(-learning_rate, t, b1, b2, eps)
+        scale, (beta, one_minus_beta) = scalars.pop("scale"), scalars["b1"]
+        nesterov_factor = beta * bias_correction(b1, t) / bias_correction(b1, t + 1)
+        return scalars | {
+            "m_scale": scale * nesterov_factor,
+            "g_scale": scale * one_minus_beta,
+        }
 
-    def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        b1, b2, (of_mean, of_gradient), eps = numbers
-        mu = ema(b1, mu, g)
-        nu = ema(b2, nu, abs_squared(g))
-        return divide_by_sqrt(of_mean * mu + of_gradient * g, nu, eps), mu, nu
+    def step(g, m, v, *, b1, b2, m_scale, g_scale, eps) -> tuple:
+        m = ema(b1, m, g)
+        v = ema(b2, v, abs_squared(g))
+        return divide_by_sqrt(m_scale * m + g_scale * g, v, eps), m, v
 
-    return transformation(
-        "nadam", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
+    return per_leaf_transformation(
+        AdamState, MU_AND_NU, learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -273,25 +265,21 @@ def radam(
     threshold: Annotated[Scalar, Range("be at least 4", lambda x: x >= 4)] = 5.0,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Adam that trusts v only as far as it has seen enough gradients: its own warm-up.
+    """Rectified Adam: uses v once enough gradients support it, instead of a warmup.
 
-        u = -η r m̂ / (√v̂ + ε)  where ρ > τ,  else  u = -η m̂
+        u = -η r m̂ / (√v̂ + ε)  if ρ > τ,  else  u = -η m̂
         r² = (ρ - 4)(ρ - 2) ρ∞ / ((ρ∞ - 4)(ρ∞ - 2) ρ)
         ρ = ρ∞ - 2t β₂ᵗ / (1 - β₂ᵗ)        ρ∞ = 2 / (1 - β₂) - 1
 
-    ρ is how many gradients v stands for.
+    ρ is the effective number of gradients in v.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), the decay of the mean square.
-        eps: ε >= 0, outside the root, in the units of g.
-        threshold: τ, of which what is below 4 counts as 4: 5 in the authors' code, 4 in
-            the paper.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1), the decay rate of v.
+        eps: ε >= 0, outside the root, in units of g.
+        threshold: τ, clipped below at 4; the paper uses 4, the authors' code 5.
         state_dtype: The dtype of m and v; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Liu et al., On the variance of the adaptive learning rate and beyond, ICLR 2020,
@@ -303,39 +291,39 @@ def radam(
         Array([-3.], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        b1_shares, b2_shares, factor, eps_now = corrected(1.0, t, b1, b2, eps)
-        length, longest = _lengths(t, jnp.asarray(b2, t.dtype))
-        trusted = length > jnp.maximum(threshold, 4)
-        r = safe_sqrt(jnp.where(trusted, _rectifier(length) / _rectifier(longest), 0.0))
-        return (
-            rate,
-            b1_shares,
-            b2_shares,
-            trusted,
-            r * factor,
-            1 / debias(b1, t),
-            eps_now,
-        )
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        scalars = adam_scalars(1.0, t, b1, b2, eps)
+        rho, rho_inf = _rho_and_rho_inf(t, jnp.asarray(b2, t.dtype))
+        is_rectified = rho > jnp.maximum(threshold, 4)
+        r2 = jnp.where(is_rectified, _rectifier(rho) / _rectifier(rho_inf), 0.0)
+        return scalars | {
+            "learning_rate": learning_rate,
+            "is_rectified": is_rectified,
+            "scale": safe_sqrt(r2) * scalars["scale"],
+            "m_scale": 1 / bias_correction(b1, t),
+        }
 
-    def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        rate, b1, b2, trusted, factor, plain, eps = numbers
-        mu = ema(b1, mu, g)
-        nu = ema(b2, nu, abs_squared(g))
-        rectified = divide_by_sqrt(factor * mu, nu, eps)
-        return -rate * jnp.where(trusted, rectified, plain * mu), mu, nu
+    def step(
+        g, m, v, *, learning_rate, b1, b2, scale, eps, is_rectified, m_scale
+    ) -> tuple:
+        m = ema(b1, m, g)
+        v = ema(b2, v, abs_squared(g))
+        rectified = divide_by_sqrt(scale * m, v, eps)
+        direction = jnp.where(is_rectified, rectified, m_scale * m)
+        return -learning_rate * direction, m, v
 
-    return transformation(
-        "radam", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
+    return per_leaf_transformation(
+        AdamState, MU_AND_NU, learning_rate, scalars_at, step, state_dtype
     )
 
 
-def _rectifier(length: Array) -> Array:
-    return (length - 4) * (length - 2) / length
+def _rectifier(rho: Array) -> Array:
+    """(ρ - 4)(ρ - 2) / ρ, whose ratio at ρ and ρ∞ is r²."""
+    return (rho - 4) * (rho - 2) / rho
 
 
-def _lengths(t: Array, b2: Array) -> tuple[Array, Array]:
-    """ρ and ρ∞, which differ by thousands where ρ is 5: not formed as a difference.
+def _rho_and_rho_inf(t: Array, b2: Array) -> tuple[Array, Array]:
+    """ρ and ρ∞, where ρ avoids the difference of two numbers in the thousands.
 
     With a = -½ log β₂ they are t + L(a) - t L(ta) and coth a, L(a) = coth a - 1/a.
     """
@@ -344,21 +332,27 @@ def _lengths(t: Array, b2: Array) -> tuple[Array, Array]:
 
 
 def _langevin(a: Array) -> Array:
-    """coth a - 1/a, near 0 by its series."""
-    square = jnp.square(jnp.minimum(a, 0.3))
+    """The Langevin function coth a - 1/a, by its series near 0."""
+    a_squared = jnp.square(jnp.minimum(a, 0.3))
     series = 1382 / 638512875
-    for term in (2 / 93555, 1 / 4725, 2 / 945, 1 / 45, 1 / 3):
-        series = term - square * series
-    far = jnp.maximum(a, 0.3)
-    return jnp.where(a < 0.3, a * series, 1 / jnp.tanh(far) - 1 / far)
+    for coefficient in (2 / 93555, 1 / 4725, 2 / 945, 1 / 45, 1 / 3):
+        series = coefficient - a_squared * series
+    large_a = jnp.maximum(a, 0.3)
+    return jnp.where(a < 0.3, a * series, 1 / jnp.tanh(large_a) - 1 / large_a)
 
 
-def corrected(
-    rate: Scalar, t: Array, b1: Scalar, b2: Scalar, eps: Scalar
-) -> tuple[Any, ...]:
-    """η m̂ / (√v̂ + ε) = factor · m / (√v + ε'): both means' shares, factor and ε'.
+def adam_scalars(
+    factor: Scalar, t: Array, b1: Scalar, b2: Scalar, eps: Scalar
+) -> dict[str, Any]:
+    """The scalars of factor · m̂ / (√v̂ + ε) = scale · m / (√v + eps).
 
-    So an element takes one root and one division, and no correction.
+    The bias corrections are part of scale and eps, so that an element costs one root
+    and one division.
     """
-    root = jnp.sqrt(debias(b2, t))
-    return shares(b1), shares(b2), rate * root / debias(b1, t), root * eps
+    sqrt_correction = jnp.sqrt(bias_correction(b2, t))
+    return {
+        "b1": beta_pair(b1),
+        "b2": beta_pair(b2),
+        "scale": factor * sqrt_correction / bias_correction(b1, t),
+        "eps": sqrt_correction * eps,
+    }

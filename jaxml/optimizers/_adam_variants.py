@@ -1,38 +1,46 @@
-"""Adam's mean over the root of another second moment than the mean square.
+"""Adam's momentum with another normalization: AMSGrad, AdaMax, Yogi, AdaBelief, Lion.
 
 g is the gradient, η the learning rate, t = 1, 2, ... the step, u the update that is
-added to the parameters. |g|² is g² where g is real. As in `adam`,
+added to the parameters x. |g|² is g² where g is real. As in `adam`,
 
     m ← β₁ m + (1 - β₁) g           m̂ = m / (1 - β₁ᵗ)
     v ← β₂ v + (1 - β₂) |g|²        v̂ = v / (1 - β₂ᵗ)
+
+The state holds m as `mu`, v as `nu` and w as `nu_max`.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core.public import factory
 from jaxml._core.safe import safe_divide
-from jaxml._core.types import NonNegative, PyTree, Rate, UnitInterval
-from jaxml.optimizers._adam import MEAN_AND_SQUARE, AdamState, corrected
+from jaxml._core.types import NonNegative, PyTree, Range, Rate, Scalar, UnitInterval
+from jaxml.optimizers._adam import MU_AND_NU, AdamState, adam_scalars
 from jaxml.optimizers._per_leaf import (
-    Slot,
+    Accumulator,
+    Mask,
     Transformation,
     abs_squared,
-    debias,
+    beta_pair,
+    bias_correction,
     divide_by_sqrt,
     ema,
-    shares,
-    transformation,
+    per_leaf_transformation,
 )
 
 
-class AmsgradState(NamedTuple):
+class AMSGradState(NamedTuple):
     count: Array
     mu: PyTree
     nu: PyTree
     nu_max: PyTree
+
+
+class LionState(NamedTuple):
+    count: Array
+    mu: PyTree
 
 
 @factory
@@ -44,23 +52,20 @@ def amsgrad(
     eps: NonNegative = 1e-8,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Adam whose second moment never falls, so that no step grows out of proportion.
+    """Adam with the running maximum of v, so that the step size never recovers.
 
         w ← max(w, v)        u = -η m̂ / (√ŵ + ε)    with ŵ = w / (1 - β₂ᵗ)
 
-    Adam forgets a rare large gradient too soon and may diverge on a convex problem.
-    The largest v is taken first and corrected then, as in PyTorch: 1 - β₂ᵗ grows, so
-    the largest v̂ would be that of the first steps, for good.
+    Adam forgets rare large gradients too fast and may diverge on a convex problem. As
+    in PyTorch, the maximum is that of the uncorrected v: 1 - β₂ᵗ grows, so the maximum
+    of v̂ would stay at the value of the first steps.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), the decay of the mean square.
-        eps: ε >= 0, outside the root, in the units of g.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1), the decay rate of v.
+        eps: ε >= 0, outside the root, in units of g.
         state_dtype: The dtype of m, v and w; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Reddi, Kale and Kumar, On the convergence of Adam and beyond, ICLR 2018,
@@ -72,19 +77,18 @@ def amsgrad(
         Array([-0.5], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return corrected(-rate, t, b1, b2, eps)
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return adam_scalars(-learning_rate, t, b1, b2, eps)
 
-    def step(numbers: tuple, g: Array, mu: Array, nu: Array, nu_max: Array) -> tuple:
-        b1, b2, factor, eps = numbers
-        mu = ema(b1, mu, g)
-        nu = ema(b2, nu, abs_squared(g))
-        nu_max = jnp.maximum(nu_max, nu)
-        return divide_by_sqrt(factor * mu, nu_max, eps), mu, nu, nu_max
+    def step(g, m, v, w, *, b1, b2, scale, eps) -> tuple:
+        m = ema(b1, m, g)
+        v = ema(b2, v, abs_squared(g))
+        w = jnp.maximum(w, v)
+        return divide_by_sqrt(scale * m, w, eps), m, v, w
 
-    slots = (Slot(), Slot(real=True), Slot(real=True))
-    return transformation(
-        "amsgrad", AmsgradState, slots, learning_rate, numbers, step, state_dtype
+    accumulators = (*MU_AND_NU, Accumulator(is_real=True))
+    return per_leaf_transformation(
+        AMSGradState, accumulators, learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -97,22 +101,19 @@ def adamax(
     eps: NonNegative = 1e-8,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Adam in the largest norm: divides by the largest gradient of the recent ones.
+    """Adam with the infinity norm: divides by the decayed maximum of the gradients.
 
         v ← max(β₂ v, |g| + ε)        u = -η m̂ / v
 
-    Nothing is squared, so no gradient is too large or too small, and v needs no
+    Nothing is squared, so no gradient overflows or underflows, and v needs no bias
     correction.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), the decay of the largest.
-        eps: ε >= 0, in the units of g.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1), the decay rate of the maximum.
+        eps: ε >= 0, in units of g.
         state_dtype: The dtype of m and v; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015,
@@ -124,17 +125,21 @@ def adamax(
         Array([-0.5], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return rate / debias(b1, t), shares(b1), b2, eps
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return {
+            "b1": beta_pair(b1),
+            "b2": b2,
+            "scale": learning_rate / bias_correction(b1, t),
+            "eps": eps,
+        }
 
-    def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        rate, b1, b2, eps = numbers
-        mu = ema(b1, mu, g)
-        nu = jnp.maximum(b2 * nu, jnp.abs(g) + eps)
-        return safe_divide(-rate * mu, nu), mu, nu
+    def step(g, m, v, *, b1, b2, scale, eps) -> tuple:
+        m = ema(b1, m, g)
+        v = jnp.maximum(b2 * v, jnp.abs(g) + eps)
+        return safe_divide(-scale * m, v), m, v
 
-    return transformation(
-        "adamax", AdamState, MEAN_AND_SQUARE, learning_rate, numbers, step, state_dtype
+    return per_leaf_transformation(
+        AdamState, MU_AND_NU, learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -148,27 +153,24 @@ def yogi(
     initial_accumulator_value: NonNegative = 1e-6,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Adam whose second moment moves by no more than the gradient's own square.
+    """Adam with an additive v: each step changes it by at most (1 - β₂) |g|².
 
         v ← v - (1 - β₂) sign(v - |g|²) |g|²        u = -η m̂ / (√v̂ + ε)
 
-    In Adam v falls fast once the gradients are small, and the steps grow suddenly.
+    In Adam, v falls fast once gradients are small, and the step size jumps.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), 1 - β₂ the part of |g|² that v moves by.
-        eps: ε >= 0, outside the root, in the units of g.
-        initial_accumulator_value: Where v begins, non-negative; m begins at 0.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1); v changes by 1 - β₂ times |g|².
+        eps: ε >= 0, outside the root, in units of g.
+        initial_accumulator_value: The initial value of v, non-negative.
         state_dtype: The dtype of m and v; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Zaheer et al., Adaptive methods for nonconvex optimization, NeurIPS 2018,
         https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization;
-        with Adam's corrections, as in the authors' code.
+        with Adam's bias corrections, as in the authors' code.
 
     Example:
         >>> optimizer = yogi(0.5, eps=0.0, initial_accumulator_value=0.0)
@@ -176,19 +178,18 @@ def yogi(
         Array([-0.5], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return corrected(-rate, t, b1, b2, eps)
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return adam_scalars(-learning_rate, t, b1, b2, eps)
 
-    def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        b1, (_, new), factor, eps = numbers
-        mu = ema(b1, mu, g)
-        squares = abs_squared(g)
-        nu = nu - new * jnp.sign(nu - squares) * squares
-        return divide_by_sqrt(factor * mu, nu, eps), mu, nu
+    def step(g, m, v, *, b1, b2, scale, eps) -> tuple:
+        m = ema(b1, m, g)
+        g2 = abs_squared(g)
+        v = v - b2.one_minus_beta * jnp.sign(v - g2) * g2
+        return divide_by_sqrt(scale * m, v, eps), m, v
 
-    slots = (Slot(), Slot(initial_accumulator_value, real=True))
-    return transformation(
-        "yogi", AdamState, slots, learning_rate, numbers, step, state_dtype
+    nu = Accumulator(initial_accumulator_value, is_real=True)
+    return per_leaf_transformation(
+        AdamState, (Accumulator(), nu), learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -202,22 +203,19 @@ def adabelief(
     eps_root: NonNegative = 1e-16,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Adam that divides by how far gradients stray from their mean, not by their size.
+    """Adam that divides by the deviation of the gradients from m, not by their size.
 
         v ← β₂ v + (1 - β₂) |g - m|² + ε₀        u = -η m̂ / (√v̂ + ε)
 
-    Where the gradients agree with their mean it takes long steps.
+    Steps are large where gradients agree with their mean.
 
     Args:
         learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay of the mean.
-        b2: β₂ in [0, 1), the decay of the spread.
-        eps: ε >= 0, outside the root, in the units of g.
-        eps_root: ε₀ >= 0, in the units of g²; the paper has one ε for both.
+        b1: β₁ in [0, 1), the decay rate of m.
+        b2: β₂ in [0, 1), the decay rate of v.
+        eps: ε >= 0, outside the root, in units of g.
+        eps_root: ε₀ >= 0, in units of g²; the paper uses one ε for both.
         state_dtype: The dtype of m and v; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Zhuang et al., AdaBelief optimizer: adapting stepsizes by the belief in observed
@@ -229,22 +227,78 @@ def adabelief(
         Array([-1.], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return eps_root, *corrected(-rate, t, b1, b2, eps)
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return adam_scalars(-learning_rate, t, b1, b2, eps) | {"eps_root": eps_root}
 
-    def step(numbers: tuple, g: Array, mu: Array, nu: Array) -> tuple:
-        eps_root, b1, (kept, new), factor, eps = numbers
-        mu = ema(b1, mu, g)
-        # Summed in this order, v is written in place; ε₀ last costs XLA a copy of it.
-        nu = kept * nu + (new * abs_squared(g - mu) + eps_root)
-        return divide_by_sqrt(factor * mu, nu, eps), mu, nu
+    def step(g, m, v, *, b1, b2, scale, eps, eps_root) -> tuple:
+        m = ema(b1, m, g)
+        # XLA updates v in place for this order of the sum; adding ε₀ last costs a copy.
+        v = b2.beta * v + (b2.one_minus_beta * abs_squared(g - m) + eps_root)
+        return divide_by_sqrt(scale * m, v, eps), m, v
 
-    return transformation(
-        "adabelief",
-        AdamState,
-        MEAN_AND_SQUARE,
+    return per_leaf_transformation(
+        AdamState, MU_AND_NU, learning_rate, scalars_at, step, state_dtype
+    )
+
+
+@factory
+def lion(
+    learning_rate: Rate,
+    *,
+    b1: UnitInterval = 0.9,
+    b2: Annotated[Scalar, Range("be in (0, 1)", lambda x: 0 < x < 1)] = 0.99,
+    weight_decay: NonNegative = 0.0,
+    mask: Mask | None = None,
+    state_dtype: Any = None,
+) -> Transformation:
+    """Sign of the interpolated momentum: all parameters move by the same amount.
+
+        u = -η (sign(β₁ m + (1 - β₁) g) + λ x)        m ← β₂ m + (1 - β₂) g
+
+    The step weights g more than m does. Lion keeps one accumulator, Adam two. Use a
+    learning rate 3 to 10 times smaller than AdamW's and a λ as many times larger.
+
+    Args:
+        learning_rate: η, a number or a schedule.
+        b1: β₁ in [0, 1), the weight of m in the step.
+        b2: β₂ in (0, 1), the decay rate of m.
+        weight_decay: λ >= 0, multiplied by the learning rate.
+        mask: Which parameters decay; all by default.
+        state_dtype: The dtype of m; float32 or wider by default.
+
+    Raises:
+        TypeError: If `update` is called without the parameters x.
+
+    Reference:
+        Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023,
+        https://arxiv.org/abs/2302.06675
+
+    Example:
+        >>> optimizer, x = lion(0.5), jnp.zeros(2)
+        >>> optimizer.update(jnp.array([3.0, -0.1]), optimizer.init(x), x)[0]
+        Array([-0.5,  0.5], dtype=float32)
+    """
+
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return {
+            "learning_rate": learning_rate,
+            "b1_over_b2": beta_pair(b1 / jnp.asarray(b2, float)),
+            "b2": beta_pair(b2),
+            "weight_decay": weight_decay,
+        }
+
+    def step(g, x, m, *, learning_rate, b1_over_b2, b2, weight_decay) -> tuple:
+        m = ema(b2, m, g)
+        # β₁ m + (1 - β₁) g of the old m is (β₁/β₂) m + (1 - β₁/β₂) g of the new one.
+        sign = jnp.sign(ema(b1_over_b2, m, g))
+        return -learning_rate * (sign + weight_decay * x), m
+
+    return per_leaf_transformation(
+        LionState,
+        (Accumulator(),),
         learning_rate,
-        numbers,
+        scalars_at,
         step,
         state_dtype,
+        weight_decay_mask=True if mask is None else mask,
     )

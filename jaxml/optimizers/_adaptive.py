@@ -1,7 +1,8 @@
-"""Optimizers that give every parameter a rate of its own: its past gradients' size.
+"""Adaptive learning rates: each parameter's step is divided by its past gradients.
 
 g is the gradient, η the learning rate, u the update that is added to the parameters.
-|g|² is g² where g is real.
+|g|² is g² where g is real. The state holds a as `sum_of_squares`, m as `mu`, v as `nu`
+and b as `trace`; that of Adadelta holds v as `e_g` and w as `e_x`.
 """
 
 from typing import Any, NamedTuple
@@ -12,13 +13,14 @@ from jaxml._core.public import factory
 from jaxml._core.safe import safe_divide, safe_sqrt
 from jaxml._core.types import NonNegative, PyTree, Rate, UnitInterval
 from jaxml.optimizers._per_leaf import (
-    Slot,
+    Accumulator,
+    BetaPair,
     Transformation,
     abs_squared,
+    beta_pair,
     divide_by_sqrt,
     ema,
-    shares,
-    transformation,
+    per_leaf_transformation,
 )
 
 
@@ -54,20 +56,17 @@ def adagrad(
     eps: NonNegative = 1e-10,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Divides by the root of all squared gradients so far: rare features learn faster.
+    """Divides by the root of the sum of all squared gradients; suits sparse features.
 
         a ← a + |g|²        u = -η g / (√a + ε)
 
-    The sum only grows, so the rate dies out late.
+    The sum only grows, so the effective learning rate decays to 0.
 
     Args:
         learning_rate: η, a number or a schedule.
-        initial_accumulator_value: Where a begins, non-negative.
-        eps: ε >= 0, in the units of g.
+        initial_accumulator_value: The initial value of a, non-negative.
+        eps: ε >= 0, in units of g.
         state_dtype: The dtype of a; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Duchi, Hazan and Singer, Adaptive subgradient methods for online learning and
@@ -79,17 +78,16 @@ def adagrad(
         Array([-1.], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return rate, eps
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return {"learning_rate": learning_rate, "eps": eps}
 
-    def step(numbers: tuple, g: Array, total: Array) -> tuple:
-        rate, eps = numbers
-        total = total + abs_squared(g)
-        return divide_by_sqrt(-rate * g, total, eps), total
+    def step(g, a, *, learning_rate, eps) -> tuple:
+        a = a + abs_squared(g)
+        return divide_by_sqrt(-learning_rate * g, a, eps), a
 
-    slots = (Slot(initial_accumulator_value, real=True),)
-    return transformation(
-        "adagrad", AdagradState, slots, learning_rate, numbers, step, state_dtype
+    accumulators = (Accumulator(initial_accumulator_value, is_real=True),)
+    return per_leaf_transformation(
+        AdagradState, accumulators, learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -101,21 +99,19 @@ def adadelta(
     eps: NonNegative = 1e-6,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Steps in the units of the parameters: the size of past steps over past gradients.
+    """Scales the gradient by the ratio of the RMS of past updates to that of gradients.
 
         v ← ρ v + (1 - ρ) |g|²        Δ = g √(w + ε) / √(v + ε)
         w ← ρ w + (1 - ρ) |Δ|²        u = -η Δ
 
-    Its first steps are small, of about √ε: it has no rate to begin with.
+    Updates have the units of the parameters, so no learning rate has to be tuned. The
+    first ones are small, about √ε.
 
     Args:
-        learning_rate: η, a number or a schedule; the paper has 1.
+        learning_rate: η, a number or a schedule; 1 in the paper.
         decay: ρ in [0, 1).
-        eps: ε >= 0, inside both roots; at 0 nothing ever moves.
+        eps: ε >= 0, inside both roots; with 0 the parameters never move.
         state_dtype: The dtype of v and w; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Zeiler, ADADELTA: an adaptive learning rate method, 2012,
@@ -127,22 +123,21 @@ def adadelta(
         Array([-4.8], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return rate, eps, shares(decay)
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return {"learning_rate": learning_rate, "decay": beta_pair(decay), "eps": eps}
 
-    def step(numbers: tuple, g: Array, e_g: Array, e_x: Array) -> tuple:
-        rate, eps, decay = numbers
-        squares = abs_squared(g)
-        e_g = ema(decay, e_g, squares)
-        e_x = ema(decay, e_x, safe_divide((e_x + eps) * squares, e_g + eps))
-        # Δ from the new w, which is in place: (w' + ρ ε) (v + ε) = (w + ε) (ρ (v + ε)
-        # + (1 - ρ) |g|²), a sum of what is positive.
-        share = safe_divide(e_x + decay[0] * eps, ema(decay, e_g + eps, squares))
-        return -rate * g * safe_sqrt(share), e_g, e_x
+    def step(g, v, w, *, learning_rate, decay, eps) -> tuple:
+        g2 = abs_squared(g)
+        v = ema(decay, v, g2)
+        w = ema(decay, w, safe_divide((w + eps) * g2, v + eps))
+        # (w + ε) / (v + ε) of the old w, from the new w', which is updated in place:
+        # (w' + ρ ε) / (ρ (v + ε) + (1 - ρ) |g|²). No term is negative.
+        ratio = safe_divide(w + decay.beta * eps, ema(decay, v + eps, g2))
+        return -learning_rate * g * safe_sqrt(ratio), v, w
 
-    slots = (Slot(real=True), Slot(real=True))
-    return transformation(
-        "adadelta", AdadeltaState, slots, learning_rate, numbers, step, state_dtype
+    accumulators = (Accumulator(is_real=True), Accumulator(is_real=True))
+    return per_leaf_transformation(
+        AdadeltaState, accumulators, learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -156,23 +151,21 @@ def rmsprop(
     momentum: UnitInterval | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Divides by the root mean square of the recent gradients.
+    """Divides by the root mean square of recent gradients.
 
         v ← β v + (1 - β) |g|²        d = g / (√(v + ε₀) + ε)
         u = -η d,  or with momentum μ:  b ← μ b + d,  u = -η b
 
-    The mean spans about 1 / (1 - β) steps, so the rate does not die out.
+    The mean covers about 1 / (1 - β) steps, so the effective learning rate does not
+    decay to 0 as in `adagrad`.
 
     Args:
-        learning_rate: η, a number or a schedule; outside the momentum's buffer.
+        learning_rate: η, a number or a schedule; applied after the momentum.
         decay: β in [0, 1).
-        eps: ε >= 0, outside the root, in the units of g.
-        eps_root: ε₀ >= 0, inside the root, in the units of g².
-        momentum: μ in [0, 1); None keeps no buffer.
+        eps: ε >= 0, outside the root, in units of g.
+        eps_root: ε₀ >= 0, inside the root, in units of g².
+        momentum: μ in [0, 1); None keeps no momentum buffer.
         state_dtype: The dtype of v and b; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Tieleman and Hinton, Lecture 6.5: RMSProp, Coursera, 2012,
@@ -184,20 +177,25 @@ def rmsprop(
         Array([-2.], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return rate, eps, eps_root, shares(decay), momentum
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return {
+            "learning_rate": learning_rate,
+            "decay": beta_pair(decay),
+            "eps": eps,
+            "eps_root": eps_root,
+            "momentum": momentum,
+        }
 
-    def step(numbers: tuple, g: Array, nu: Array, *trace: Array) -> tuple:
-        rate, eps, eps_root, decay, momentum = numbers
-        nu = ema(decay, nu, abs_squared(g))
-        direction, trace = _onward(
-            momentum, divide_by_sqrt(g, nu + eps_root, eps), trace
-        )
-        return -rate * direction, nu, *trace
+    def step(g, v, *b, learning_rate, decay, eps, eps_root, momentum) -> tuple:
+        v = ema(decay, v, abs_squared(g))
+        d = divide_by_sqrt(g, v + eps_root, eps)
+        d, *b = _apply_momentum(momentum, d, *b)
+        return -learning_rate * d, v, *b
 
-    slots = (Slot(real=True), None if momentum is None else Slot())
-    return transformation(
-        "rmsprop", RMSpropState, slots, learning_rate, numbers, step, state_dtype
+    buffer = None if momentum is None else Accumulator()
+    accumulators = (Accumulator(is_real=True), buffer)
+    return per_leaf_transformation(
+        RMSpropState, accumulators, learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -211,23 +209,21 @@ def centered_rmsprop(
     momentum: UnitInterval | None = None,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Divides by the standard deviation of the recent gradients.
+    """Divides by the standard deviation of recent gradients.
 
         m ← β m + (1 - β) g        v ← β v + (1 - β)/β |g - m|²
         u = -η d,  d = g / (√(v + ε₀) + ε),  or with momentum μ:  b ← μ b + d,  u = -η b
 
-    v is the mean of |g|² less |m|², without the difference: right and never negative.
+    v equals the mean of |g|² minus |m|², without the cancellation; it is never
+    negative.
 
     Args:
-        learning_rate: η, a number or a schedule; outside the momentum's buffer.
+        learning_rate: η, a number or a schedule; applied after the momentum.
         decay: β in [0, 1).
-        eps: ε >= 0, outside the root, in the units of g.
-        eps_root: ε₀ >= 0, inside the root, in the units of g².
-        momentum: μ in [0, 1); None keeps no buffer.
+        eps: ε >= 0, outside the root, in units of g.
+        eps_root: ε₀ >= 0, inside the root, in units of g².
+        momentum: μ in [0, 1); None keeps no momentum buffer.
         state_dtype: The dtype of m, v and b; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Graves, Generating sequences with recurrent neural networks, 2013,
@@ -239,35 +235,37 @@ def centered_rmsprop(
         Array([-2.], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        kept, new = shares(decay)
-        spread = kept, safe_divide(new, kept)
-        return rate, eps, eps_root, (kept, new), spread, momentum
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        beta, one_minus_beta = beta_pair(decay)
+        return {
+            "learning_rate": learning_rate,
+            "decay": BetaPair(beta, one_minus_beta),
+            "deviation_weight": safe_divide(one_minus_beta, beta),
+            "eps": eps,
+            "eps_root": eps_root,
+            "momentum": momentum,
+        }
 
-    def step(numbers: tuple, g: Array, mu: Array, nu: Array, *trace: Array) -> tuple:
-        rate, eps, eps_root, decay, spread, momentum = numbers
-        mu = ema(decay, mu, g)
-        nu = ema(spread, nu, abs_squared(g - mu))
-        direction, trace = _onward(
-            momentum, divide_by_sqrt(g, nu + eps_root, eps), trace
-        )
-        return -rate * direction, mu, nu, *trace
+    def step(
+        g, m, v, *b, learning_rate, decay, deviation_weight, eps, eps_root, momentum
+    ) -> tuple:
+        m = ema(decay, m, g)
+        v = decay.beta * v + deviation_weight * abs_squared(g - m)
+        d = divide_by_sqrt(g, v + eps_root, eps)
+        d, *b = _apply_momentum(momentum, d, *b)
+        return -learning_rate * d, m, v, *b
 
-    slots = (Slot(), Slot(real=True), None if momentum is None else Slot())
-    return transformation(
-        "centered_rmsprop",
-        CenteredRMSpropState,
-        slots,
-        learning_rate,
-        numbers,
-        step,
-        state_dtype,
+    buffer = None if momentum is None else Accumulator()
+    accumulators = (Accumulator(), Accumulator(is_real=True), buffer)
+    return per_leaf_transformation(
+        CenteredRMSpropState, accumulators, learning_rate, scalars_at, step, state_dtype
     )
 
 
-def _onward(momentum: Any, direction: Array, trace: tuple) -> tuple[Array, tuple]:
-    """b ← μ b + d where there is a buffer b, else d."""
-    if not trace:
-        return direction, ()
-    b = momentum * trace[0] + direction
-    return b, (b,)
+def _apply_momentum(momentum: Any, d: Array, *buffer: Array) -> tuple[Array, ...]:
+    """The direction and the new buffer, both μ b + d; d alone if there is no buffer."""
+    if not buffer:
+        return (d,)
+    (b,) = buffer
+    b = momentum * b + d
+    return b, b

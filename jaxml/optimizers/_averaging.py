@@ -1,4 +1,4 @@
-"""Shadow weights: the parameters averaged over the steps, to evaluate with."""
+"""Shadow weights: a moving average of the parameters, for evaluation."""
 
 from typing import Any, NamedTuple
 
@@ -11,24 +11,23 @@ from jaxml._core.public import factory
 from jaxml._core.safe import safe_divide
 from jaxml._core.types import PyTree, UnitInterval
 from jaxml.optimizers._per_leaf import (
+    BetaPair,
     Transformation,
     apply_updates,
+    beta_pair,
+    bias_correction,
     check_floats,
     ema,
     increment,
-    shares,
-    wide,
-    widened,
-    with_extra_arguments,
-)
-from jaxml.optimizers._per_leaf import (
-    debias as debias_share,
+    real_compute_dtype,
+    upcast,
+    with_extra_args_support,
 )
 
 
-class ShadowState(NamedTuple):
+class ShadowWeightsState(NamedTuple):
     count: Array
-    share: Array
+    bias_correction: Array  # 1 - μᵗ, or 1 without debiasing
     ema: PyTree
     inner_state: Any
 
@@ -37,26 +36,25 @@ class ShadowState(NamedTuple):
 def shadow_weights(
     optimizer: Any, *, decay: UnitInterval = 0.999, debias: bool = True
 ) -> Transformation:
-    """Keeps, beside what `optimizer` does, a moving average of the parameters.
+    """Wraps an optimizer and keeps a moving average of the parameters.
 
         s ← μ s + (1 - μ) x,  x the parameters after each update;  x̄ = s / (1 - μᵗ)
 
-    s begins at 0, in float32 or wider; `averaged_params` gives x̄, which generalises
-    better than the last x and costs no training step. `optax.ema` is something else:
-    it averages the updates.
+    s starts at 0, in float32 or wider. `averaged_params` returns x̄, which often
+    generalizes better than the last x and does not affect training. (`optax.ema`
+    averages the updates instead.)
 
     Args:
         optimizer: Any gradient transformation; its updates are returned unchanged.
-        decay: μ in [0, 1): the average spans about 1 / (1 - μ) steps.
-        debias: Whether to divide by 1 - μᵗ, what the weights of the mean add up to.
+        decay: μ in [0, 1): the average covers about 1 / (1 - μ) steps.
+        debias: Whether to divide by 1 - μᵗ, the sum of the average's weights.
 
     Raises:
-        ValueError: If `decay` is out of its range.
-        TypeError: If `update` is not given the parameters.
+        TypeError: If `update` is called without the parameters.
 
     Reference:
         Polyak and Juditsky, Acceleration of stochastic approximation by averaging,
-        1992, https://doi.org/10.1137/0330046; the corrected form as in Adam.
+        1992, https://doi.org/10.1137/0330046; the bias correction is Adam's.
 
     Example:
         >>> optimizer, x = shadow_weights(sgd(1.0), decay=0.5), jnp.zeros(1)
@@ -64,49 +62,53 @@ def shadow_weights(
         >>> averaged_params(state)
         Array([2.], dtype=float32)
     """
-    inner = with_extra_arguments(optimizer)
+    inner = with_extra_args_support(optimizer)
 
-    def init(params: PyTree) -> ShadowState:
-        check_floats("shadow_weights", "params", params)
-        zeros = jax.tree.map(lambda x: jnp.zeros_like(_wide(x)), params)
-        count, share = jnp.zeros((), jnp.int32), jnp.zeros((), float)
-        return ShadowState(count, share, zeros, inner.init(params))
+    def init(params: PyTree) -> ShadowWeightsState:
+        check_floats("params", params)
+        zeros = jax.tree.map(lambda x: jnp.zeros_like(_upcast(x)), params)
+        count, correction = jnp.zeros((), jnp.int32), jnp.zeros((), float)
+        return ShadowWeightsState(count, correction, zeros, inner.init(params))
 
     def update(
-        updates: PyTree, state: Any, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, ShadowState]:
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, ShadowWeightsState]:
         if params is None:
             raise_invalid(TypeError, "params", "be given to update", params)
-        updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
+        updates, inner_state = inner.update(
+            updates, state.inner_state, params, **extra_args
+        )
         count = increment(state.count)
-        share = debias_share(decay, count.astype(float))
+        correction = bias_correction(decay, count.astype(float))
+        correction = jnp.where(debias, correction, jnp.ones_like(correction))
 
         def average(mean: Array, x: Array) -> Array:
-            both = jax.tree.map(lambda s: s.astype(mean.real.dtype), shares(decay))
-            return ema(both, mean, _wide(x))
+            weights = (w.astype(mean.real.dtype) for w in beta_pair(decay))
+            return ema(BetaPair(*weights), mean, _upcast(x))
 
-        with jax.numpy_dtype_promotion("standard"):  # real numbers, complex arrays
-            after = apply_updates(params, updates)
-            mean = jax.tree.map(average, state.ema, after)
-        share = jnp.where(debias, share, jnp.ones_like(share))
-        return updates, ShadowState(count, share, mean, inner_state)
+        with jax.numpy_dtype_promotion("standard"):  # real scalars, complex arrays
+            new_params = apply_updates(params, updates)
+            means = jax.tree.map(average, state.ema, new_params)
+        return updates, ShadowWeightsState(count, correction, means, inner_state)
 
     return Transformation(init, update)
 
 
+@reports_as("averaged_params")
 def averaged_params(state: Any, params: PyTree = None) -> PyTree:
     """The average of the parameters that `shadow_weights` keeps.
 
         x̄ = s / (1 - μᵗ)
 
-    Zeros before the first update.
+    It is 0 before the first update.
 
     Args:
-        state: The state of `shadow_weights`, or one that holds it, as a chain's does.
-        params: Arrays whose dtypes the average is to have; its own by default.
+        state: The state of `shadow_weights`, or one that contains it, such as a
+            chain's.
+        params: The average takes the dtypes of these; float32 or wider by default.
 
     Raises:
-        ValueError: If `state` holds the state of no `shadow_weights`, or of several.
+        ValueError: If `state` does not contain exactly one `shadow_weights` state.
 
     Example:
         >>> optimizer, x = shadow_weights(sgd(1.0)), jnp.ones(2, jnp.bfloat16)
@@ -114,28 +116,28 @@ def averaged_params(state: Any, params: PyTree = None) -> PyTree:
         >>> averaged_params(state, x)
         Array([1, 1], dtype=bfloat16)
     """
-    leaves = jax.tree.leaves(state, is_leaf=_is_shadow)
-    shadows = [leaf for leaf in leaves if _is_shadow(leaf)]
+    leaves = jax.tree.leaves(state, is_leaf=_is_shadow_weights_state)
+    shadows = [leaf for leaf in leaves if _is_shadow_weights_state(leaf)]
     if len(shadows) != 1:
-        rule, found = "hold one state of shadow_weights", f"{len(shadows)} of them"
-        with reports_as("averaged_params"):
-            raise_invalid(ValueError, "state", rule, found)
+        requirement = "contain exactly one shadow_weights state"
+        raise_invalid(ValueError, "state", requirement, len(shadows))
     (shadow,) = shadows
 
-    def unbiased(mean: Array) -> Array:
-        share = shadow.share.astype(mean.real.dtype)
-        return safe_divide(mean, share.astype(mean.dtype))
+    def debiased(mean: Array) -> Array:
+        correction = shadow.bias_correction.astype(mean.real.dtype)
+        return safe_divide(mean, correction.astype(mean.dtype))
 
-    mean = jax.tree.map(unbiased, shadow.ema)
+    means = jax.tree.map(debiased, shadow.ema)
     if params is None:
-        return mean
-    return jax.tree.map(lambda m, x: m.astype(jnp.result_type(x)), mean, params)
+        return means
+    return jax.tree.map(lambda m, x: m.astype(jnp.result_type(x)), means, params)
 
 
-def _is_shadow(state: Any) -> bool:
-    return isinstance(state, ShadowState)
+def _is_shadow_weights_state(state: Any) -> bool:
+    return isinstance(state, ShadowWeightsState)
 
 
-def _wide(x: Array) -> Array:
+def _upcast(x: Array) -> Array:
+    """x in float32 or wider."""
     x = jnp.asarray(x)
-    return widened(x, wide(x.dtype))
+    return upcast(x, real_compute_dtype(x.dtype))

@@ -1,15 +1,16 @@
-"""What all optimizers share: the pair of functions, the count, the dtypes, the rate.
+"""Per-leaf optimizers: the step of one array, lifted to trees of parameters.
 
-An optimizer is written as the step of ONE array, from its paper; `transformation` lifts
-it to trees. Arithmetic and accumulators are float32 or wider, updates have the
-gradients' dtype, and every number is an argument of the compiled step: none takes a
-parameter's dtype.
+An optimizer is written as the step of ONE array, as in its paper, and
+`per_leaf_transformation` makes optax's (init, update) of it. Arithmetic and
+accumulators are float32 or wider; updates have the dtype of the gradients.
+Hyperparameters are traced arguments of the step, cast to the dtype of its arithmetic.
 
-XLA makes one kernel of each array that a step returns, and writes it in place. A step
-that reads an old accumulator after its new value is there costs a copy, so the update
-is written from the new accumulators alone.
+XLA:CPU compiles one kernel per output and updates accumulators in place. A step that
+still needs an old accumulator after updating it costs a copy, so every update is
+computed from the new accumulators alone.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,171 +24,197 @@ from jaxml._core.special.partials import with_partials
 from jaxml._core.types import PyTree, Scalar, Schedule, compute_dtype
 
 Transformation = optax.GradientTransformationExtraArgs
-with_extra_arguments = optax.with_extra_args_support
+with_extra_args_support = optax.with_extra_args_support
 apply_updates = optax.apply_updates
 
 Mask = PyTree | Callable[[PyTree], PyTree]
-"""Booleans beside the parameters, for whole branches if need be, or what makes them."""
+"""Booleans, as a prefix of the parameters' tree, or a function that returns them."""
 
 
-class Slot(NamedTuple):
-    """An accumulator that an optimizer keeps beside each parameter."""
+class Accumulator(NamedTuple):
+    """An array that an optimizer keeps for each parameter, of the same shape."""
 
-    start: Scalar = 0.0
-    real: bool = False  # as |g|² is, where g is complex
+    init_value: Scalar = 0.0
+    is_real: bool = False  # for complex parameters too, as |g|² is
 
 
-def transformation(
-    name: str,
+def per_leaf_transformation(
     state_type: Callable[..., Any],
-    slots: tuple[Slot | None, ...],
+    accumulators: tuple[Accumulator | None, ...],
     learning_rate: Scalar | Schedule,
-    numbers: Callable[[Array, Array], tuple[Any, ...]],
+    scalars_at: Callable[[Array, Array], dict[str, Any]],
     step: Callable[..., tuple[Array, ...]],
     state_dtype: Any = None,
     *,
-    decayed: Mask | None = None,
+    weight_decay_mask: Mask | None = None,
 ) -> Transformation:
     """The optimizer with this step.
 
     Args:
-        name: For messages.
-        state_type: A NamedTuple of the count and one field for each slot.
-        slots: What is kept beside each parameter; None for a field that stays None.
+        state_type: A NamedTuple of the count and one field for each accumulator.
+        accumulators: One for each field; None for a field that is always None.
         learning_rate: A number, or a schedule of the count.
-        numbers: (rate, t) -> the scalars that `step` takes, at step t = 1, 2, ...
-        step: (numbers, g, [x,] *slots) -> (update, *slots), all of one array. It takes
-            the parameter x, or 0 where it is not to decay, if `decayed` is given.
-        state_dtype: The dtype of the slots; float32 or wider by default.
-        decayed: Which parameters decay.
+        scalars_at: (learning_rate, t) -> the keyword arguments of `step`, t = 1, 2, ...
+        step: (g, [x,] *accumulators, **scalars) -> (update, *accumulators), for one
+            array. It takes the parameter x if there is a `weight_decay_mask`.
+        state_dtype: The dtype of the accumulators; float32 or wider by default.
+        weight_decay_mask: Which parameters decay; `step` sees x = 0 for the others.
     """
-    if state_dtype is not None and not _is_float(state_dtype):
-        found = str(getattr(state_dtype, "__name__", state_dtype))
-        raise_invalid(TypeError, "state_dtype", "be a float dtype", found)
-    kept = [slot for slot in slots if slot is not None]
-    # One trace serves all arrays of a shape, and nothing but traced numbers enters it.
-    leaf_step = jax.jit(lambda scalars, *row: _run(step, scalars, row, len(kept)))
+    if state_dtype is not None and not _is_float_dtype(state_dtype):
+        value = str(getattr(state_dtype, "__name__", state_dtype))
+        raise_invalid(TypeError, "state_dtype", "be a float dtype", value)
+    num_accumulators = sum(a is not None for a in accumulators)
+    # Leaves of one shape share one trace, since all hyperparameters are arguments.
+    leaf_step = jax.jit(functools.partial(_leaf_step, step, num_accumulators))
 
     def init(params: PyTree) -> Any:
-        check_floats(name, "params", params)
-        trees = [_fill(params, slot, state_dtype) if slot else None for slot in slots]
+        check_floats("params", params)
+        trees = [
+            None if a is None else _init_accumulator(params, a, state_dtype)
+            for a in accumulators
+        ]
         return state_type(jnp.zeros((), jnp.int32), *trees)
 
     def update(
-        updates: PyTree, state: Any, params: PyTree = None, **extra: Any
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
     ) -> tuple:
-        del extra  # the interface hands every member of a chain everything
-        check_floats(name, "updates", updates)
+        del extra_args  # for other members of a chain
+        check_floats("updates", updates)
         count = increment(state.count)
-        rate = rate_at(name, learning_rate, state.count)
-        with jax.numpy_dtype_promotion("standard"):  # the user's numbers have any dtype
-            scalars = numbers(rate, count.astype(float))
+        rate = learning_rate_at(learning_rate, state.count)
+        with jax.numpy_dtype_promotion("standard"):  # hyperparameters have any dtype
+            scalars = scalars_at(rate, count.astype(float))
 
         leaves, structure = jax.tree.flatten(updates)
         trees = [tree for tree in state[1:] if tree is not None]
-        if decayed is not None:
-            trees = [_where_decayed(name, params, decayed), *trees]
-        rows = zip(leaves, *map(structure.flatten_up_to, trees), strict=True)
-        updated = [leaf_step(scalars, *row) for row in rows]
+        if weight_decay_mask is not None:
+            trees = [_zero_unmasked(params, weight_decay_mask), *trees]
+        columns = [leaves, *map(structure.flatten_up_to, trees)]
+        rows = [leaf_step(scalars, *row) for row in zip(*columns, strict=True)]
 
-        columns = zip(*updated, strict=True) if updated else [()] * (1 + len(kept))
-        steps, *moved = [structure.unflatten(column) for column in columns]
-        for i in [i for i, slot in enumerate(slots) if slot is None]:
-            moved.insert(i, None)
-        return steps, state_type(count, *moved)
+        new_columns = zip(*rows) if rows else [()] * (1 + num_accumulators)
+        new_updates, *new_trees = map(structure.unflatten, new_columns)
+        remaining = iter(new_trees)
+        fields = [None if a is None else next(remaining) for a in accumulators]
+        return new_updates, state_type(count, *fields)
 
     return Transformation(init, update)
 
 
+def _leaf_step(
+    step: Callable[..., tuple[Array, ...]],
+    num_accumulators: int,
+    scalars: dict[str, Any],
+    *arrays: Array,
+) -> tuple[Array, ...]:
+    """The step of one array in one dtype, with every result rounded back to its own."""
+    dtype = real_compute_dtype(*(x.dtype for x in arrays))
+    scalars = jax.tree.map(lambda s: jnp.asarray(s, dtype), scalars)
+    with jax.numpy_dtype_promotion("standard"):  # real scalars times complex arrays
+        results = step(*(upcast(x, dtype) for x in arrays), **scalars)
+    accumulators = arrays[len(arrays) - num_accumulators :]
+    dtypes = [x.dtype for x in (arrays[0], *accumulators)]
+    return tuple(r.astype(d) for r, d in zip(results, dtypes, strict=True))
+
+
+def _init_accumulator(params: PyTree, accumulator: Accumulator, dtype: Any) -> PyTree:
+    def full(leaf: Array) -> Array:
+        real_dtype = dtype or real_compute_dtype(jnp.result_type(leaf))
+        is_complex = jnp.iscomplexobj(leaf) and not accumulator.is_real
+        leaf_dtype = _complex_dtype(real_dtype) if is_complex else real_dtype
+        return jnp.full_like(leaf, accumulator.init_value, leaf_dtype)
+
+    return jax.tree.map(full, params)
+
+
+def _zero_unmasked(params: PyTree, mask: Mask) -> PyTree:
+    """The parameters that decay, and 0 for the others."""
+    if params is None:
+        requirement = "be given to update, for weight decay"
+        raise_invalid(TypeError, "params", requirement, params)
+    mask = mask(params) if callable(mask) else mask
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return jax.tree.map(lambda m, x, zero: x if m else zero, mask, params, zeros)
+
+
+# Hyperparameters
+
+
 def increment(count: Array) -> Array:
-    """The next count, which stays at the largest integer."""
+    """The next count, which saturates at the largest integer."""
     return jnp.asarray(optax.safe_increment(count))
 
 
-def shares(decay: Scalar) -> tuple[Array, Array]:
-    """What a moving average keeps and what it takes in: (β, 1 - β)."""
-    kept = jnp.asarray(decay, float)
-    return kept, 1 - kept
+def learning_rate_at(learning_rate: Scalar | Schedule, count: Array) -> Array:
+    """The learning rate at this count, in the default float dtype."""
+    value = learning_rate(count) if callable(learning_rate) else learning_rate
+    try:
+        rate = jnp.asarray(value)
+    except (TypeError, ValueError):
+        rate = None
+    if rate is None or rate.shape or not jnp.isrealobj(rate):
+        requirement = "be a number or a schedule that returns one"
+        raise_invalid(TypeError, "learning_rate", requirement, value)
+    return rate.astype(float)
 
 
-def ema(shares: tuple[Array, Array], mean: Array, x: Array) -> Array:
-    """The exponential moving average β m + (1 - β) x, of about the last 1 / (1 - β)."""
-    kept, new = shares
-    return kept * mean + new * x
+class BetaPair(NamedTuple):
+    """The weights β and 1 - β of a moving average."""
+
+    beta: Array
+    one_minus_beta: Array
 
 
-def debias(decay: Scalar, t: Array) -> Array:
-    """1 - decayᵗ: the share of a moving average, begun at 0, that t values make up."""
-    return one_minus_pow(jnp.asarray(decay, t.dtype), t)
+def beta_pair(beta: Scalar) -> BetaPair:
+    """β and 1 - β in the default float dtype."""
+    beta = jnp.asarray(beta, float)
+    return BetaPair(beta, 1 - beta)
 
 
-def check_floats(name: str, argument: str, tree: PyTree) -> None:
-    """Raises a TypeError for the first array that has no derivative."""
+def ema(weights: BetaPair, mean: Array, x: Array) -> Array:
+    """The exponential moving average β m + (1 - β) x, over about 1 / (1 - β) values."""
+    beta, one_minus_beta = weights
+    return beta * mean + one_minus_beta * x
+
+
+def bias_correction(beta: Scalar, t: Array) -> Array:
+    """1 - βᵗ, the divisor that corrects the bias of an `ema` started at 0."""
+    return one_minus_pow(jnp.asarray(beta, t.dtype), t)
+
+
+# Dtypes
+
+
+def check_floats(argument: str, tree: PyTree) -> None:
+    """Raises a TypeError for the first leaf that is not a float or complex array."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            where = f"{argument}{jax.tree_util.keystr(path)}"
-            raise_invalid(TypeError, where, "be a float or complex array", leaf)
+            leaf_name = f"{argument}{jax.tree_util.keystr(path)}"
+            raise_invalid(TypeError, leaf_name, "be a float or complex array", leaf)
 
 
-def wide(*dtypes: Any) -> Any:
-    """The real dtype, float32 or wider, in which arrays of these are worked on."""
+def real_compute_dtype(*dtypes: Any) -> Any:
+    """The real dtype, float32 or wider, for arithmetic on arrays of these dtypes."""
     return compute_dtype(*(jnp.finfo(dtype).dtype for dtype in dtypes))
 
 
-def widened(leaf: Array, real: Any) -> Array:
-    """The array in this real dtype, or in the complex one that is made of it."""
-    return leaf.astype(_complex(real) if jnp.iscomplexobj(leaf) else real)
+def upcast(x: Array, real_dtype: Any) -> Array:
+    """x in this real dtype, or in the complex dtype of its precision."""
+    return x.astype(_complex_dtype(real_dtype) if jnp.iscomplexobj(x) else real_dtype)
 
 
-def rate_at(name: str, learning_rate: Scalar | Schedule, count: Array) -> Array:
-    rate = learning_rate(count) if callable(learning_rate) else learning_rate
-    try:
-        number = jnp.asarray(rate)
-    except (TypeError, ValueError):
-        number = None
-    if number is None or number.shape or not jnp.isrealobj(number):
-        rule = "be a number or a schedule that returns one"
-        raise_invalid(TypeError, "learning_rate", rule, rate)
-    return number.astype(float)
+def _complex_dtype(real_dtype: Any) -> Any:
+    return jnp.complex128 if real_dtype == jnp.float64 else jnp.complex64
 
 
-def _run(step: Callable, scalars: tuple, row: tuple, kept: int) -> tuple[Array, ...]:
-    """The step of one array, in one dtype throughout, with its results rounded back."""
-    real = wide(*(leaf.dtype for leaf in row))
-    scalars = jax.tree.map(lambda number: jnp.asarray(number, real), scalars)
-    with jax.numpy_dtype_promotion("standard"):  # real numbers times complex arrays
-        results = step(scalars, *(widened(leaf, real) for leaf in row))
-    dtypes = [row[0].dtype, *(leaf.dtype for leaf in row[len(row) - kept :])]
-    return tuple(r.astype(dtype) for r, dtype in zip(results, dtypes, strict=True))
-
-
-def _fill(params: PyTree, slot: Slot, dtype: Any) -> PyTree:
-    def fill(leaf: Array) -> Array:
-        real = dtype or wide(jnp.result_type(leaf))
-        complex_too = jnp.iscomplexobj(leaf) and not slot.real
-        return jnp.full_like(leaf, slot.start, _complex(real) if complex_too else real)
-
-    return jax.tree.map(fill, params)
-
-
-def _complex(real: Any) -> Any:
-    return jnp.complex128 if real == jnp.float64 else jnp.complex64
-
-
-def _where_decayed(name: str, params: PyTree, decayed: Mask) -> PyTree:
-    if params is None:
-        rule = "be given to update, for weight decay"
-        raise_invalid(TypeError, "params", rule, params)
-    mask = decayed(params) if callable(decayed) else decayed
-    none = jax.tree.map(jnp.zeros_like, params)
-    return jax.tree.map(lambda keep, p, zero: p if keep else zero, mask, params, none)
-
-
-def _is_float(dtype: Any) -> bool:
+def _is_float_dtype(dtype: Any) -> bool:
     try:
         return jnp.issubdtype(dtype, jnp.floating)
-    except TypeError:  # no dtype at all
+    except TypeError:  # not a dtype at all
         return False
+
+
+# Arithmetic
 
 
 @jax.custom_jvp
@@ -210,10 +237,15 @@ def divide_by_sqrt_jvp(primals: tuple, tangents: tuple) -> tuple:
     return divide_by_sqrt(*primals), jax.jvp(differentiable, primals, tangents)[1]
 
 
-@with_partials(
-    lambda b, t: -t * b ** (t - 1),
-    lambda b, t: -(b**t) * jnp.log(b),
-)
+def _one_minus_pow_db(b: Array, t: Array) -> Array:
+    return -t * b ** (t - 1)
+
+
+def _one_minus_pow_dt(b: Array, t: Array) -> Array:
+    return -(b**t) * jnp.log(b)
+
+
+@with_partials(_one_minus_pow_db, _one_minus_pow_dt)
 def one_minus_pow(b: Array, t: Array) -> Array:
     """1 - bᵗ for b in [0, 1), without cancellation."""
     return -jnp.expm1(t * jnp.log(b))

@@ -1,26 +1,24 @@
-"""Gradient descent, plain and with a memory of its direction.
+"""Gradient descent: plain, with momentum, and with Nesterov momentum.
 
 g is the gradient, η the learning rate, u the update that is added to the parameters x.
+The state holds b as `trace`.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core.public import factory
-from jaxml._core.types import NonNegative, PyTree, Range, Rate, Scalar, UnitInterval
+from jaxml._core.types import PyTree, Rate, UnitInterval
 from jaxml.optimizers._per_leaf import (
-    Mask,
-    Slot,
+    Accumulator,
     Transformation,
-    ema,
-    shares,
-    transformation,
+    per_leaf_transformation,
 )
 
 
-class DescentState(NamedTuple):
+class SGDState(NamedTuple):
     count: Array
 
 
@@ -29,27 +27,19 @@ class MomentumState(NamedTuple):
     trace: PyTree
 
 
-class LionState(NamedTuple):
-    count: Array
-    mu: PyTree
-
-
 @factory
 def sgd(learning_rate: Rate, *, state_dtype: Any = None) -> Transformation:
-    """Gradient descent: a step against the gradient.
+    """Stochastic gradient descent: a step against the gradient.
 
         u = -η g
 
-    Batch, stochastic or mini-batch, by what the gradient is taken over. One rate serves
-    all parameters, and near a saddle point the steps become small.
+    The examples that the gradient is averaged over make it batch, mini-batch or
+    stochastic gradient descent.
 
     Args:
         learning_rate: η, a number or a schedule.
-        state_dtype: Taken as everywhere, so that one call makes any optimizer; there is
-            no accumulator.
-
-    Raises:
-        ValueError: If the learning rate is out of its range.
+        state_dtype: Accepted so that all optimizers share this argument; sgd has no
+            accumulator.
 
     Reference:
         Robbins and Monro, A stochastic approximation method, Annals of Mathematical
@@ -61,15 +51,14 @@ def sgd(learning_rate: Rate, *, state_dtype: Any = None) -> Transformation:
         Array([-1.], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return (rate,)
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return {"learning_rate": learning_rate}
 
-    def step(numbers: tuple, g: Array) -> tuple:
-        (rate,) = numbers
-        return (-rate * g,)
+    def step(g, *, learning_rate) -> tuple:
+        return (-learning_rate * g,)
 
-    return transformation(
-        "sgd", DescentState, (), learning_rate, numbers, step, state_dtype
+    return per_leaf_transformation(
+        SGDState, (), learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -81,22 +70,19 @@ def momentum(
     dampening: UnitInterval = 0.0,
     state_dtype: Any = None,
 ) -> Transformation:
-    """Gradient descent that keeps part of its last direction, which damps oscillation.
+    """Gradient descent with heavy-ball momentum, which damps oscillations.
 
-        b ← μ b + (1 - δ) g, at first b = g        u = -η b
+        b ← μ b + (1 - δ) g,  b = g at the first step        u = -η b
 
     Args:
         learning_rate: η, a number or a schedule.
-        decay: μ in [0, 1), the part of the direction that is kept.
-        dampening: δ in [0, 1), how much less a new gradient counts.
+        decay: μ in [0, 1), the momentum coefficient.
+        dampening: δ in [0, 1); gradients after the first are multiplied by 1 - δ.
         state_dtype: The dtype of b; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Polyak, Some methods of speeding up the convergence of iteration methods, 1964,
-        https://doi.org/10.1016/0041-5553(64)90137-5; dampening as in PyTorch's SGD.
+        https://doi.org/10.1016/0041-5553%2864%2990137-5; dampening as in PyTorch's SGD.
 
     Example:
         >>> optimizer = momentum(1.0, decay=0.5)
@@ -106,16 +92,20 @@ def momentum(
         Array([-1.5], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return rate, decay, jnp.where(t == 1, 1.0, 1 - jnp.asarray(dampening, t.dtype))
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        one_minus_dampening = 1 - jnp.asarray(dampening, t.dtype)
+        return {
+            "learning_rate": learning_rate,
+            "decay": decay,
+            "g_weight": jnp.where(t == 1, 1.0, one_minus_dampening),
+        }
 
-    def step(numbers: tuple, g: Array, b: Array) -> tuple:
-        rate, decay, share = numbers
-        b = decay * b + share * g
-        return -rate * b, b
+    def step(g, b, *, learning_rate, decay, g_weight) -> tuple:
+        b = decay * b + g_weight * g
+        return -learning_rate * b, b
 
-    return transformation(
-        "momentum", MomentumState, (Slot(),), learning_rate, numbers, step, state_dtype
+    return per_leaf_transformation(
+        MomentumState, (Accumulator(),), learning_rate, scalars_at, step, state_dtype
     )
 
 
@@ -123,21 +113,18 @@ def momentum(
 def nesterov(
     learning_rate: Rate, *, decay: UnitInterval = 0.9, state_dtype: Any = None
 ) -> Transformation:
-    """Momentum that looks ahead: the gradient corrects where momentum is about to go.
+    """Gradient descent with Nesterov momentum: the gradient is taken one step ahead.
 
         b ← μ b + g        u = -η (g + μ b)
 
-    Nesterov's own form takes the gradient at the point x - ημb ahead and steps by -ηb.
-    Written for y = x - ημb, the point that the gradient is taken at, its step is
-    y' - y = -η b' - ημ (b' - b) = -η (g + μ b'): this form, at a constant η.
+    Nesterov's original form takes the gradient at the look-ahead point y = x - ημb and
+    steps by -ηb. In terms of y the step is the one above, for constant η:
+    y' - y = -η b' - ημ (b' - b) = -η (g + μ b').
 
     Args:
         learning_rate: η, a number or a schedule.
-        decay: μ in [0, 1), the part of the direction that is kept.
+        decay: μ in [0, 1), the momentum coefficient.
         state_dtype: The dtype of b; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Reference:
         Sutskever, Martens, Dahl and Hinton, On the importance of initialization and
@@ -149,74 +136,13 @@ def nesterov(
         Array([-1.5], dtype=float32)
     """
 
-    def numbers(rate: Array, t: Array) -> tuple:
-        return rate, decay
+    def scalars_at(learning_rate: Array, t: Array) -> dict:
+        return {"learning_rate": learning_rate, "decay": decay}
 
-    def step(numbers: tuple, g: Array, b: Array) -> tuple:
-        rate, decay = numbers
+    def step(g, b, *, learning_rate, decay) -> tuple:
         b = decay * b + g
-        return -rate * (g + decay * b), b
+        return -learning_rate * (g + decay * b), b
 
-    return transformation(
-        "nesterov", MomentumState, (Slot(),), learning_rate, numbers, step, state_dtype
-    )
-
-
-@factory
-def lion(
-    learning_rate: Rate,
-    *,
-    b1: UnitInterval = 0.9,
-    b2: Annotated[Scalar, Range("be in (0, 1)", lambda x: 0 < x < 1)] = 0.99,
-    weight_decay: NonNegative = 0.0,
-    mask: Mask | None = None,
-    state_dtype: Any = None,
-) -> Transformation:
-    """Steps of one length in every parameter: the sign of the direction alone.
-
-        u = -η (sign(β₁ m + (1 - β₁) g) + λ x)        m ← β₂ m + (1 - β₂) g
-
-    The gradient counts for more in the step than in the memory. It keeps one array, not
-    Adam's two; its rate is to be 3 to 10 times smaller, and its λ as much larger.
-
-    Args:
-        learning_rate: η, a number or a schedule.
-        b1: β₁ in [0, 1), the decay in the step.
-        b2: β₂ in (0, 1), the decay in the memory.
-        weight_decay: λ >= 0, multiplied by the learning rate.
-        mask: Which parameters decay; all by default.
-        state_dtype: The dtype of m; float32 or wider by default.
-
-    Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If `update` is not given the parameters x.
-
-    Reference:
-        Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023,
-        https://arxiv.org/abs/2302.06675
-
-    Example:
-        >>> optimizer, x = lion(0.5), jnp.zeros(2)
-        >>> optimizer.update(jnp.array([3.0, -0.1]), optimizer.init(x), x)[0]
-        Array([-0.5,  0.5], dtype=float32)
-    """
-
-    def numbers(rate: Array, t: Array) -> tuple:
-        return rate, weight_decay, shares(b2), shares(b1 / jnp.asarray(b2, float))
-
-    def step(numbers: tuple, g: Array, x: Array, mu: Array) -> tuple:
-        rate, weight_decay, b2, ratio = numbers
-        mu = ema(b2, mu, g)
-        # β₁ m + (1 - β₁) g of the old m is (β₁/β₂) m + (1 - β₁/β₂) g of the new one.
-        return -rate * (jnp.sign(ema(ratio, mu, g)) + weight_decay * x), mu
-
-    return transformation(
-        "lion",
-        LionState,
-        (Slot(),),
-        learning_rate,
-        numbers,
-        step,
-        state_dtype,
-        decayed=True if mask is None else mask,
+    return per_leaf_transformation(
+        MomentumState, (Accumulator(),), learning_rate, scalars_at, step, state_dtype
     )

@@ -1,7 +1,8 @@
-"""Schedules: schedule(numbers...), a function of the step 0, 1, ...
+"""Schedules: schedule(hyperparams...) -> a function of the step 0, 1, ...
 
-They stand wherever optax takes a schedule. No branch looks at a number, lengths
-included, so every one may be traced. Beyond its end a schedule keeps its last value.
+A schedule works wherever optax takes one. Every hyperparameter may be traced, step
+counts included, because no Python branch depends on its value. A Python number out of
+its range raises a ValueError. Past its last step, a schedule keeps its last value.
 """
 
 from jaxml.schedules._decay import (

@@ -1,6 +1,6 @@
-"""Learning rates that stay, or fall from the first step on.
+"""Schedules without warmup: constant, or decaying from the first step.
 
-s = 0, 1, ... is the step, T the number of steps.
+s = 0, 1, ... is the step, η(s) the value, T the number of steps.
 """
 
 from typing import Annotated
@@ -9,22 +9,20 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core.public import factory
+from jaxml._core.safe import safe_power
 from jaxml._core.types import NonNegative, Positive, Range, Scalar, Schedule
 from jaxml.schedules._progress import (
-    between,
+    as_float,
+    floor_divide,
+    fraction_left,
     half_cosine,
-    left,
-    number,
-    turns,
-)
-from jaxml.schedules._progress import (
-    power as power_of,
+    lerp,
 )
 
 
 @factory
 def constant(value: Scalar) -> Schedule:
-    """One value at every step.
+    """The same value at every step.
 
         η(s) = η₀
 
@@ -35,22 +33,19 @@ def constant(value: Scalar) -> Schedule:
         >>> constant(0.5)(7)
         Array(0.5, dtype=float32)
     """
-    return lambda step: number(value)
+    return lambda step: as_float(value)
 
 
 @factory
 def linear(init_value: Scalar, end_value: Scalar, decay_steps: NonNegative) -> Schedule:
-    """From the first value to the last along a line.
+    """Linear interpolation from the initial value to the end value.
 
         η(s) = η₁ + (η₀ - η₁) (1 - s/T)
 
     Args:
         init_value: η₀, at step 0.
-        end_value: η₁, from T on.
-        decay_steps: T, the step at which the end is reached.
-
-    Raises:
-        ValueError: If `decay_steps` is negative.
+        end_value: η₁, from step T on.
+        decay_steps: T >= 0.
 
     Example:
         >>> [float(linear(1.0, 0.0, 4)(step)) for step in range(6)]
@@ -58,8 +53,7 @@ def linear(init_value: Scalar, end_value: Scalar, decay_steps: NonNegative) -> S
     """
 
     def schedule(step: Array) -> Array:
-        ahead = left(number(step), number(0), number(decay_steps))
-        return between(end_value, init_value, ahead)
+        return lerp(end_value, init_value, fraction_left(step, 0, decay_steps))
 
     return schedule
 
@@ -72,18 +66,15 @@ def polynomial(
     *,
     power: NonNegative = 1.0,
 ) -> Schedule:
-    """From the first value to the last along a power of what is left.
+    """Polynomial decay from the initial value to the end value ("poly").
 
-        η(s) = η₁ + (η₀ - η₁) (1 - s/T)ᵖ
+        η(s) = η₁ + (η₀ - η₁) (1 - s/T)ᵖ  for s < T,  η₁ from T on
 
     Args:
         init_value: η₀, at step 0.
-        end_value: η₁, from T on.
-        decay_steps: T, the step at which the end is reached.
-        power: p >= 0; 1 is the line, above 1 the rate falls fast at first.
-
-    Raises:
-        ValueError: If `decay_steps` or `power` is negative.
+        end_value: η₁, from step T on.
+        decay_steps: T >= 0.
+        power: p >= 0; 1 is linear, p > 1 decays faster at first.
 
     Reference:
         Chen et al., DeepLab: semantic image segmentation, TPAMI 2018,
@@ -95,8 +86,10 @@ def polynomial(
     """
 
     def schedule(step: Array) -> Array:
-        ahead = left(number(step), number(0), number(decay_steps))
-        return between(end_value, init_value, power_of(ahead, power))
+        fraction = fraction_left(step, 0, decay_steps)
+        curve = safe_power(fraction, as_float(power))
+        # The end value at T holds for p = 0 too, where 0⁰ = 1.
+        return lerp(end_value, init_value, jnp.where(fraction > 0, curve, 0.0))
 
     return schedule
 
@@ -108,17 +101,16 @@ def exponential(
     decay_rate: NonNegative,
     decay_steps: Positive,
 ) -> Schedule:
-    """Multiplied by one factor over every so many steps, smoothly.
+    """Exponential decay, by a factor of r over every T steps.
 
         η(s) = η₀ r^(s/T)
+
+    `step_decay` is the same in discrete steps.
 
     Args:
         init_value: η₀, at step 0.
         decay_rate: r >= 0, the factor over T steps.
         decay_steps: T > 0.
-
-    Raises:
-        ValueError: If a number is out of its range.
 
     Example:
         >>> schedule = exponential(1.0, decay_rate=0.25, decay_steps=2)
@@ -127,8 +119,8 @@ def exponential(
     """
 
     def schedule(step: Array) -> Array:
-        exponent = number(step) / number(decay_steps)
-        return number(init_value) * number(decay_rate) ** exponent
+        exponent = as_float(step) / as_float(decay_steps)
+        return as_float(init_value) * as_float(decay_rate) ** exponent
 
     return schedule
 
@@ -137,17 +129,14 @@ def exponential(
 def step_decay(
     init_value: Scalar, *, decay_rate: NonNegative, step_size: Positive
 ) -> Schedule:
-    """Multiplied by one factor at once, every so many steps.
+    """Step decay: multiplied by r every n steps.
 
-        η(s) = η₀ f^⌊s/n⌋
+        η(s) = η₀ r^⌊s/n⌋
 
     Args:
         init_value: η₀, at step 0.
-        decay_rate: f >= 0.
-        step_size: n > 0, the steps between two falls.
-
-    Raises:
-        ValueError: If a number is out of its range.
+        decay_rate: r >= 0.
+        step_size: n > 0, the number of steps between two drops.
 
     Reference:
         He et al., Deep residual learning for image recognition, CVPR 2016,
@@ -160,8 +149,8 @@ def step_decay(
     """
 
     def schedule(step: Array) -> Array:
-        falls = turns(number(step), number(step_size))
-        return number(init_value) * number(decay_rate) ** falls
+        num_drops = floor_divide(as_float(step), as_float(step_size))
+        return as_float(init_value) * as_float(decay_rate) ** num_drops
 
     return schedule
 
@@ -170,17 +159,14 @@ def step_decay(
 def cosine(
     init_value: Scalar, decay_steps: NonNegative, *, end_value: Scalar = 0.0
 ) -> Schedule:
-    """From the first value to the last along half a period of the cosine.
+    """Cosine decay: half a period of the cosine from the initial to the end value.
 
         η(s) = η₁ + (η₀ - η₁) ½ (1 + cos(π s/T))
 
     Args:
         init_value: η₀, at step 0.
-        decay_steps: T, the step at which the end is reached.
-        end_value: η₁, from there on.
-
-    Raises:
-        ValueError: If `decay_steps` is negative.
+        decay_steps: T >= 0.
+        end_value: η₁, from step T on.
 
     Reference:
         Loshchilov and Hutter, SGDR: stochastic gradient descent with warm restarts,
@@ -192,8 +178,8 @@ def cosine(
     """
 
     def schedule(step: Array) -> Array:
-        remaining = left(number(step), number(0), number(decay_steps))
-        return between(end_value, init_value, half_cosine(remaining))
+        fraction = fraction_left(step, 0, decay_steps)
+        return lerp(end_value, init_value, half_cosine(fraction))
 
     return schedule
 
@@ -207,20 +193,17 @@ def cosine_restarts(
     value_factor: NonNegative = 1.0,
     end_value: Scalar = 0.0,
 ) -> Schedule:
-    """Down along half a period of the cosine, and back to the top, again and again.
+    """Cosine decay with warm restarts (SGDR).
 
         η(s) = η₁ + (η₀ vⁱ - η₁) ½ (1 + cos(π (s - Sᵢ)/(P fⁱ)))   for Sᵢ <= s < Sᵢ₊₁
         Sᵢ = P (1 + f + ... + fⁱ⁻¹)
 
     Args:
         init_value: η₀, at step 0.
-        period: P > 0, the steps before the first restart.
-        period_factor: f >= 1, how much longer each period is than the last.
-        value_factor: v >= 0, how high each period begins, by the last.
-        end_value: η₁, to which each period falls.
-
-    Raises:
-        ValueError: If a number is out of its range.
+        period: P > 0, the number of steps before the first restart.
+        period_factor: f >= 1, the ratio of each period to the one before.
+        value_factor: v >= 0, the ratio of the values at two successive restarts.
+        end_value: η₁, towards which each period decays.
 
     Reference:
         Loshchilov and Hutter, SGDR: stochastic gradient descent with warm restarts,
@@ -232,27 +215,27 @@ def cosine_restarts(
     """
 
     def schedule(step: Array) -> Array:
-        s, first, f = number(step), number(period), number(period_factor)
-        turn, start = _turn_and_start(s, first, f)
-        peak = number(init_value) * number(value_factor) ** turn
-        ahead = left(s, start, start + first * f**turn)
-        return between(end_value, peak, half_cosine(ahead))
+        s, p, f = as_float(step), as_float(period), as_float(period_factor)
+        i, start = _restart_index_and_step(s, p, f)
+        peak = as_float(init_value) * as_float(value_factor) ** i
+        fraction = fraction_left(s, start, start + p * f**i)
+        return lerp(end_value, peak, half_cosine(fraction))
 
     return schedule
 
 
-def _turn_and_start(s: Array, first: Array, f: Array) -> tuple[Array, Array]:
-    """In which turn s lies, and where that began, for turns P, P f, P f², ... long."""
+def _restart_index_and_step(s: Array, p: Array, f: Array) -> tuple[Array, Array]:
+    """i and Sᵢ with Sᵢ <= s < Sᵢ₊₁, where Sᵢ = P (fⁱ - 1)/(f - 1), or P i if f = 1."""
     grows = f > 1
     growth = jnp.where(grows, f - 1, 1.0)
     log_f = jnp.log1p(growth)
 
-    def start(turn: Array) -> Array:
-        return first * jnp.where(grows, jnp.expm1(turn * log_f) / growth, turn)
+    def restart(i: Array) -> Array:
+        return p * jnp.where(grows, jnp.expm1(i * log_f) / growth, i)
 
-    turn = jnp.floor(jnp.where(grows, jnp.log1p(s / first * growth) / log_f, s / first))
-    # A step at a restart is not before it, whatever was rounded on the way.
-    reached = s * (1 + 8 * jnp.finfo(s.dtype).eps)
-    turn = jnp.where(start(turn + 1) <= reached, turn + 1, turn)
-    turn = jnp.where(start(turn) > reached, turn - 1, turn)
-    return turn, start(turn)
+    i = jnp.floor(jnp.where(grows, jnp.log1p(s / p * growth) / log_f, s / p))
+    # Rounding must not place a step at a restart before it.
+    s_upper = s * (1 + 8 * jnp.finfo(s.dtype).eps)
+    i = jnp.where(restart(i + 1) <= s_upper, i + 1, i)
+    i = jnp.where(restart(i) > s_upper, i - 1, i)
+    return i, restart(i)

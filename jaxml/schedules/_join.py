@@ -1,4 +1,4 @@
-"""Schedules one after the other."""
+"""Schedules in sequence."""
 
 from collections.abc import Sequence
 
@@ -8,24 +8,24 @@ from jax import Array
 from jaxml._core.contract import check_number, raise_invalid
 from jaxml._core.public import factory
 from jaxml._core.types import Range, Scalar, Schedule
-from jaxml.schedules._progress import number
+from jaxml.schedules._progress import as_float
 
 
 @factory
 def join(
     schedules: Sequence[Schedule], boundaries: Sequence[Scalar] | Array
 ) -> Schedule:
-    """One schedule after the other, each of which sees the step since its boundary.
+    """Schedules in sequence, each a function of the step since its boundary.
 
         η(s) = ηᵢ(s - bᵢ)    for bᵢ <= s < bᵢ₊₁,  with b₀ = 0
 
     Args:
         schedules: η₀, η₁, ..., functions of the step.
-        boundaries: b₁ <= b₂ <= ..., one less than the schedules.
+        boundaries: b₁ <= b₂ <= ..., one for each schedule but the first.
 
     Raises:
         TypeError: If a schedule is not a function.
-        ValueError: If the boundaries are not one less, or do not rise.
+        ValueError: If the number of boundaries is wrong, or they decrease.
 
     Example:
         >>> schedule = join([linear(0.0, 1.0, 2), constant(0.5)], [3])
@@ -34,23 +34,24 @@ def join(
     """
     for i, schedule in enumerate(schedules):
         if not callable(schedule):
-            name, rule = f"schedules[{i}]", "be a function of the step"
-            raise_invalid(TypeError, name, rule, schedule)
-    if len(boundaries) != len(schedules) - 1:
-        rule = f"have one element less than the {len(schedules)} schedules"
-        raise_invalid(ValueError, "boundaries", rule, len(boundaries))
-    last = 0
+            requirement = "be a function of the step"
+            raise_invalid(TypeError, f"schedules[{i}]", requirement, schedule)
+    num_boundaries = len(schedules) - 1
+    if len(boundaries) != num_boundaries:
+        requirement = f"have len(schedules) - 1 = {num_boundaries} elements"
+        raise_invalid(ValueError, "boundaries", requirement, len(boundaries))
+    previous = 0
     for i, boundary in enumerate(boundaries):
-        rule, name = f"be at least {last}", f"boundaries[{i}]"
-        check_number(name, boundary, Range(rule, lambda b, last=last: b >= last))
-        last = boundary if isinstance(boundary, int | float) else last
+        range_ = Range(f"be at least {previous}", lambda b, low=previous: b >= low)
+        check_number(f"boundaries[{i}]", boundary, range_)
+        previous = boundary if isinstance(boundary, int | float) else previous
 
     def joined(step: Array) -> Array:
-        s = number(step)
-        value = number(schedules[0](s))
+        s = as_float(step)
+        value = as_float(schedules[0](s))
         for schedule, boundary in zip(schedules[1:], boundaries):
-            since = jnp.maximum(s - number(boundary), 0)
-            value = jnp.where(s >= number(boundary), number(schedule(since)), value)
+            b = as_float(boundary)
+            value = jnp.where(s >= b, as_float(schedule(jnp.maximum(s - b, 0))), value)
         return value
 
     return joined

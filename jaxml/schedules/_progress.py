@@ -1,4 +1,4 @@
-"""Where a step stands between two others, and the curves drawn between two values."""
+"""The fraction of an interval that is done at a step, and curves between two values."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,44 +7,40 @@ from jaxml._core.safe import safe_divide
 from jaxml._core.types import Scalar
 
 
-def number(value: Scalar) -> Array:
-    """In the default float dtype, in which all schedules are computed."""
+def as_float(value: Scalar) -> Array:
+    """The value in the default float dtype, in which all schedules are computed."""
     return jnp.asarray(value, float)
 
 
-def passed(step: Array, start: Array, end: Array) -> Array:
-    """The share of the way from `start` to `end` that is behind: 0 before, 1 after."""
-    share = jnp.clip(safe_divide(step - start, end - start), 0.0, 1.0)
-    return jnp.where(step >= end, 1.0, share)
+def fraction_done(step: Scalar, start: Scalar, end: Scalar) -> Array:
+    """(step - start) / (end - start), clipped to [0, 1]; 1 from `end` on."""
+    step, start, end = as_float(step), as_float(start), as_float(end)
+    fraction = jnp.clip(safe_divide(step - start, end - start), 0.0, 1.0)
+    return jnp.where(step >= end, 1.0, fraction)
 
 
-def left(step: Array, start: Array, end: Array) -> Array:
-    """The share of the way from `start` to `end` that is ahead: 1 before, 0 after."""
-    share = jnp.clip(safe_divide(end - step, end - start), 0.0, 1.0)
-    return jnp.where(step >= end, 0.0, share)
+def fraction_left(step: Scalar, start: Scalar, end: Scalar) -> Array:
+    """(end - step) / (end - start), clipped to [0, 1]; 0 from `end` on."""
+    step, start, end = as_float(step), as_float(start), as_float(end)
+    fraction = jnp.clip(safe_divide(end - step, end - start), 0.0, 1.0)
+    return jnp.where(step >= end, 0.0, fraction)
 
 
-def between(low: Scalar, high: Scalar, share: Array) -> Array:
-    """low + (high - low) · share, exact at both ends."""
-    return number(low) * (1 - share) + number(high) * share
+def lerp(low: Scalar, high: Scalar, fraction: Array) -> Array:
+    """low + (high - low) · fraction, exact at both ends."""
+    return as_float(low) * (1 - fraction) + as_float(high) * fraction
 
 
-def half_cosine(share: Array) -> Array:
-    """½ (1 - cos(π share)), with all digits near 0."""
-    return jnp.square(jnp.sin(jnp.pi / 2 * share))
+def half_cosine(fraction: Array) -> Array:
+    """½ (1 - cos(π fraction)), without cancellation near 0."""
+    return jnp.square(jnp.sin(jnp.pi / 2 * fraction))
 
 
-def power(share: Array, exponent: Scalar) -> Array:
-    """share^exponent, with all derivatives 0 where nothing is left."""
-    some = jnp.where(share > 0, share, 1.0)
-    return jnp.where(share > 0, some ** number(exponent), 0.0)
-
-
-def turns(step: Array, every: Array) -> Array:
-    """How often `every` fits into `step`, exact at its multiples.
+def floor_divide(x: Array, y: Array) -> Array:
+    """⌊x / y⌋, exact where x is a multiple of y.
 
     XLA may divide by multiplying with the reciprocal: 49 · (1/49) is less than 1.
     """
-    turn = jnp.floor(step / every)
-    turn = jnp.where((turn + 1) * every <= step, turn + 1, turn)
-    return jnp.where(turn * every > step, turn - 1, turn)
+    quotient = jnp.floor(x / y)
+    quotient = jnp.where((quotient + 1) * y <= x, quotient + 1, quotient)
+    return jnp.where(quotient * y > x, quotient - 1, quotient)

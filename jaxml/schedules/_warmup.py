@@ -1,6 +1,7 @@
-"""Learning rates that rise first: small steps while the directions are still wild.
+"""Schedules with warmup: small steps at first, while gradients are still unreliable.
 
-s = 0, 1, ... is the step, W the steps of the warm-up, T all steps, warm-up included.
+s = 0, 1, ... is the step, η(s) the value, W the number of warmup steps, T the number of
+all steps, warmup included.
 """
 
 import jax.numpy as jnp
@@ -11,11 +12,11 @@ from jaxml._core.public import factory
 from jaxml._core.safe import safe_divide, safe_sqrt
 from jaxml._core.types import Fraction, NonNegative, Positive, Range, Scalar, Schedule
 from jaxml.schedules._progress import (
-    between,
+    as_float,
+    fraction_done,
+    fraction_left,
     half_cosine,
-    left,
-    number,
-    passed,
+    lerp,
 )
 
 
@@ -28,36 +29,34 @@ def warmup_cosine(
     init_value: Scalar = 0.0,
     end_value: Scalar = 0.0,
 ) -> Schedule:
-    """Up along a line, then down along half a period of the cosine.
+    """Linear warmup, then cosine decay.
 
         η(s) = η₀ + (η₁ - η₀) s/W                              for s < W
         η(s) = η₂ + (η₁ - η₂) ½ (1 + cos(π (s - W)/(T - W)))   from W to T
 
     Args:
         peak_value: η₁, at step W.
-        warmup_steps: W; 0 begins at the peak.
-        decay_steps: T >= W, the step at which the end is reached.
+        warmup_steps: W >= 0; 0 starts at the peak.
+        decay_steps: T >= W, warmup included.
         init_value: η₀, at step 0.
-        end_value: η₂, from T on.
-
-    Raises:
-        ValueError: If a number of steps is negative, or T < W.
+        end_value: η₂, from step T on.
 
     Reference:
         Goyal et al., Accurate, large minibatch SGD, 2017,
-        https://arxiv.org/abs/1706.02677 (warm-up); for the descent see `cosine`.
+        https://arxiv.org/abs/1706.02677 (warmup); see `cosine` for the decay.
 
     Example:
         >>> [round(float(warmup_cosine(1.0, 2, 4)(step)), 2) for step in range(6)]
         [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
-    _check_steps(warmup_steps, decay_steps)
+    _check_decay_steps(decay_steps, warmup_steps)
 
     def schedule(step: Array) -> Array:
-        s, warm, end = number(step), number(warmup_steps), number(decay_steps)
-        rising = between(init_value, peak_value, passed(s, number(0), warm))
-        falling = between(end_value, peak_value, half_cosine(left(s, warm, end)))
-        return jnp.where(s < warm, rising, falling)
+        done = fraction_done(step, 0, warmup_steps)
+        left = fraction_left(step, warmup_steps, decay_steps)
+        warmup = lerp(init_value, peak_value, done)
+        decay = lerp(end_value, peak_value, half_cosine(left))
+        return jnp.where(as_float(step) < as_float(warmup_steps), warmup, decay)
 
     return schedule
 
@@ -71,20 +70,17 @@ def warmup_linear(
     init_value: Scalar = 0.0,
     end_value: Scalar = 0.0,
 ) -> Schedule:
-    """Up along a line, then down along another.
+    """Linear warmup, then linear decay.
 
         η(s) = η₀ + (η₁ - η₀) s/W                    for s < W
         η(s) = η₂ + (η₁ - η₂) (T - s)/(T - W)        from W to T
 
     Args:
         peak_value: η₁, at step W.
-        warmup_steps: W; 0 begins at the peak.
-        decay_steps: T >= W, the step at which the end is reached.
+        warmup_steps: W >= 0; 0 starts at the peak.
+        decay_steps: T >= W, warmup included.
         init_value: η₀, at step 0.
-        end_value: η₂, from T on.
-
-    Raises:
-        ValueError: If a number of steps is negative, or T < W.
+        end_value: η₂, from step T on.
 
     Reference:
         Devlin et al., BERT: pre-training of deep bidirectional transformers, NAACL
@@ -94,37 +90,37 @@ def warmup_linear(
         >>> [float(warmup_linear(1.0, 2, 6)(step)) for step in range(7)]
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    _check_steps(warmup_steps, decay_steps)
+    _check_decay_steps(decay_steps, warmup_steps)
 
     def schedule(step: Array) -> Array:
-        s, warm, end = number(step), number(warmup_steps), number(decay_steps)
-        rising = between(init_value, peak_value, passed(s, number(0), warm))
-        falling = between(end_value, peak_value, left(s, warm, end))
-        return jnp.where(s < warm, rising, falling)
+        done = fraction_done(step, 0, warmup_steps)
+        left = fraction_left(step, warmup_steps, decay_steps)
+        warmup = lerp(init_value, peak_value, done)
+        decay = lerp(end_value, peak_value, left)
+        return jnp.where(as_float(step) < as_float(warmup_steps), warmup, decay)
 
     return schedule
 
 
-def _check_steps(warmup_steps: Scalar, decay_steps: Scalar) -> None:
+def _check_decay_steps(decay_steps: Scalar, warmup_steps: Scalar) -> None:
     if isinstance(warmup_steps, int | float):
-        least = warmup_steps
-        rule = f"be at least warmup_steps, {least}"
-        check_number("decay_steps", decay_steps, Range(rule, lambda n: n >= least))
+        low = warmup_steps
+        range_ = Range(f"be at least warmup_steps, {low}", lambda n: n >= low)
+        check_number("decay_steps", decay_steps, range_)
 
 
 @factory
 def inverse_sqrt(peak_value: Scalar, warmup_steps: Positive) -> Schedule:
-    """Up along a line, then down as one over the root of the step, without an end.
+    """Linear warmup, then decay with the inverse square root of the step.
 
         η(s) = η₁ s/W        for s < W
         η(s) = η₁ √(W/s)     from W on
 
+    It never ends.
+
     Args:
         peak_value: η₁, at step W.
         warmup_steps: W > 0.
-
-    Raises:
-        ValueError: If `warmup_steps` is not positive.
 
     Reference:
         Vaswani et al., Attention is all you need, NeurIPS 2017,
@@ -136,10 +132,10 @@ def inverse_sqrt(peak_value: Scalar, warmup_steps: Positive) -> Schedule:
     """
 
     def schedule(step: Array) -> Array:
-        s, warm = number(step), number(warmup_steps)
-        rising = passed(s, number(0), warm)
-        falling = safe_sqrt(safe_divide(warm, jnp.maximum(s, warm)))
-        return number(peak_value) * jnp.where(s < warm, rising, falling)
+        s, w = as_float(step), as_float(warmup_steps)
+        warmup = fraction_done(s, 0, w)
+        decay = safe_sqrt(safe_divide(w, jnp.maximum(s, w)))
+        return as_float(peak_value) * jnp.where(s < w, warmup, decay)
 
     return schedule
 
@@ -153,20 +149,19 @@ def one_cycle(
     initial_factor: NonNegative = 1 / 25,
     end_factor: NonNegative = 1e-4,
 ) -> Schedule:
-    """Up and down once, each along half a period of the cosine, to far below the start.
+    """The 1cycle policy: cosine warmup to the peak, then cosine decay.
 
         η(s) = η (a + (1 - a) ½ (1 - cos(π s/W)))                  for s < W = r T
         η(s) = η (b + (1 - b) ½ (1 + cos(π (s - W)/(T - W))))      from W to T
 
+    By default the end value is far below the initial one.
+
     Args:
         peak_value: η, at step W.
-        decay_steps: T, the step at which the end is reached.
-        warmup_fraction: r in [0, 1], the share of the steps that go up.
-        initial_factor: a, the value at step 0 by the peak.
-        end_factor: b, the value from T on by the peak.
-
-    Raises:
-        ValueError: If a number is out of its range.
+        decay_steps: T >= 0, warmup included.
+        warmup_fraction: r in [0, 1], the fraction of the steps that are warmup.
+        initial_factor: a >= 0, the ratio of the initial value to the peak.
+        end_factor: b >= 0, the ratio of the end value, from step T on, to the peak.
 
     Reference:
         Smith and Topin, Super-convergence: very fast training of neural networks using
@@ -181,10 +176,10 @@ def one_cycle(
     """
 
     def schedule(step: Array) -> Array:
-        s, end = number(step), number(decay_steps)
-        top = number(warmup_fraction) * end
-        rising = between(initial_factor, 1.0, half_cosine(passed(s, number(0), top)))
-        falling = between(end_factor, 1.0, half_cosine(left(s, top, end)))
-        return number(peak_value) * jnp.where(s < top, rising, falling)
+        w = as_float(warmup_fraction) * as_float(decay_steps)
+        done, left = fraction_done(step, 0, w), fraction_left(step, w, decay_steps)
+        warmup = lerp(initial_factor, 1.0, half_cosine(done))
+        decay = lerp(end_factor, 1.0, half_cosine(left))
+        return as_float(peak_value) * jnp.where(as_float(step) < w, warmup, decay)
 
     return schedule

@@ -1,7 +1,7 @@
 """Optimizers: the recurrence of each paper over 60 steps, in float64 NumPy.
 
-A row turns the pair of functions into one: gradients [steps, n] in, updates out,
-with parameters that stay at 1 where weight decay looks at them.
+A row makes a function of an optimizer: from gradients [steps, n] to updates [steps, n].
+The parameters stay at 1, which matters for weight decay alone.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,16 @@ from jaxml import optimizers, schedules
 STEPS = 60
 
 
-def trajectory(
-    optimizer: Callable[..., Any], rate: Any = 0.1
+def all_updates(
+    optimizer: Callable[..., Any], learning_rate: Any = 0.1
 ) -> Callable[..., jax.Array]:
+    """The updates of an optimizer as a function of the gradients."""
+
     @jax.jit
-    def updates(gradients: jax.Array, **numbers: Any) -> jax.Array:
+    def updates(gradients: jax.Array, **hyperparams: Any) -> jax.Array:
         gradients = jnp.asarray(gradients)
-        transformation = optimizer(numbers.pop("learning_rate", rate), **numbers)
+        rate = hyperparams.pop("learning_rate", learning_rate)
+        transformation = optimizer(rate, **hyperparams)
         params = jnp.ones_like(gradients[0])
 
         def step(state: Any, g: jax.Array) -> tuple[Any, jax.Array]:
@@ -35,18 +38,27 @@ def trajectory(
     return updates
 
 
-def recurrence(start: int, step: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    """The updates of `step(t, g, *memory, **numbers) -> update, *memory`."""
+def recurrence(
+    num_accumulators: int, step: Callable[..., Any]
+) -> Callable[..., np.ndarray]:
+    """The updates of `step(t, g, *accumulators, **hyperparams)`.
 
-    def updates(gradients: np.ndarray, learning_rate: Any = 0.1, **numbers: Any):
-        memory, result = [0.0] * start, []
+    A step returns its direction, which -learning_rate multiplies, and the accumulators.
+    """
+
+    def updates(gradients: np.ndarray, learning_rate: Any = 0.1, **hyperparams: Any):
+        accumulators, result = [0.0] * num_accumulators, []
         for t, g in enumerate(gradients, 1):
             rate = learning_rate(t - 1) if callable(learning_rate) else learning_rate
-            update, *memory = step(t, g, *memory, **numbers)
-            result.append(-rate * update)
+            direction, *accumulators = step(t, g, *accumulators, **hyperparams)
+            result.append(-rate * direction)
         return np.array(result)
 
     return updates
+
+
+def sgd(t, g):
+    return (g,)
 
 
 def momentum(t, g, b, decay=0.9, dampening=0.0):
@@ -64,9 +76,9 @@ def lion(t, g, m, b1=0.9, b2=0.99, weight_decay=0.0):
     return direction + weight_decay * 1.0, b2 * m + (1 - b2) * g
 
 
-def adagrad(t, g, total, initial_accumulator_value=0.0, eps=1e-10):
-    total = total + g**2 + (initial_accumulator_value if t == 1 else 0)
-    return g / (np.sqrt(total) + eps), total
+def adagrad(t, g, a, initial_accumulator_value=0.0, eps=1e-10):
+    a = a + g**2 + (initial_accumulator_value if t == 1 else 0)
+    return g / (np.sqrt(a) + eps), a
 
 
 def adadelta(t, g, v, w, decay=0.9, eps=1e-6):
@@ -95,41 +107,41 @@ def adam(t, g, m, v, b1=0.9, b2=0.999, eps=1e-8):
     return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps), m, v
 
 
-def adam_l2(t, g, m, v, l2=1e-2, **numbers):
-    return adam(t, g + l2 * 1.0, m, v, **numbers)
+def adam_l2(t, g, m, v, l2=1e-2, **hyperparams):
+    return adam(t, g + l2 * 1.0, m, v, **hyperparams)
 
 
-def adamw(t, g, m, v, weight_decay=1e-2, **numbers):
-    direction, m, v = adam(t, g, m, v, **numbers)
+def adamw(t, g, m, v, weight_decay=1e-2, **hyperparams):
+    direction, m, v = adam(t, g, m, v, **hyperparams)
     return direction + weight_decay * 1.0, m, v
 
 
-def amsgrad(t, g, m, v, largest, b1=0.9, b2=0.999, eps=1e-8):
+def amsgrad(t, g, m, v, w, b1=0.9, b2=0.999, eps=1e-8):
     m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-    largest = np.maximum(largest, v)
-    return m / (1 - b1**t) / (np.sqrt(largest / (1 - b2**t)) + eps), m, v, largest
+    w = np.maximum(w, v)
+    return m / (1 - b1**t) / (np.sqrt(w / (1 - b2**t)) + eps), m, v, w
 
 
 def nadam(t, g, m, v, b1=0.9, b2=0.999, eps=1e-8):
     m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-    mean = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
-    return mean / (np.sqrt(v / (1 - b2**t)) + eps), m, v
+    m_bar = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+    return m_bar / (np.sqrt(v / (1 - b2**t)) + eps), m, v
 
 
-def adamax(t, g, m, u, b1=0.9, b2=0.999, eps=1e-8):
-    m, u = b1 * m + (1 - b1) * g, np.maximum(b2 * u, abs(g) + eps)
-    return m / (1 - b1**t) / u, m, u
+def adamax(t, g, m, v, b1=0.9, b2=0.999, eps=1e-8):
+    m, v = b1 * m + (1 - b1) * g, np.maximum(b2 * v, abs(g) + eps)
+    return m / (1 - b1**t) / v, m, v
 
 
 def radam(t, g, m, v, b1=0.9, b2=0.999, eps=1e-8, threshold=5.0):
     m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-    b2 = np.longdouble(b2)  # for the difference of two numbers in the thousands
-    longest = 2 / (1 - b2) - 1
-    length = longest - 2 * t * b2**t / (1 - b2**t)
-    if length <= threshold:
+    b2 = np.longdouble(b2)  # because rho is a difference of numbers in the thousands
+    rho_inf = 2 / (1 - b2) - 1
+    rho = rho_inf - 2 * t * b2**t / (1 - b2**t)
+    if rho <= threshold:
         return m / (1 - b1**t), m, v
-    r = (length - 4) * (length - 2) * longest
-    r = float(np.sqrt(r / ((longest - 4) * (longest - 2) * length)))
+    r2 = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+    r = float(np.sqrt(r2))
     return r * m / (1 - b1**t) / (np.sqrt(v / float(1 - b2**t)) + eps), m, v
 
 
@@ -139,14 +151,14 @@ def yogi(t, g, m, v, b1=0.9, b2=0.999, eps=1e-3, initial_accumulator_value=1e-6)
     return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps), m, v
 
 
-def adabelief(t, g, m, s, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
+def adabelief(t, g, m, v, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
     m = b1 * m + (1 - b1) * g
-    s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root
-    return m / (1 - b1**t) / (np.sqrt(s / (1 - b2**t)) + eps), m, s
+    v = b2 * v + (1 - b2) * (g - m) ** 2 + eps_root
+    return m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps), m, v
 
 
-def averaged(gradients, decay=0.999, debias=True):
-    """The averages of parameters that begin at 1 and descend at a rate of 0.1."""
+def averages(gradients, decay=0.999, debias=True):
+    """The averages of parameters that start at 1, with steps of sgd(0.1)."""
     x, s, result = 1.0, 0.0, []
     for t, g in enumerate(gradients, 1):
         x = x - 0.1 * g
@@ -156,62 +168,65 @@ def averaged(gradients, decay=0.999, debias=True):
 
 
 @jax.jit
-def averages(gradients: jax.Array, **numbers: Any) -> jax.Array:
-    optimizer = optimizers.shadow_weights(optimizers.sgd(0.1), **numbers)
-    wide = jnp.asarray(gradients, float)  # narrow parameters would lag themselves
+def all_averages(gradients: jax.Array, **hyperparams: Any) -> jax.Array:
+    optimizer = optimizers.shadow_weights(optimizers.sgd(0.1), **hyperparams)
+    float64 = jnp.asarray(gradients, float)  # 16-bit parameters would drop small steps
 
     def step(carry: Any, g: jax.Array) -> Any:
         x, state = carry
         update, state = optimizer.update(g, state, x)
         return (x + update, state), optimizers.averaged_params(state)
 
-    start = jnp.ones_like(wide[0])
-    result = jax.lax.scan(step, (start, optimizer.init(start)), wide)[1]
+    x = jnp.ones_like(float64[0])
+    result = jax.lax.scan(step, (x, optimizer.init(x)), float64)[1]
     return result.astype(jnp.result_type(gradients))
 
 
-def gradients(rng: np.random.Generator) -> tuple[np.ndarray]:
+def sgd_with_shadow_weights(learning_rate: Any) -> Any:
+    return optimizers.shadow_weights(optimizers.sgd(learning_rate))
+
+
+def normal_gradients(rng: np.random.Generator) -> tuple[np.ndarray]:
     return (rng.normal(size=(STEPS, 3)),)
 
 
-def row(
+def optimizer_case(
     function: Callable[..., Any],
     truth: Any,
-    numbers: Any,
-    still: Any = 0.0,
+    hyperparams: Any,
+    *,
+    update_at_zero_grad: float = 0.0,
     adapter: Any = None,
-    **others: Any,
 ) -> Case:
     return Case(
         function,
-        gradients,
+        normal_gradients,
         truth,
-        hyperparams=numbers,
-        adapter=adapter or trajectory(function),
-        rtol=1e-11,  # rounding adds up over the steps
+        hyperparams=hyperparams,
+        adapter=adapter or all_updates(function),
+        rtol=1e-11,  # rounding errors add up over the steps
         ulps=100,
         tol_relative_to_max=True,
         extremes=(
-            Extreme((np.zeros((2, 1)),), still),
+            Extreme((np.zeros((2, 1)),), update_at_zero_grad),
             Extreme((np.full((2, 1), 1e15),), None, check_grads_of=()),
         ),
-        **others,
     )
 
 
-def scheduled(function: Callable[..., Any], truth: Any) -> Case:
-    """The same optimizer with a rate that falls."""
+def cosine_decay(step: Any) -> Any:
+    return 0.05 * (1 + np.cos(np.pi * np.minimum(step / 50, 1)))
 
-    def falling(step: Any) -> Any:
-        return 0.05 * (1 + np.cos(np.pi * np.minimum(step / 50, 1)))
 
+def scheduled_case(function: Callable[..., Any], truth: Any) -> Case:
+    """The same optimizer with a schedule."""
     return Case(
         function,
-        gradients,
-        lambda g, **numbers: truth(g, learning_rate=falling, **numbers),
-        adapter=trajectory(function, schedules.cosine(0.1, 50)),
+        normal_gradients,
+        lambda gradients, **hyperparams: truth(gradients, cosine_decay, **hyperparams),
+        adapter=all_updates(function, schedules.cosine(0.1, 50)),
         rtol=1e-11,
-        dtypes=(),  # the row of the constant rate shows the rest
+        dtypes=(),  # tested with the constant rate
         id_suffix="scheduled",
     )
 
@@ -220,7 +235,7 @@ RATE = {"learning_rate": (0.01, 0.0)}
 UNIT = (0.0, 0.5, 0.99)
 ADAM = {"b1": UNIT, "b2": (0.5, 0.9999), "eps": (1e-3, 0.1)}
 RECURRENCES = [
-    (optimizers.sgd, recurrence(0, lambda t, g: (g,)), {}),
+    (optimizers.sgd, recurrence(0, sgd), {}),
     (optimizers.momentum, recurrence(1, momentum), {"decay": UNIT, "dampening": UNIT}),
     (optimizers.nesterov, recurrence(1, nesterov), {"decay": UNIT}),
     (
@@ -271,39 +286,42 @@ RECURRENCES = [
         {**ADAM, "eps_root": (0.0, 1e-8, 0.1)},
     ),
 ]
-STILL = {  # what weight decay does to parameters of 1 that have no gradient
+UPDATE_AT_ZERO_GRAD = {  # weight decay of parameters that are 1
     optimizers.adam_l2: -0.1,
     optimizers.adamw: -1e-3,
 }
 
 CASES = [
     *(
-        row(f, truth, {**RATE, **numbers}, STILL.get(f, 0.0))
-        for f, truth, numbers in RECURRENCES
+        optimizer_case(
+            function,
+            truth,
+            {**RATE, **hyperparams},
+            update_at_zero_grad=UPDATE_AT_ZERO_GRAD.get(function, 0.0),
+        )
+        for function, truth, hyperparams in RECURRENCES
     ),
-    *(scheduled(f, truth) for f, truth, _ in RECURRENCES),
-    row(
+    *(scheduled_case(function, truth) for function, truth, _ in RECURRENCES),
+    optimizer_case(
         optimizers.shadow_weights,
-        recurrence(0, lambda t, g: (g,)),
+        recurrence(0, sgd),
         {},
-        adapter=trajectory(
-            lambda rate: optimizers.shadow_weights(optimizers.sgd(rate))
-        ),
+        adapter=all_updates(sgd_with_shadow_weights),
     ),
-    row(
+    optimizer_case(
         optimizers.averaged_params,
-        averaged,
+        averages,
         {"decay": (0.0, 0.5, 0.99)},
-        still=1.0,
-        adapter=averages,
+        update_at_zero_grad=1.0,
+        adapter=all_averages,
     ),
     Case(
         optimizers.averaged_params,
-        gradients,
-        averaged,
+        normal_gradients,
+        averages,
         static_args={"debias": False},
-        adapter=averages,
+        adapter=all_averages,
         dtypes=(),
-        id_suffix="raw",
+        id_suffix="not-debiased",
     ),
 ]

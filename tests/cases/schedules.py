@@ -13,12 +13,27 @@ from jaxml import schedules
 STEPS = np.array([*range(13), 10**9])
 
 
-def curve(schedule: Callable[..., Any]) -> Callable[..., jax.Array]:
-    return lambda steps, **numbers: jax.vmap(schedule(**numbers))(jnp.asarray(steps))
+def curve(make: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """The values of a schedule at all steps."""
+
+    @jax.jit
+    def values(steps: Any, **hyperparams: Any) -> jax.Array:
+        return jax.vmap(make(**hyperparams))(jnp.asarray(steps))
+
+    return values
 
 
-def points(value: Callable[..., float]) -> Callable[..., np.ndarray]:
-    return lambda steps, **numbers: np.array([value(int(s), **numbers) for s in steps])
+def true_curve(value_at: Callable[..., float]) -> Callable[..., np.ndarray]:
+    """The same from the true value at one step."""
+
+    def values(steps: np.ndarray, **hyperparams: Any) -> np.ndarray:
+        return np.array([value_at(int(s), **hyperparams) for s in steps])
+
+    return values
+
+
+def constant(s, value=1.0):
+    return value
 
 
 def linear(s, init_value, end_value, decay_steps):
@@ -42,8 +57,8 @@ def step_decay(s, init_value, decay_rate, step_size):
 def cosine(s, init_value=1.0, decay_steps=10, end_value=0.0):
     if s >= decay_steps:
         return end_value
-    share = 0.5 * (1 + np.cos(np.pi * s / decay_steps))
-    return end_value + (init_value - end_value) * share
+    fraction = 0.5 * (1 + np.cos(np.pi * s / decay_steps))
+    return end_value + (init_value - end_value) * fraction
 
 
 def warmup_cosine(
@@ -65,10 +80,10 @@ def warmup_linear(
 def cosine_restarts(
     s, init_value, period, period_factor=1.0, value_factor=1.0, end_value=0.0
 ):
-    """Period after period, as long as there are steps."""
+    """Subtracts one period after another from s."""
     if period_factor == 1.0:
-        turns, s = divmod(s, period)
-        init_value *= value_factor**turns
+        num_restarts, s = divmod(s, period)
+        init_value *= value_factor**num_restarts
     while s >= period:
         s -= period
         period *= period_factor
@@ -90,19 +105,21 @@ def one_cycle(
     initial_factor=1 / 25,
     end_factor=1e-4,
 ):
-    top, first, last = warmup_fraction * decay_steps, initial_factor, end_factor
-    if s < top:
-        return peak_value * cosine(s, first, top, 1.0)
-    return peak_value * cosine(s - top, 1.0, decay_steps - top, last)
+    warmup_steps = warmup_fraction * decay_steps
+    if s < warmup_steps:
+        return peak_value * cosine(s, initial_factor, warmup_steps, 1.0)
+    return peak_value * cosine(
+        s - warmup_steps, 1.0, decay_steps - warmup_steps, end_factor
+    )
 
 
-def joined(s, low, high, first, second):
+def join(s, low, high, first, second):
     if s < first:
         return cosine(s, low, 4, high)
     return high * 0.5 ** (s - first) if s < second else low * (s - second)
 
 
-def joins(low: Any, high: Any, first: Any, second: Any) -> Any:
+def join_of_three(low: Any, high: Any, first: Any, second: Any) -> Any:
     parts = [
         schedules.cosine(low, 4, end_value=high),
         schedules.exponential(high, decay_rate=0.5, decay_steps=1),
@@ -111,47 +128,46 @@ def joins(low: Any, high: Any, first: Any, second: Any) -> Any:
     return schedules.join(parts, [first, second])
 
 
-def row(
+def schedule_case(
     function: Any,
-    at: Any,
+    value_at: Any,
     required: dict[str, float],
     *,
-    made: Any = None,
-    id_suffix: str = "",
+    make: Any = None,
     rtol: float = 1e-12,
-    **numbers: Any,
+    **hyperparams: Any,
 ) -> Case:
-    whole = jax.jit(curve(made or function))
+    """A row of a schedule, whose required arguments have these values by default."""
+    values, truth = curve(make or function), true_curve(value_at)
     return Case(
         function,
         lambda rng: (STEPS,),
-        lambda steps, **given: points(at)(steps, **{**required, **given}),
-        hyperparams=numbers,
-        adapter=lambda steps, **given: whole(steps, **{**required, **given}),
+        lambda steps, **given: truth(steps, **{**required, **given}),
+        hyperparams=hyperparams,
+        adapter=lambda steps, **given: values(steps, **{**required, **given}),
         dtypes=(),
-        id_suffix=id_suffix,
         rtol=rtol,
     )
 
 
 VALUES = (0.0, 0.3, 2.0)
-LENGTHS = (0, 1, 7, 20)
+STEP_COUNTS = (0, 1, 7, 20)
 CASES = [
-    row(
+    schedule_case(
         schedules.constant,
-        lambda s, value=1.0: value,
+        constant,
         {"value": 1.0},
         value=VALUES,
     ),
-    row(
+    schedule_case(
         schedules.cosine,
         cosine,
         {"init_value": 1.0, "decay_steps": 10},
         init_value=VALUES,
-        decay_steps=LENGTHS,
+        decay_steps=STEP_COUNTS,
         end_value=VALUES,
     ),
-    row(
+    schedule_case(
         schedules.warmup_cosine,
         warmup_cosine,
         {"peak_value": 1.0, "warmup_steps": 3, "decay_steps": 10},
@@ -161,24 +177,24 @@ CASES = [
         init_value=VALUES,
         end_value=VALUES,
     ),
-    row(
+    schedule_case(
         schedules.linear,
         linear,
         {"init_value": 1.0, "end_value": 0.1, "decay_steps": 10},
         init_value=VALUES,
         end_value=VALUES,
-        decay_steps=LENGTHS,
+        decay_steps=STEP_COUNTS,
     ),
-    row(
+    schedule_case(
         schedules.polynomial,
         polynomial,
         {"init_value": 1.0, "end_value": 0.1, "decay_steps": 10},
         init_value=VALUES,
         end_value=VALUES,
-        decay_steps=LENGTHS,
+        decay_steps=STEP_COUNTS,
         power=(0.0, 0.5, 2.0),
     ),
-    row(
+    schedule_case(
         schedules.exponential,
         exponential,
         {"init_value": 1.0, "decay_rate": 0.9, "decay_steps": 3},
@@ -187,7 +203,7 @@ CASES = [
         decay_steps=(1, 7, 2.5),
         rtol=1e-11,
     ),
-    row(
+    schedule_case(
         schedules.step_decay,
         step_decay,
         {"init_value": 1.0, "decay_rate": 0.5, "step_size": 3},
@@ -196,7 +212,7 @@ CASES = [
         step_size=(1, 7, 2.5),
         rtol=1e-11,
     ),
-    row(
+    schedule_case(
         schedules.cosine_restarts,
         cosine_restarts,
         {"init_value": 1.0, "period": 3},
@@ -207,7 +223,7 @@ CASES = [
         end_value=VALUES,
         rtol=1e-11,
     ),
-    row(
+    schedule_case(
         schedules.warmup_linear,
         warmup_linear,
         {"peak_value": 1.0, "warmup_steps": 3, "decay_steps": 10},
@@ -217,28 +233,28 @@ CASES = [
         init_value=VALUES,
         end_value=VALUES,
     ),
-    row(
+    schedule_case(
         schedules.inverse_sqrt,
         inverse_sqrt,
         {"peak_value": 1.0, "warmup_steps": 3},
         peak_value=VALUES,
         warmup_steps=(1, 2, 20),
     ),
-    row(
+    schedule_case(
         schedules.one_cycle,
         one_cycle,
         {"peak_value": 1.0, "decay_steps": 10},
         peak_value=VALUES,
-        decay_steps=LENGTHS,
+        decay_steps=STEP_COUNTS,
         warmup_fraction=(0.0, 0.5, 1.0),
         initial_factor=VALUES,
         end_factor=VALUES,
     ),
-    row(
+    schedule_case(
         schedules.join,
-        joined,
+        join,
         {"low": 0.1, "high": 1.0, "first": 4, "second": 8},
-        made=joins,
+        make=join_of_three,
         low=VALUES,
         high=VALUES,
         first=(0, 2, 8),

@@ -2,6 +2,7 @@
 
 import inspect
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from jaxml import optimizers, schedules
 
-MADE = {  # each with its numbers, lengths among them
+HYPERPARAMS = {  # of each schedule, step counts included
     schedules.constant: {"value": 0.5},
     schedules.linear: {"init_value": 1.0, "end_value": 0.1, "decay_steps": 10.0},
     schedules.polynomial: {
@@ -43,79 +44,86 @@ MADE = {  # each with its numbers, lengths among them
         "decay_steps": 10.0,
     },
     schedules.inverse_sqrt: {"peak_value": 1.0, "warmup_steps": 3.0},
-    schedules.one_cycle: {"peak_value": 1.0, "decay_steps": 10.0, "rise": 0.3},
+    schedules.one_cycle: {
+        "peak_value": 1.0,
+        "decay_steps": 10.0,
+        "warmup_fraction": 0.3,
+    },
 }
-LENGTHS = ("decay_steps", "warmup_steps", "period", "every")
-ENDLESS = (schedules.exponential, schedules.step_decay, schedules.cosine_restarts)
-ENDLESS += (schedules.inverse_sqrt,)
+STEP_COUNTS = ("decay_steps", "warmup_steps", "period", "step_size")
+ENDLESS = (  # their step counts are positive
+    schedules.exponential,
+    schedules.step_decay,
+    schedules.cosine_restarts,
+    schedules.inverse_sqrt,
+)
 STEPS = jnp.arange(24)
 
-every = pytest.mark.parametrize(
-    ("make", "numbers"), MADE.items(), ids=[make.__name__ for make in MADE]
+all_schedules = pytest.mark.parametrize(
+    ("make", "hyperparams"),
+    HYPERPARAMS.items(),
+    ids=[make.__name__ for make in HYPERPARAMS],
 )
 
 
-def test_none_is_missing_here() -> None:
-    known = {f for f in vars(schedules).values() if inspect.isfunction(f)}
-    assert known == {*MADE, schedules.join}
+def test_this_file_covers_every_schedule() -> None:
+    public = {f for f in vars(schedules).values() if inspect.isfunction(f)}
+    assert public == {*HYPERPARAMS, schedules.join}
 
 
-@every
-def test_any_kind_of_step_has_the_same_value(make, numbers) -> None:
-    schedule = make(**numbers)
+@all_schedules
+def test_the_value_does_not_depend_on_the_dtype_of_the_step(make, hyperparams) -> None:
+    schedule = make(**hyperparams)
     for step in (0, 2, 7):
         value = schedule(step)
         assert value.shape == () and value.dtype == jnp.float64 and not value.weak_type
-        for kind in (float, np.int64, jnp.int32, jnp.uint8, jnp.float32, jnp.bfloat16):
-            assert schedule(kind(step)) == value
+        for cast in (float, np.int64, jnp.int32, jnp.uint8, jnp.float32, jnp.bfloat16):
+            assert schedule(cast(step)) == value
 
 
-@every
-def test_the_last_of_all_steps_has_a_value(make, numbers) -> None:
-    """Nothing is counted in integers, which would wrap."""
-    schedule = make(**numbers)
+@all_schedules
+def test_the_largest_int32_step_does_not_overflow(make, hyperparams) -> None:
+    schedule = make(**hyperparams)
     last = schedule(jnp.int32(2**31 - 1))
     assert jnp.isfinite(last)
     if make not in ENDLESS:
         assert last == schedule(10) == schedule(11)
 
 
-@every
-def test_lengths_may_be_integers_and_change_without_compiling(make, numbers) -> None:
-    lengths = [name for name in numbers if name in LENGTHS]
-    traces = []
-
+@all_schedules
+def test_step_counts_may_be_integers_and_traced(make, hyperparams) -> None:
     @jax.jit
-    def curve(numbers):
-        traces.append(numbers)
-        return jax.vmap(make(**numbers))(STEPS)
+    @chex.assert_max_traces(1)
+    def curve(hyperparams):
+        return jax.vmap(make(**hyperparams))(STEPS)
 
-    for longer in (0, 3):
-        whole = {n: jnp.int32(numbers[n]) + longer for n in lengths}
-        got = curve({**numbers, **whole})
-        alone = make(**{**numbers, **{n: int(v) for n, v in whole.items()}})
-        expected = [float(alone(step)) for step in range(0, len(STEPS), 5)]
-        np.testing.assert_allclose(got[::5], expected, rtol=1e-12)
-    assert len(traces) == 1
-
-
-@every
-def test_every_number_has_a_derivative_at_every_step(make, numbers) -> None:
-    """At both ends and where a length is 0 too."""
-    slopes = jax.jit(jax.jacobian(lambda numbers: jax.vmap(make(**numbers))(STEPS)))
-    for length in (None, 0.0):
-        given = {
-            n: length if length == 0 and n in LENGTHS else v for n, v in numbers.items()
+    for extra_steps in (0, 3):
+        counts = {
+            name: int(value) + extra_steps
+            for name, value in hyperparams.items()
+            if name in STEP_COUNTS
         }
-        if length == 0 and make in ENDLESS:
-            continue  # their lengths are positive
-        for name, slope in slopes(given).items():
-            assert jnp.isfinite(slope).all(), (name, length)
+        result = curve(hyperparams | {n: jnp.int32(v) for n, v in counts.items()})
+        schedule = make(**hyperparams | counts)
+        expected = [float(schedule(step)) for step in range(0, len(STEPS), 5)]
+        np.testing.assert_allclose(result[::5], expected, rtol=1e-12)
 
 
-@every
-def test_it_stands_where_optax_takes_one(make, numbers) -> None:
-    schedule, gradient = make(**numbers), jnp.ones(1)
+@all_schedules
+def test_every_hyperparameter_has_a_finite_derivative(make, hyperparams) -> None:
+    """At both ends, and for step counts of 0 too."""
+    jacobian = jax.jit(
+        jax.jacobian(lambda hyperparams: jax.vmap(make(**hyperparams))(STEPS))
+    )
+    chex.assert_tree_all_finite(jacobian(hyperparams))
+    if make not in ENDLESS:
+        zero_counts = dict.fromkeys(hyperparams.keys() & set(STEP_COUNTS), 0.0)
+        chex.assert_tree_all_finite(jacobian(hyperparams | zero_counts))
+
+
+@all_schedules
+def test_optax_takes_a_schedule(make, hyperparams) -> None:
+    schedule, grad = make(**hyperparams), jnp.ones(1)
     with jax.numpy_dtype_promotion("standard"), jax.disable_jit():
         for optimizer in (
             optax.scale_by_schedule(schedule),
@@ -123,16 +131,15 @@ def test_it_stands_where_optax_takes_one(make, numbers) -> None:
             optax.chain(optimizers.sgd(schedule), optax.scale(-1.0)),
             optax.inject_hyperparams(optax.scale)(step_size=schedule),
         ):
-            state = optimizer.init(gradient)
+            state = optimizer.init(grad)
             for step in range(5):
-                update, state = optimizer.update(gradient, state)
+                update, state = optimizer.update(grad, state)
                 np.testing.assert_allclose(update[0], schedule(step), rtol=1e-6)
 
 
-def test_join_hands_over_at_its_boundaries() -> None:
+def test_join_switches_at_the_boundaries() -> None:
     parts = [schedules.constant(1.0), schedules.linear(0.5, 0.0, 4), lambda step: step]
-    boundaries = jnp.array([2, 8])
-    joined = jax.jit(jax.vmap(schedules.join(parts, boundaries)))(jnp.arange(10))
-    np.testing.assert_allclose(
-        joined, [1, 1, 0.5, 0.375, 0.25, 0.125, 0, 0, 0, 1], atol=1e-15
-    )
+    schedule = schedules.join(parts, jnp.array([2, 8]))
+    values = jax.jit(jax.vmap(schedule))(jnp.arange(10))
+    expected = [1, 1, 0.5, 0.375, 0.25, 0.125, 0, 0, 0, 1]
+    np.testing.assert_allclose(values, expected, atol=1e-15)
