@@ -36,8 +36,7 @@ def _exit_interrupted(*_: Any) -> NoReturn:
     """Ends the process with one line and exit status 130."""
     sys.stdout.flush()
     print(
-        "jaxml: interrupted; finished models are kept, and "
-        "--resume continues the run",
+        "jaxml: interrupted; finished models are kept, and --resume continues the run",
         file=sys.stderr,
         flush=True,
     )
