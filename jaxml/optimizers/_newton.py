@@ -22,7 +22,7 @@ from jaxml._core.public import factory
 from jaxml._core.types import NonNegative, PyTree, Rate
 from jaxml.optimizers._line_search import backtracking_line_search
 from jaxml.optimizers._objective import Functions, linearize_gradient, second_order
-from jaxml.optimizers._per_leaf import Transformation, increment, rate_at
+from jaxml.optimizers._per_leaf import Transformation, increment, learning_rate_at
 
 MAX_DENSE_PARAMS = 4096  # a Hessian of 64 MiB in float32
 MATERIALIZE_BATCH = 256  # rows at a time; each needs the memory of one product
@@ -91,7 +91,7 @@ def newton(*, damping: NonNegative = 0.0, learning_rate: Rate = 1.0) -> Transfor
         min_shift = jnp.sqrt(eps) * trees.norm(hessian)
         p, tau, num_shifts = find_positive_definite_shift(solve_shifted, min_shift)
         curvature = trees.dot(p, matmul(hessian, p))
-        eta = rate_at("newton", learning_rate, state.count).astype(dtype)
+        eta = learning_rate_at(learning_rate, state.count).astype(dtype)
         search = backtracking_line_search(objective, x, g, unravel(p), curvature, eta)
         return search.s, NewtonState(
             count=increment(state.count),

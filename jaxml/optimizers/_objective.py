@@ -28,7 +28,7 @@ from jax import Array
 from jaxml._core import trees
 from jaxml._core.contract import raise_invalid
 from jaxml._core.types import PyTree
-from jaxml.optimizers._per_leaf import Transformation, wide
+from jaxml.optimizers._per_leaf import Transformation, real_compute_dtype
 
 Functions = dict[str, Callable[..., Any]]
 
@@ -189,7 +189,7 @@ def check_scalar_output(
 
 
 def _compute_dtype(params: PyTree) -> Any:
-    return wide(*map(jnp.result_type, jax.tree.leaves(params)))
+    return real_compute_dtype(*map(jnp.result_type, jax.tree.leaves(params)))
 
 
 def _select_functions(
