@@ -43,10 +43,12 @@ def with_tables(chapter: str) -> str:
 
 def tables(chapter: str) -> str:
     module = importlib.import_module(f"jaxml.{chapter}")
-    families = groupby(public_names(module), key=lambda entry: entry[1].__module__)
+    entries = [
+        (name, *home_and_doc(chapter, name, v)) for name, v in public_names(module)
+    ]
     return "\n".join(
-        f"**{title(family)}**\n\n{table(chapter, list(entries))}"
-        for family, entries in families
+        f"**{title(family)}**\n\n{table(chapter, list(group))}"
+        for family, group in groupby(entries, key=lambda entry: entry[1])
     )
 
 
@@ -56,14 +58,27 @@ def public_names(module: Any) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def home_and_doc(chapter: str, name: str, value: Any) -> tuple[str, str]:
+    """The module that defines a name, and its docstring."""
+    if inspect.isfunction(value) or inspect.isclass(value):
+        return value.__module__, inspect.getdoc(value) or ""
+    for path in (ROOT / "jaxml" / chapter).rglob("*.py"):  # a type alias
+        found = re.search(
+            rf'^{name}\b.*= .*\n"""(.+)"""', path.read_text(), re.MULTILINE
+        )
+        if found:
+            return ".".join(path.relative_to(ROOT).with_suffix("").parts), found[1]
+    raise LookupError(f"{name} has no docstring")
+
+
 def title(family: str) -> str:
     """The first sentence of the family's module docstring, without the period."""
     doc = inspect.getdoc(importlib.import_module(family)) or ""
     return paragraph(doc).split(". ")[0].rstrip(".:")
 
 
-def table(chapter: str, entries: list[tuple[str, Any]]) -> str:
-    docs = [(name, inspect.getdoc(value) or "") for name, value in entries]
+def table(chapter: str, entries: list[tuple[str, str, str]]) -> str:
+    docs = [(name, doc) for name, _, doc in entries]
     if chapter in WITHOUT_FORMULAS:
         rows = [(f"`{name}`", paragraph(doc)) for name, doc in docs]
         return markdown(("name", "what it is"), rows)

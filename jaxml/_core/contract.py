@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from beartype.door import is_bearable
 from jaxtyping import AbstractArray, jaxtyped
 
@@ -50,7 +49,7 @@ def check_number(argument: str, value: object, range_: Range | None = None) -> N
     if isinstance(value, int | float):
         if range_ and not range_.contains(value):
             raise_invalid(ValueError, argument, range_.requirement, value)
-    elif not _is_traceable(value) or np.shape(value):
+    elif not _is_traceable(value) or getattr(value, "shape", ()):
         raise_invalid(TypeError, argument, "be a number", value)
 
 

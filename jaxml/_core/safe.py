@@ -6,6 +6,7 @@ All arrays have one float dtype, float32 or wider.
 import functools
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike

@@ -40,7 +40,7 @@ def linear(low: Scalar, high: Scalar, count: Count | None = None) -> Any:
         >>> linear(0.0, 1.0, 3)
         array([0. , 0.5, 1. ])
     """
-    return _space_evenly(Interval(low, high, log_scale=False), count)
+    return _space_evenly(Interval(float(low), float(high), log_scale=False), count)
 
 
 @checked
@@ -59,7 +59,7 @@ def log(low: Positive, high: Positive, count: Count | None = None) -> Any:
         >>> log(0.01, 1.0, 3)
         array([0.01, 0.1 , 1.  ])
     """
-    return _space_evenly(Interval(low, high, log_scale=True), count)
+    return _space_evenly(Interval(float(low), float(high), log_scale=True), count)
 
 
 @checked
