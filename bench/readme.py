@@ -216,7 +216,7 @@ def device(benches: dict[str, Rows]) -> str:
 
 def device_section(benches: dict[str, Rows]) -> str:
     chapters = [
-        chapter_section(chapter, own)
+        chapter_section(chapter, tables)
         for chapter in CHAPTERS
         if (
             own := {

@@ -120,13 +120,15 @@ def report(bench: str, rates: dict[str, list[float]], **bases: str) -> None:
         [
             {
                 "way": way,
-                "models_per_s": statistics.median(own),
+                "models_per_s": statistics.median(way_rates),
                 **{
-                    name: statistics.median(a / b for a, b in zip(own, rates[base]))
+                    name: statistics.median(
+                        a / b for a, b in zip(way_rates, rates[base])
+                    )
                     for name, base in bases.items()
                 },
             }
-            for way, own in rates.items()
+            for way, way_rates in rates.items()
         ],
     )
 

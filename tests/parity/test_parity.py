@@ -60,10 +60,10 @@ def check(peer: str, ours: str, module: object, **given: object) -> None:
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
         with jax.numpy_rank_promotion("allow"):
             theirs = eval(peer, {**plain, **vars(module), **given})
-        own = {name: jnp.asarray(value) for name, value in arrays().items()}
-        e, i, j, n = (own[name] for name in "eijn")
-        own["l"] = losses.triplet_loss(e[i], e[j], e[n], margin=0.5)
-        got = eval(ours, {**plain, **vars(mining), **vars(losses), **own})
+        inputs = {name: jnp.asarray(value) for name, value in arrays().items()}
+        e, i, j, n = (inputs[name] for name in "eijn")
+        inputs["l"] = losses.triplet_loss(e[i], e[j], e[n], margin=0.5)
+        got = eval(ours, {**plain, **vars(mining), **vars(losses), **inputs})
     theirs = theirs.detach() if hasattr(theirs, "detach") else theirs
     np.testing.assert_allclose(got, np.asarray(theirs), rtol=2e-5, atol=2e-6)
 
@@ -98,7 +98,7 @@ def test_pytorch_metric_learning(peer: str, ours: str) -> None:
         flat = proxies.reshape(-1, proxies.shape[-1])
         if hasattr(loss, "proxies"):
             loss.proxies.data = flat
-        else:  # of length d first
+        else:  # [d classes]
             getattr(loss, "W" if hasattr(loss, "W") else "fc").data = flat.T
         return loss
 
@@ -108,15 +108,15 @@ def test_pytorch_metric_learning(peer: str, ours: str) -> None:
 
 
 def masking(miner: Any) -> Any:
-    """The miner, with what it chooses as a mask of pairs or of triplets."""
+    """The miner, with its index tuples turned into a mask of pairs or triplets."""
 
     def build(**options: Any) -> Any:
         def mask(rows: Any, classes: Any) -> np.ndarray:
             chosen = miner(**options)(rows, classes)
-            keep = np.zeros((len(rows),) * (3 if len(chosen) == 3 else 2), bool)
-            for start in range(0, len(chosen), keep.ndim):
-                keep[chosen[start : start + keep.ndim]] = True
-            return keep
+            mask_array = np.zeros((len(rows),) * (3 if len(chosen) == 3 else 2), bool)
+            for start in range(0, len(chosen), mask_array.ndim):
+                mask_array[chosen[start : start + mask_array.ndim]] = True
+            return mask_array
 
         return mask
 
@@ -130,7 +130,7 @@ def test_keras(peer: str, ours: str) -> None:
     check(peer, ours, keras.losses, **arrays())
 
 
-@pytest.mark.filterwarnings("ignore")  # of what it imports
+@pytest.mark.filterwarnings("ignore")  # from its imports
 @pytest.mark.parametrize(("peer", "ours"), rows("MONAI"))
 def test_monai(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
