@@ -219,7 +219,7 @@ def device_section(benches: dict[str, Rows]) -> str:
         chapter_section(chapter, tables)
         for chapter in CHAPTERS
         if (
-            own := {
+            tables := {
                 b: rows for b, rows in benches.items() if b.split(".")[0] == chapter
             }
         )
