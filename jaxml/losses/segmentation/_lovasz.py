@@ -136,17 +136,15 @@ def _loss_and_gradient(
 
     def body(gradients: Array, i: Array) -> tuple[Array, Array]:
         *image, c = jnp.unravel_index(i, (*axes.batch_shape, num_classes))
-        zero = jnp.zeros_like(i)
-        start = (*image, *(zero for _ in axes.pixel_shape))
-        sizes = (*(1 for _ in image), *axes.pixel_shape, 1)
+        start = (*image, *(jnp.zeros_like(i) for _ in axes.pixel_shape))
+        sizes = (*(1 for _ in image), *axes.pixel_shape)
 
-        def slice_at(x: Array, c: Array) -> Array:
-            return lax.dynamic_slice(x, (*start, c), sizes)
+        def slice_image(x: Array) -> Array:
+            return lax.dynamic_slice(x, start, sizes)[..., None]
 
-        image_labels, mask = jax.tree.map(
-            lambda x: slice_at(x[..., None], zero), (labels, where)
-        )
-        p_c, inside = slice_at(p, c), image_labels == c.astype(labels.dtype)
+        p_c = lax.dynamic_slice(p, (*start, c), (*sizes, 1))
+        inside = slice_image(labels) == c.astype(labels.dtype)
+        mask = None if where is None else slice_image(where)
         errors = apply_mask(jnp.where(inside, 1 - p_c, p_c), mask)
         increments = _jaccard_increments(errors, inside, mask)
         gradient = apply_mask(jnp.where(inside, -increments, increments), mask)
