@@ -2,7 +2,7 @@
 
 An image has 1024 x 1024 pixels and 8 classes; `bytes_per_pixel` covers all classes. A
 ratio below 1 means that jaxml is faster. PyTorch, MONAI and optax run on the CPU in the
-same process, interleaved with jaxml. PyTorch has no Lovász loss, so that the bench uses
+same process, interleaved with jaxml. PyTorch has no Lovász loss: the bench uses
 the published formula.
 """
 
