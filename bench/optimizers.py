@@ -1,17 +1,17 @@
-"""How fast an optimizer's step is, against a kernel that only moves the same arrays.
+"""How fast a step of an optimizer is, compared with only copying the same arrays.
 
     python -m bench.optimizers [--small] [--only adam lion] [--leaves]
 
-One donated jit of update and apply, all in turn in one process. The mover reads the
-gradient once, and reads and writes the parameters and every accumulator once: the bytes
-that a step cannot do without. `of_move` is the mover's time by the step's; `of_split`
-is that of a mover which reads again, for the parameters, the accumulators that it
-wrote: XLA on CPU makes a kernel of each output, so a step does too. All of them work in
-the same arrays, for some pages of memory are faster than others. `of_optax` is the time
-of optax's step by ours, `of_torch` that of the faster of torch's fused and foreach
-steps, where torch is there. Then seconds to trace, lower and compile a tree of 1024
-leaves, medians of what is taken in turn, where `of_optax` is ours by optax's: of Adam,
-or with `--leaves` of all, and nothing else.
+A step is one jitted update and apply that donates its inputs; all run in turn in one
+process, in the same arrays, because some memory pages are faster than others. `copy`
+reads the gradient and reads and writes the parameters and every accumulator, once each:
+a lower bound on the bytes a step moves. `split` reads the new accumulators again to
+write the parameters, as a step must: XLA:CPU makes one kernel per output. `optax` is
+optax's step, `torch` the faster of PyTorch's fused and foreach steps, if PyTorch is
+installed. A column `a / b` is the time of a divided by the time of b.
+
+A second table has the seconds to trace, lower and compile a step of 1024 leaves, as
+medians: for Adam, or with `--leaves` for all optimizers and nothing else.
 """
 
 import argparse
@@ -28,57 +28,59 @@ import optax
 from bench import measure
 from jaxml import optimizers
 
-RATE = 1e-3
+LEARNING_RATE = 1e-3
 
 
-class Row(NamedTuple):
+class Peers(NamedTuple):
+    """An optimizer, and the same in optax and PyTorch."""
+
     ours: Callable[..., Any]
     optax: Callable[..., Any] | None = None
     torch: tuple[str, dict[str, Any]] | None = None
 
 
-ROWS = {
-    "sgd": Row(optimizers.sgd, optax.sgd, ("SGD", {})),
-    "momentum": Row(
+OPTIMIZERS = {
+    "sgd": Peers(optimizers.sgd, optax.sgd, ("SGD", {})),
+    "momentum": Peers(
         optimizers.momentum,
         lambda rate: optax.sgd(rate, 0.9),
         ("SGD", {"momentum": 0.9}),
     ),
-    "nesterov": Row(
+    "nesterov": Peers(
         optimizers.nesterov,
         lambda rate: optax.sgd(rate, 0.9, nesterov=True),
         ("SGD", {"momentum": 0.9, "nesterov": True}),
     ),
-    "lion": Row(optimizers.lion, lambda rate: optax.lion(rate, weight_decay=0.0)),
-    "adagrad": Row(optimizers.adagrad, optax.adagrad, ("Adagrad", {})),
-    "adadelta": Row(optimizers.adadelta, optax.adadelta, ("Adadelta", {})),
-    "rmsprop": Row(
+    "lion": Peers(optimizers.lion, lambda rate: optax.lion(rate, weight_decay=0.0)),
+    "adagrad": Peers(optimizers.adagrad, optax.adagrad, ("Adagrad", {})),
+    "adadelta": Peers(optimizers.adadelta, optax.adadelta, ("Adadelta", {})),
+    "rmsprop": Peers(
         optimizers.rmsprop, optax.rmsprop, ("RMSprop", {"alpha": 0.9, "eps": 1e-8})
     ),
-    "rmsprop_momentum": Row(
+    "rmsprop_momentum": Peers(
         lambda rate: optimizers.rmsprop(rate, momentum=0.9),
         lambda rate: optax.rmsprop(rate, momentum=0.9),
         ("RMSprop", {"alpha": 0.9, "momentum": 0.9}),
     ),
-    "centered_rmsprop": Row(
+    "centered_rmsprop": Peers(
         optimizers.centered_rmsprop,
         lambda rate: optax.rmsprop(rate, centered=True),
         ("RMSprop", {"alpha": 0.9, "centered": True}),
     ),
-    "adam": Row(optimizers.adam, optax.adam, ("Adam", {})),
-    "adam_l2": Row(
+    "adam": Peers(optimizers.adam, optax.adam, ("Adam", {})),
+    "adam_l2": Peers(
         optimizers.adam_l2,
         lambda rate: optax.chain(optax.add_decayed_weights(1e-2), optax.adam(rate)),
         ("Adam", {"weight_decay": 1e-2}),
     ),
-    "adamw": Row(optimizers.adamw, optax.adamw, ("AdamW", {})),
-    "nadam": Row(optimizers.nadam, optax.nadam, ("NAdam", {})),
-    "radam": Row(optimizers.radam, optax.radam, ("RAdam", {})),
-    "amsgrad": Row(optimizers.amsgrad, optax.amsgrad, ("Adam", {"amsgrad": True})),
-    "adamax": Row(optimizers.adamax, optax.adamax, ("Adamax", {})),
-    "yogi": Row(optimizers.yogi, optax.yogi),
-    "adabelief": Row(optimizers.adabelief, optax.adabelief),
-    "shadow_weights": Row(
+    "adamw": Peers(optimizers.adamw, optax.adamw, ("AdamW", {})),
+    "nadam": Peers(optimizers.nadam, optax.nadam, ("NAdam", {})),
+    "radam": Peers(optimizers.radam, optax.radam, ("RAdam", {})),
+    "amsgrad": Peers(optimizers.amsgrad, optax.amsgrad, ("Adam", {"amsgrad": True})),
+    "adamax": Peers(optimizers.adamax, optax.adamax, ("Adamax", {})),
+    "yogi": Peers(optimizers.yogi, optax.yogi),
+    "adabelief": Peers(optimizers.adabelief, optax.adabelief),
+    "shadow_weights": Peers(
         lambda rate: optimizers.shadow_weights(optimizers.adam(rate))
     ),
 }
@@ -87,97 +89,100 @@ ROWS = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true", help="8 M parameters, not 32 M")
-    parser.add_argument("--only", nargs="*", default=ROWS, choices=ROWS)
+    parser.add_argument("--only", nargs="*", default=OPTIMIZERS, choices=OPTIMIZERS)
     parser.add_argument("--leaves", action="store_true")
     parser.add_argument("--repeats", type=int, default=9)
-    given = parser.parse_args()
-    if not given.leaves:
-        size = 2 ** (23 if given.small else 25)
-        rows = [speed(name, size, given.repeats) for name in given.only]
+    args = parser.parse_args()
+    if not args.leaves:
+        size = 2 ** (23 if args.small else 25)
+        rows = [speed(name, size, args.repeats) for name in args.only]
         measure.record("optimizers.speed", rows)
-    compiled = given.only if given.leaves else ["adam"]
-    measure.record("optimizers.leaves", [leaves(name) for name in compiled])
+    names = args.only if args.leaves else ["adam"]
+    measure.record("optimizers.leaves", [compile_times(name) for name in names])
+
+
+# Seconds per step
 
 
 def speed(name: str, size: int, repeats: int) -> dict[str, Any]:
-    row = ROWS[name]
-    params, gradients = jnp.ones(size), jax.random.normal(jax.random.key(0), (size,))
-    ours = row.ours(RATE)
+    peers = OPTIMIZERS[name]
+    params, grads = jnp.ones(size), jax.random.normal(jax.random.key(0), (size,))
+    ours = peers.ours(LEARNING_RATE)
     state = ours.init(params)
-    arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.size == size]
+    accumulators = [leaf for leaf in jax.tree.leaves(state) if leaf.size == size]
     steps = {
-        "ours": (step_of(ours), (params, state)),
-        "move": (move, (params, arrays)),
-        "split": (split, (params, arrays)),
+        "ours": (train_step(ours), (params, state)),
+        "copy": (copy, (params, accumulators)),
+        "split": (split, (params, accumulators)),
     }
-    if row.optax:
-        peer = row.optax(RATE)
-        steps["optax"] = step_of(peer), (params, peer.init(params))
+    if peers.optax:
+        optimizer = peers.optax(LEARNING_RATE)
+        steps["optax"] = train_step(optimizer), (params, optimizer.init(params))
     pool: list[jax.Array] = []
-    runs = {n: running(*given, gradients, pool) for n, given in steps.items()}
-    if row.torch:
-        runs |= torch_runs(*row.torch, size)
+    runs = {n: in_place(step, carry, grads, pool) for n, (step, carry) in steps.items()}
+    if peers.torch:
+        runs |= torch_runs(*peers.torch, size)
     seconds = measure.interleaved_medians(runs, repeats=repeats)
-    peers = {n: t for n, t in seconds.items() if n.startswith("torch")}
+    torch_seconds = [t for n, t in seconds.items() if n.startswith("torch")]
     return {
         "optimizer": name,
         "parameters": size,
-        "state_bytes": sum(a.nbytes for a in arrays) // size,
-        "temporaries": temporaries(step_of(ours), (params, state), gradients),
+        "state_bytes": sum(a.nbytes for a in accumulators) // size,
+        "temporaries": temporaries(train_step(ours), (params, state), grads),
         "ms": 1e3 * seconds["ours"],
-        "GB/s": (2 * len(arrays) + 3) * 4 * size / seconds["ours"] / 1e9,
-        "of_move": seconds["move"] / seconds["ours"],
-        "of_split": seconds["split"] / seconds["ours"],
-        "of_optax": seconds.get("optax", float("nan")) / seconds["ours"],
-        "of_torch": min(peers.values(), default=float("nan")) / seconds["ours"],
+        "GB/s": (2 * len(accumulators) + 3) * 4 * size / seconds["ours"] / 1e9,
+        "copy / ours": seconds["copy"] / seconds["ours"],
+        "split / ours": seconds["split"] / seconds["ours"],
+        "optax / ours": seconds.get("optax", float("nan")) / seconds["ours"],
+        "torch / ours": min(torch_seconds, default=float("nan")) / seconds["ours"],
     }
 
 
-def step_of(optimizer: Any) -> Callable[..., Any]:
-    def step(carry: tuple[Any, Any], gradients: Any) -> tuple[Any, Any]:
+def train_step(optimizer: Any) -> Callable[..., Any]:
+    def step(carry: tuple[Any, Any], grads: Any) -> tuple[Any, Any]:
         params, state = carry
-        updates, state = optimizer.update(gradients, state, params)
+        updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
     return step
 
 
-def temporaries(step: Callable[..., Any], carry: Any, gradients: Any) -> int:
-    """As `measure.temporaries`, of the step that writes in place."""
-    analysis = donated(step).lower(carry, gradients).compile().memory_analysis()
+def copy(carry: tuple[Any, list], grads: Any) -> tuple[Any, list]:
+    params, accumulators = carry
+    return params + grads, [-a for a in accumulators]
+
+
+def split(carry: tuple[Any, list], grads: Any) -> tuple[Any, list]:
+    params, accumulators = carry
+    accumulators = [grads - a for a in accumulators]
+    return sum(accumulators, params if accumulators else params + grads), accumulators
+
+
+def temporaries(step: Callable[..., Any], carry: Any, grads: Any) -> int:
+    """Like `measure.temporaries`, for a step that updates its carry in place."""
+    analysis = jit_in_place(step).lower(carry, grads).compile().memory_analysis()
     return analysis.temp_size_in_bytes
 
 
-def donated(step: Callable[..., Any]) -> Any:
+def jit_in_place(step: Callable[..., Any]) -> Any:
     return jax.jit(step, donate_argnums=0)
 
 
-def move(carry: tuple[Any, list], gradients: Any) -> tuple[Any, list]:
-    params, arrays = carry
-    return params + gradients, [-array for array in arrays]
-
-
-def split(carry: tuple[Any, list], gradients: Any) -> tuple[Any, list]:
-    params, arrays = carry
-    arrays = [gradients - array for array in arrays]
-    return sum(arrays, params if arrays else params + gradients), arrays
-
-
-def running(
-    step: Callable[..., Any], carry: Any, gradients: Any, pool: list[jax.Array]
+def in_place(
+    step: Callable[..., Any], carry: Any, grads: Any, pool: list[jax.Array]
 ) -> Callable[[], Any]:
-    """A call is one step, in place, in the arrays of the pool that all runs share."""
-    compiled = donated(step)
+    """A run of one step, in the arrays of the pool, which all runs share."""
+    jitted = jit_in_place(step)
     leaves, structure = jax.tree.flatten(carry)
-    large = [i for i, leaf in enumerate(leaves) if leaf.size == gradients.size]
+    large = [i for i, leaf in enumerate(leaves) if leaf.size == grads.size]
     pool += [jnp.copy(leaves[i]) for i in large[len(pool) :]]
-    held = [jnp.copy(leaf) if leaf.size == 1 else None for leaf in leaves]
+    leaves = [jnp.copy(leaf) if leaf.size == 1 else None for leaf in leaves]
 
     def run() -> Any:
         for i, array in zip(large, pool):
-            held[i] = array
-        held[:] = jax.tree.leaves(compiled(structure.unflatten(held), gradients))
-        pool[: len(large)] = [held[i] for i in large]
+            leaves[i] = array
+        leaves[:] = jax.tree.leaves(jitted(structure.unflatten(leaves), grads))
+        pool[: len(large)] = [leaves[i] for i in large]
         return pool
 
     return run
@@ -186,58 +191,60 @@ def running(
 def torch_runs(
     name: str, options: dict[str, Any], size: int
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """torch's step on the processor, fused and foreach, as far as it has them."""
+    """PyTorch's fused and foreach steps on the CPU, as far as they exist."""
     try:
         import torch
     except ImportError:
         return
     if jax.default_backend() != "cpu":
         return
-    for form in ("fused", "foreach"):
+    for implementation in ("fused", "foreach"):
         p = torch.ones(size, requires_grad=True)
         p.grad = torch.randn(size)
+        arguments = {"lr": LEARNING_RATE, **options, implementation: True}
         try:
-            optimizer = getattr(torch.optim, name)(
-                [p], lr=RATE, **options, **{form: True}
-            )
+            optimizer = getattr(torch.optim, name)([p], **arguments)
             optimizer.step()
         except (TypeError, RuntimeError, NotImplementedError):
             continue
-        yield f"torch {form}", optimizer.step
+        yield f"torch {implementation}", optimizer.step
 
 
-def leaves(
-    name: str, count: int = 1024, size: int = 256, repeats: int = 3
+# Seconds to compile
+
+
+def compile_times(
+    name: str, num_leaves: int = 1024, size: int = 256, repeats: int = 3
 ) -> dict[str, Any]:
-    libraries = {"ours": ROWS[name].ours, "optax": ROWS[name].optax}
-    made = {library: make for library, make in libraries.items() if make}
-    taken: dict[str, list[tuple[float, ...]]] = {library: [] for library in made}
-    for make in made.values():
-        phases(make(RATE), [jnp.ones(size)] * 4)  # what is slow once alone
+    candidates = {"ours": OPTIMIZERS[name].ours, "optax": OPTIMIZERS[name].optax}
+    libraries = {library: make for library, make in candidates.items() if make}
+    times: dict[str, list[tuple[float, ...]]] = {library: [] for library in libraries}
+    for make in libraries.values():
+        phases(make(LEARNING_RATE), [jnp.ones(size)] * 4)  # warm-up
     for _ in range(repeats):
-        for library, make in made.items():
-            seconds = phases(make(RATE), [jnp.ones(size)] * count)
-            taken[library].append((*seconds, sum(seconds)))
-    result: dict[str, Any] = {"optimizer": name, "leaves": count}
-    for library, rows in taken.items():
-        medians = map(statistics.median, zip(*rows))
-        names = [f"{library} {part}" for part in ("trace", "lower", "compile", "all")]
-        result |= dict(zip(names, medians))
-    result["of_optax"] = result["ours all"] / result.get("optax all", float("nan"))
-    return result
+        for library, make in libraries.items():
+            seconds = phases(make(LEARNING_RATE), [jnp.ones(size)] * num_leaves)
+            times[library].append((*seconds, sum(seconds)))
+    row: dict[str, Any] = {"optimizer": name, "leaves": num_leaves}
+    for library, repetitions in times.items():
+        medians = map(statistics.median, zip(*repetitions))
+        for phase, median in zip(("trace", "lower", "compile", "all"), medians):
+            row[f"{library} {phase}"] = median
+    row["ours / optax"] = row["ours all"] / row.get("optax all", float("nan"))
+    return row
 
 
 def phases(optimizer: Any, params: list) -> tuple[float, float, float]:
-    """Seconds to trace, lower and compile the step of these parameters."""
+    """Seconds to trace, lower and compile a step of these parameters."""
     carry = params, optimizer.init(params)
     times = [time.perf_counter()]
-    traced = donated(step_of(optimizer)).trace(carry, params)
+    traced = jit_in_place(train_step(optimizer)).trace(carry, params)
     times.append(time.perf_counter())
     lowered = traced.lower()
     times.append(time.perf_counter())
     lowered.compile()
     times.append(time.perf_counter())
-    trace, lower, compiled = (late - early for early, late in itertools.pairwise(times))
+    trace, lower, compiled = (end - start for start, end in itertools.pairwise(times))
     return trace, lower, compiled
 
 
