@@ -1,4 +1,4 @@
-"""Rectified activations and shrinkage functions: piecewise, linear for large x.
+"""Rectified activations and shrinkage functions.
 
 All are elementwise and keep the shape of x. At a kink, the derivative is the left one;
 at the jumps of `hard_shrink` and `threshold` it is 0.

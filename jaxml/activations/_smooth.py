@@ -1,7 +1,7 @@
 """Smooth activations: smooth approximations of relu, most of them not monotonic.
 
-All are elementwise and keep the shape of x. `hard_swish` is their piecewise relative;
-at its kinks, the derivative is the left one.
+All are elementwise and keep the shape of x. Only `hard_swish` has kinks, where its
+derivative is the left one.
 """
 
 import jax.numpy as jnp

@@ -239,6 +239,8 @@ CASES = [
         activations.prelu,
         Extreme((np.array([-1e30, 0]), np.array([0.5, 3])), [-5e29, 0]),
         sample=lambda rng: (*sample_3x5(rng), rng.normal(size=5)),
+        # a scalar slope is valid too, so any shape of x is
+        adapter=lambda x, slope: activations.prelu(x, slope),
     ),
     Case(
         activations.prelu_init,
@@ -251,6 +253,7 @@ CASES = [
         activations.snake,
         Extreme((np.array([-1e30, 0]), np.array([0.5, 3])), [-1e30, 0]),
         sample=lambda rng: (*sample_3x5(rng), rng.uniform(0.5, 2, size=5)),
+        adapter=lambda x, alpha: activations.snake(x, alpha),
     ),
     Case(
         activations.rrelu,

@@ -33,7 +33,7 @@ from jaxml._core.special.logistic import (
 )
 from jaxml._core.special.partials import with_partials
 
-# y = c x in quick_gelu and y = a x + b x³ in gelu_tanh, each with 12 bits in its hi
+# y = c x in quick_gelu and y = a x + b x³ in gelu_tanh; each hi has 12 bits
 C_HI, A_HI, B_HI = 1.70166015625, 1.595703125, 0.07135009765625
 _A = 2 * math.sqrt(2 / math.pi)
 C_LO, A_LO, B_LO = 1.702 - C_HI, _A - A_HI, 0.044715 * _A - B_HI
@@ -106,12 +106,12 @@ MISH = DerivativeRoot(
 def x_times_sigmoid(x: Array, y: Array, *y_lo: Array) -> Array:
     """x σ(y + y_lo)"""
     scaled_e, e = _exp_neg_abs(y, *y_lo)
-    x_negative = jnp.where(y > 1 - max_exponent(y), x, 0.0)  # e is 0 beyond: -∞ · 0
+    x_negative = jnp.where(y > 1 - max_exponent(y), x, 0.0)  # avoids -∞ · 0
     return jnp.where(y > 0, x, scale_by_exp(x_negative, scaled_e)) / (1 + e)
 
 
 def swish_second_derivative(y: Array) -> Array:
-    """The derivative of σ(y) + y σ(y) σ(-y), which is swish's at β = 1."""
+    """The derivative of σ(y) + y σ(y) σ(-y): swish's second derivative at β = 1."""
     y = jnp.clip(y, -max_exponent(y), max_exponent(y))
     return sigmoid_derivative(y) * (2 - y * tanh(y / 2))
 
