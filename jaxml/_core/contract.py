@@ -150,7 +150,9 @@ class Contract:
         self.array_names = [
             n for n, p in self.parameters.items() if not (p.is_static or p.is_scalar)
         ]
-        self.ranged = {n: p for n, p in self.parameters.items() if p.range}
+        self.ranged = [
+            (i, p) for i, p in enumerate(self.parameters.values()) if p.range
+        ]
 
     def bind(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
         """All arguments by name, with defaults."""
@@ -180,6 +182,14 @@ class Contract:
         for name, parameter in self.parameters.items():
             if name in arguments and (parameter.range or parameter.is_scalar):
                 parameter.check_range(arguments[name])
+
+    def check_given_ranges(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        """`check_ranges` for the arguments of a call, which runs on every call."""
+        for position, parameter in self.ranged:
+            if parameter.name in kwargs:
+                parameter.check_range(kwargs[parameter.name])
+            elif position < len(args):
+                parameter.check_range(args[position])
 
     def check_traceable(self, arguments: dict[str, Any]) -> None:
         """Raises a TypeError for the first argument that `jax.jit` cannot take."""

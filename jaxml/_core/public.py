@@ -134,9 +134,7 @@ def _compile(
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            for name, parameter in contract.ranged.items():
-                if name in kwargs:
-                    parameter.check_range(kwargs[name])
+            contract.check_given_ranges(args, kwargs)
             return traced(*args, **kwargs)
         except InvalidArgumentError as invalid:
             raise invalid.error(f"{contract.name}: {invalid}") from None
