@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxml import losses
-from jaxml._core.column_matmul import columns_to_rows, matmul_columns
+from jaxml._core.matmul import columns_to_rows, matmul_columns
 from jaxml.sweep import Point, Task
 
 Params = dict[str, Array]
