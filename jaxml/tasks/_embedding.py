@@ -7,7 +7,7 @@ from jax import Array
 from sklearn.datasets import load_digits
 
 from jaxml import activations, losses, mining
-from jaxml._core.column_matmul import columns_to_rows, matmul_columns
+from jaxml._core.matmul import columns_to_rows, matmul_columns
 from jaxml.sweep import Point, Task
 from jaxml.tasks._digits import MAX_PIXEL, NUM_CLASSES, NUM_PIXELS
 from jaxml.tasks._network import Params, he_normal
