@@ -319,6 +319,7 @@ def test_vmap_equals_the_loop(case: Case) -> None:
     np.testing.assert_allclose(batched, looped, rtol=max(1e-13, case.rtol / 10))
 
 
+@pytest.mark.slow  # each operation compiles by itself
 @pytest.mark.usefixtures("no_xla_optimizations")
 @for_rows(lambda case: not case.adapter)
 def test_runs_eagerly_on_numpy_arrays(case: Case) -> None:
