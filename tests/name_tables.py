@@ -79,14 +79,19 @@ def title(family: str) -> str:
 
 def table(chapter: str, entries: list[tuple[str, str, str]]) -> str:
     docs = [(name, doc) for name, _, doc in entries]
-    if chapter in WITHOUT_FORMULAS:
-        rows = [(f"`{name}`", paragraph(doc)) for name, doc in docs]
-        return markdown(("name", "what it is"), rows)
-    rows = [
-        (f"`{name}`", paragraph(doc), formula(doc), reference(doc))
-        for name, doc in docs
-    ]
-    return markdown(("name", "what it is", "formula", "reference"), rows)
+    columns = {
+        "name": lambda name, _: f"`{name}`",
+        "what it is": lambda _, d: paragraph(d),
+    }
+    if chapter not in WITHOUT_FORMULAS:
+        columns["formula"] = lambda _, doc: formula(doc)
+    if chapter == "activations":
+        columns["range"] = lambda _, doc: fact(doc, "Range")
+        columns["derivative at 0"] = lambda _, doc: fact(doc, "Derivative at 0")
+    if chapter not in WITHOUT_FORMULAS:
+        columns["reference"] = lambda _, doc: reference(doc)
+    rows = [tuple(column(*entry) for column in columns.values()) for entry in docs]
+    return markdown(tuple(columns), rows)
 
 
 def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -106,6 +111,12 @@ def formula(doc: str) -> str:
     """The first indented line before the arguments."""
     found = re.search(r"^    +(\S.*)$", doc.split("\nArgs:")[0], re.MULTILINE)
     return f"`{re.sub(' {2,}', '  ', found[1])}`" if found else ""
+
+
+def fact(doc: str, name: str) -> str:
+    """What a docstring states as `name: ... .`"""
+    found = re.search(rf"\b{name}: (.+?)\.(?: |$)", doc, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def reference(doc: str) -> str:
