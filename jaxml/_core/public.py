@@ -9,7 +9,7 @@ is for functions of Python objects.
 import functools
 import types
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@overload
+def public(function: Callable[P, R]) -> Callable[P, R]: ...
+
+
+@overload
 def public(
-    function: Callable[P, R] | None = None, *, upcast: bool = True, remat: bool = False
+    *, upcast: bool = True, remat: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def public(
+    function: Callable[..., Any] | None = None,
+    *,
+    upcast: bool = True,
+    remat: bool = False,
 ) -> Any:
     """Checks and compiles a function of arrays.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxml import sweep
@@ -25,8 +25,8 @@ class ProgressBar:
     def __init__(self, num_models: int, console: Console, start_time: float) -> None:
         self.start_time = start_time
         self.first: tuple[float, float] | None = None  # (time, models) of an update
-        self.last = start_time, 0.0
-        self.progress = Progress(
+        self.last: tuple[float, float] = start_time, 0.0
+        self.progress: Progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,} models"),
@@ -34,7 +34,9 @@ class ProgressBar:
             TimeRemainingColumn(),
             console=console,
         )
-        self.task = self.progress.add_task("training ", total=num_models, note="")
+        self.task: TaskID = self.progress.add_task(
+            "training ", total=num_models, note=""
+        )
 
     def __enter__(self) -> "ProgressBar":
         self.progress.start()

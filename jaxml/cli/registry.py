@@ -29,7 +29,7 @@ ACTIVATIONS = _by_name(
     activations.mish,
     activations.softplus,
 )
-CLASSIFICATION_LOSSES = {
+CLASSIFICATION_LOSSES: dict[str, Callable[..., Any]] = {
     "cross_entropy": losses.cross_entropy,
     "focal_loss": losses.focal_loss,
     "binary_cross_entropy_with_logits": adapters.one_vs_rest_binary_cross_entropy,
@@ -52,7 +52,7 @@ EMBEDDING_LOSSES = _by_name(
     losses.batch_all_triplet_loss,
     losses.nca_loss,
 )
-SEGMENTATION_LOSSES = {
+SEGMENTATION_LOSSES: dict[str, Callable[..., Any]] = {
     "cross_entropy": adapters.mean_cross_entropy,
     "dice_loss": adapters.mean_region_loss(losses.dice_loss),
     "tversky_loss": adapters.mean_region_loss(losses.tversky_loss, alpha=0.3, beta=0.7),
@@ -81,7 +81,9 @@ OPTIMIZERS = _by_name(
     optimizers.yogi,
     optimizers.adabelief,
 )
-SCHEDULES = {  # functions of the number of steps; each peaks at 1
+SCHEDULES: dict[
+    str, Callable[..., Any]
+] = {  # functions of the number of steps; each peaks at 1
     "constant": lambda steps: schedules.constant(1.0),
     "linear": lambda steps: schedules.linear(1.0, 0.0, steps),
     "polynomial": lambda steps: schedules.polynomial(1.0, 0.0, steps, power=2.0),
@@ -131,7 +133,7 @@ def _without_hyperparams(*optimizers: str) -> dict[str, dict[str, list[float]]]:
     return {optimizer: {} for optimizer in optimizers}
 
 
-COMPARE_OPTIMIZERS = {
+COMPARE_OPTIMIZERS: dict[str, Any] = {
     "optimizer": _without_hyperparams(
         "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"
     ),
@@ -144,7 +146,7 @@ COMPARE_OPTIMIZERS = {
     "batch_size": [64],
     "shared_batches": False,
 }
-COMPARE_LOSSES = COMPARE_OPTIMIZERS | {
+COMPARE_LOSSES: dict[str, Any] = COMPARE_OPTIMIZERS | {
     "optimizer": _without_hyperparams("adam"),
     "activation": ["relu"],
 }
