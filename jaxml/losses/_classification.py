@@ -10,7 +10,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Bool, Float, Integer
 
@@ -65,7 +65,7 @@ def _cross_entropy(
     z: Array, index: Array, epsilon: Array | None, where: Array | None
 ) -> Array:
     label, other_exps = _shifted_label_and_exps(z, index, where)
-    nll = jnp.log1p(jnp.sum(other_exps, -1) + jnp.expm1(label)) - label
+    nll = lax.log1p(jnp.sum(other_exps, -1) + lax.expm1(label)) - label
     if epsilon is None:
         return nll
     return nll + multiply_no_nan(epsilon, _label_minus_mean(z, index, where))
@@ -83,7 +83,7 @@ def _cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     def gradient_dot(z: Array, epsilon: Array | None, z_dot: Array) -> Array:
         label, other_exps = _shifted_label_and_exps(z, index, where)
         others = jnp.sum(other_exps, -1, keepdims=True)
-        total = others + jnp.exp(jnp.expand_dims(label, -1))
+        total = others + lax.exp(jnp.expand_dims(label, -1))
         onehot = label_mask(index, z).astype(z.dtype)
         gradient = (other_exps - onehot * others) / total
         if epsilon is not None:
@@ -110,7 +110,7 @@ def _shifted_label_and_exps(
     """z - max z at the label, and e^(z - max z) with 0 at the label."""
     z = apply_mask(z, where, -jnp.inf)
     z_max, shifted = subtract_max(z, -1)
-    exps = apply_mask(jnp.exp(shifted), ~label_mask(index, z))
+    exps = apply_mask(lax.exp(shifted), ~label_mask(index, z))
     # taken from z: XLA would materialize `shifted` for a gather
     label, z_max = take_label(index, z), jnp.squeeze(z_max, -1)
     return apply_mask(label - z_max, label != z_max), exps
