@@ -1,4 +1,4 @@
-"""The tables of equivalents in the README of losses: both sides of each row run."""
+"""The tables of equivalents in READMEs of losses and activations: both sides run."""
 
 import importlib
 import os
@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxml import losses, mining
-
-README = pathlib.Path(losses.__file__).with_name("README.md").read_text()
+from jaxml import activations, losses, mining
 
 
-def rows(library: str) -> list[tuple[str, str]]:
+def rows(library: str, chapter: Any = losses) -> list[tuple[str, str]]:
     """(their expression, ours) of each row."""
-    section = README.split(f"### From {library}\n")[1].split("\n#")[0]
+    readme = pathlib.Path(chapter.__file__).with_name("README.md").read_text()
+    section = readme.split(f"### From {library}\n")[1].split("\n#")[0]
     return re.findall(r"^\| `(.+)` \| `(.+)` \|$", section, flags=re.MULTILINE)
 
 
@@ -55,7 +54,9 @@ def arrays() -> dict[str, np.ndarray]:
     }
 
 
-def check(peer: str, ours: str, module: object, **given: object) -> None:
+def check(
+    peer: str, ours: str, module: object, *chapters: Any, **given: object
+) -> None:
     plain = {"jax": jax, "jnp": jnp}
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
         with jax.numpy_rank_promotion("allow"):
@@ -63,7 +64,8 @@ def check(peer: str, ours: str, module: object, **given: object) -> None:
         inputs = {name: jnp.asarray(value) for name, value in arrays().items()}
         e, i, j, n = (inputs[name] for name in "eijn")
         inputs["l"] = losses.triplet_loss(e[i], e[j], e[n], margin=0.5)
-        got = eval(ours, {**plain, **vars(mining), **vars(losses), **inputs})
+        names = {n: v for c in chapters or (mining, losses) for n, v in vars(c).items()}
+        got = eval(ours, {**plain, **names, **inputs})
     theirs = theirs.detach() if hasattr(theirs, "detach") else theirs
     np.testing.assert_allclose(got, np.asarray(theirs), rtol=2e-5, atol=2e-6)
 
@@ -82,6 +84,13 @@ def test_torch(peer: str, ours: str) -> None:
     given = {name: torch.from_numpy(value) for name, value in arrays().items()}
     given |= {name: given[name].long() for name in ("y", "ignored")}
     check(peer, ours, torch.nn.functional, torch=torch, **given)
+
+
+@pytest.mark.parametrize(("peer", "ours"), rows("PyTorch", activations))
+def test_torch_activations(peer: str, ours: str) -> None:
+    torch = pytest.importorskip("torch")
+    given = {name: torch.from_numpy(value) for name, value in arrays().items()}
+    check(peer, ours, torch.nn.functional, activations, torch=torch, **given)
 
 
 @pytest.mark.parametrize(("peer", "ours"), rows("pytorch-metric-learning"))
