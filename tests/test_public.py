@@ -79,7 +79,9 @@ def test_numpy_inputs_run_eagerly() -> None:
     logits, labels = np.ones((2, 3), np.float32), np.array([0, 5])
     with jax.disable_jit():
         loss = losses.cross_entropy(logits, labels)
+        smoothed = losses.cross_entropy(logits, labels, label_smoothing=np.float32(0.1))
     np.testing.assert_allclose(loss, [np.log(3), np.nan], rtol=1e-6)
+    np.testing.assert_allclose(smoothed, [np.log(3), np.nan], rtol=1e-6)
 
 
 def test_only_a_learning_rate_may_be_a_schedule() -> None:

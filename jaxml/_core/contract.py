@@ -147,9 +147,6 @@ class Contract:
             for name, parameter in self.signature.parameters.items()
         }
         self.static_argnames = [n for n, p in self.parameters.items() if p.is_static]
-        self.array_names = [
-            n for n, p in self.parameters.items() if not (p.is_static or p.is_scalar)
-        ]
         self.ranged = [
             (i, p) for i, p in enumerate(self.parameters.values()) if p.range
         ]
@@ -166,6 +163,23 @@ class Contract:
     def named(self, values: tuple) -> dict[str, Any]:
         """All arguments by name, from their values in order."""
         return dict(zip(self.parameters, values, strict=True))
+
+    def as_arrays(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with NumPy arrays converted, which `jax.disable_jit` does not do.
+
+        A hyperparameter that is a Python number stays one.
+        """
+
+        def convert(name: str, value: Any) -> Any:
+            parameter = self.parameters[name]
+            is_number = parameter.is_scalar and isinstance(value, int | float)
+            if parameter.is_static or is_number:
+                return value
+            return jax.tree.map(
+                lambda x: x if isinstance(x, jax.Array) else jnp.asarray(x), value
+            )
+
+        return {name: convert(name, value) for name, value in arguments.items()}
 
     def check(self, arguments: dict[str, Any]) -> None:
         """Raises a TypeError for the first argument that does not fit."""

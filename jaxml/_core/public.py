@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
-import jax.numpy as jnp
 
 from jaxml._core.contract import (
     Contract,
@@ -138,9 +137,7 @@ def _compile(
     @functools.partial(jax.jit, static_argnames=contract.static_argnames)
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-        arguments = contract.bind(args, kwargs)
-        for name in contract.array_names:  # NumPy arrays, under `jax.disable_jit`
-            arguments[name] = jax.tree.map(_as_array, arguments[name])
+        arguments = contract.as_arrays(contract.bind(args, kwargs))
         contract.check(arguments)
         return body(arguments)
 
@@ -186,7 +183,3 @@ def _report_as(name: str, result: Any) -> Any:
             return result(*args, **kwargs)
 
     return call
-
-
-def _as_array(leaf: Any) -> Any:
-    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
