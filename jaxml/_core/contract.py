@@ -165,7 +165,7 @@ class Contract:
         return dict(zip(self.parameters, values, strict=True))
 
     def as_arrays(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments with NumPy arrays converted, which `jax.disable_jit` does not do.
+        """The arguments with NumPy arrays converted, as `jax.jit` would do.
 
         A hyperparameter that is a Python number stays one.
         """
