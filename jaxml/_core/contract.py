@@ -147,6 +147,7 @@ class Contract:
             for name, parameter in self.signature.parameters.items()
         }
         self.static_argnames = [n for n, p in self.parameters.items() if p.is_static]
+        self.reduces = self._result_dimensions() != self._first_dimensions()
         self.ranged = [
             (i, p) for i, p in enumerate(self.parameters.values()) if p.range
         ]
@@ -219,25 +220,34 @@ class Contract:
     def float_dtype(self, arguments: dict[str, Any]) -> Any:
         """The dtype that the float arrays promote to; hyperparameters have no say."""
         arrays = [v for n, v in arguments.items() if not self.parameters[n].is_scalar]
-        leaves = filter(_is_float, jax.tree.leaves(arrays))
-        return result_dtype(*(leaf.dtype for leaf in leaves))
+        leaves = list(filter(_is_float, jax.tree.leaves(arrays)))
+        return result_dtype(*(x.dtype for x in leaves)) if leaves else jnp.float32
 
-    def upcast(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def upcast(self, arguments: dict[str, Any], arrays: bool = True) -> dict[str, Any]:
         """Hyperparameters and float arrays in one dtype, float32 or wider.
 
         Python's numbers stay known while tracing, so that a formula may omit a term.
+        Without `arrays`, only hyperparameters are cast.
         """
         dtype = compute_dtype(self.float_dtype(arguments))
 
         def cast(name: str, value: Any) -> Any:
             if value is None or not self.parameters[name].is_scalar:
-                return cast_floats(value, dtype)
+                return cast_floats(value, dtype) if arrays else value
             if isinstance(value, int | float):
                 with jax.ensure_compile_time_eval():
                     return jnp.asarray(value, dtype)
             return jnp.asarray(value, dtype)
 
         return {name: cast(name, value) for name, value in arguments.items()}
+
+    def _result_dimensions(self) -> str | None:
+        annotation = self.signature.return_annotation
+        return annotation.dim_str if _is_array(annotation) else None
+
+    def _first_dimensions(self) -> str | None:
+        arrays = (p for p in self.parameters.values() if p.arrays and not p.is_scalar)
+        return next((p.dimensions for p in arrays), None)
 
     def _conflicting_argument(
         self, parameter: Parameter, arguments: dict[str, Any]

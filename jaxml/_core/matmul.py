@@ -1,7 +1,9 @@
-"""Matrix products, and distances of all pairs of rows, in full precision.
+"""Matrix products, and distances of all pairs of rows: their precision and dtypes.
 
-By default a GPU rounds float32 factors to 10 bits (TensorFloat-32). Similarities that
-are then divided by a small temperature cannot afford that.
+float32 factors keep all their digits. By default a GPU would round them to 10 bits
+(TensorFloat-32) and a TPU to 8, which similarities that are divided by a small
+temperature cannot afford. 16-bit factors are multiplied as they are, at the full speed
+of the device, and accumulated in float32.
 """
 
 import functools
@@ -18,14 +20,61 @@ from jaxml._core.softmax import exp_terms, logsumexp
 from jaxml._core.types import compute_dtype
 
 
+def factor_dtype(*dtypes: Any) -> Any:
+    """The dtype of the factors of a product: the 16-bit one, if there is one."""
+    narrow = {jnp.dtype(d) for d in dtypes if jnp.dtype(d).itemsize == 2}
+    return narrow.pop() if len(narrow) == 1 else compute_dtype(*dtypes)
+
+
+def cotangent_dtype(dtype: Any) -> Any:
+    """The dtype of cotangents in a product: of 16-bit ones bfloat16, for its range."""
+    return jnp.bfloat16 if jnp.dtype(dtype).itemsize == 2 else dtype
+
+
 def matmul(x: Array, y: Array) -> Array:
-    """x y in full precision. Its derivatives inherit the precision."""
-    return jnp.matmul(x, y, precision="highest")
+    """x y, accumulated in float32 or wider. Its derivatives inherit the precision.
+
+    If one factor has 16 bits, the other one is rounded to them, and so is the cotangent
+    in the backward pass.
+    """
+    dtype = factor_dtype(x.dtype, y.dtype)
+    x, y = x.astype(dtype), y.astype(dtype)
+    return _matmul_16_bit(x, y) if dtype.itemsize == 2 else _matmul_full(x, y)
 
 
-def matmul_precision(dtype: Any) -> str | None:
-    """The precision that factors of this dtype need; 16-bit products are exact."""
-    return "highest" if compute_dtype(dtype) == dtype else None
+@jax.custom_jvp
+def _matmul_16_bit(x: Array, y: Array) -> Array:
+    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
+
+
+@_matmul_16_bit.defjvp
+def _matmul_16_bit_jvp(primals: tuple, tangents: tuple) -> tuple:
+    """Products of bfloat16, which holds every cotangent, as the transposes are then."""
+    factors = (a.astype(jnp.bfloat16) for a in (*primals, *tangents))
+    x, y, x_dot, y_dot = factors
+    dot = (x_dot @ y).astype(jnp.float32) + (x @ y_dot).astype(jnp.float32)
+    return _matmul_16_bit(*primals), dot
+
+
+def _matmul_full(x: Array, y: Array) -> Array:
+    """x y in full precision, unless the user has set `jax_default_matmul_precision`."""
+    if jax.config.jax_default_matmul_precision is not None:
+        return x @ y
+    highest = functools.partial(jnp.matmul, precision="highest")
+    if x.dtype != jnp.float32 or not _has_bfloat16_units():
+        return highest(x, y)
+    # three bfloat16 hold a float32; "highest" would not use the matrix units of a GPU
+    six_passes = functools.partial(
+        jnp.matmul, precision=lax.DotAlgorithmPreset.BF16_BF16_F32_X6
+    )
+    return lax.platform_dependent(x, y, cuda=six_passes, default=highest)
+
+
+@functools.cache
+def _has_bfloat16_units() -> bool:
+    """Whether no local GPU is older than NVIDIA's Ampere."""
+    gpus = [d for d in jax.local_devices() if "NVIDIA" in d.device_kind]
+    return all(float(gpu.compute_capability) >= 8 for gpu in gpus)
 
 
 def materialized_transpose(x: Array) -> Array:
@@ -38,56 +87,82 @@ def materialized_transpose(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def logsumexp_matmul(rows: Array, columns: Array, mask: Array) -> Array:
-    """log Σⱼ e^(rowᵢ · columnⱼ) of each row i, over the unmasked pairs.
+def logsumexp_matmul(rows: Array, columns: Array, mask: Array, scale: Array) -> Array:
+    """log Σⱼ e^(scale · rowᵢ · columnⱼ) of each row i, over the unmasked pairs.
 
     Its derivative multiplies with the unnormalized exponentials, so that the tile is
     read once and never scaled.
     """
-    return logsumexp(matmul(rows, columns), 1, mask)
+    return logsumexp(scale * matmul(rows, columns), 1, mask)
 
 
 @logsumexp_matmul.defjvp
 def logsumexp_matmul_jvp(primals: tuple, tangents: tuple) -> tuple:
     """Σⱼ e^sᵢⱼ ṡᵢⱼ / Σⱼ e^sᵢⱼ, where the products for ṡ take the sum over j."""
-    (rows, columns, mask), (rows_dot, columns_dot, _) = primals, tangents
-    s = apply_mask(matmul(rows, columns), mask, -jnp.inf)
+    (rows, columns, mask, scale), (rows_dot, columns_dot, _, scale_dot) = (
+        primals,
+        tangents,
+    )
+    s = apply_mask(scale * matmul(rows, columns), mask, -jnp.inf)
     lse, exps = exp_terms(s, 1)
-    from_rows = jnp.sum(rows_dot * matmul(exps, columns.T), 1)
+    rows, rows_dot = rows.astype(s.dtype), rows_dot.astype(s.dtype)
+    scaled_rows_dot = scale * rows_dot + scale_dot * rows
+    exps_columns = matmul(exps.astype(columns.dtype), columns.T)
+    from_rows = jnp.sum(scaled_rows_dot * exps_columns, 1)
     from_columns = jnp.sum(
-        materialized_transpose(rows) * matmul(columns_dot, exps.T), 0
+        materialized_transpose(scale * rows) * matmul(columns_dot, exps.T), 0
     )
     lse_dot = safe_divide(from_rows + from_columns, jnp.squeeze(lse.sum, 1))
     return jnp.squeeze(lse.log(), 1), lse_dot
 
 
 def accumulate_features(
-    combine: Callable[[Array, Array], Array],
-    term: Callable[[Array], Array],
+    combine: jnp.ufunc, term: Callable, x: Array, y: Array, *pairs: Array
+) -> Array:
+    """Folds term(xᵢₖ - yⱼₖ, *pairsᵢⱼ) over the features k with `combine`, from 0.
+
+    A GPU computes it as one fused reduction. CPUs and TPUs are several times faster
+    with a few features at a time, which keep the [n m] accumulator in the cache.
+    """
+    term = jax.checkpoint(term, prevent_cse=False)
+    return lax.platform_dependent(
+        x,
+        y,
+        *pairs,
+        cpu=functools.partial(_scan_features, combine, term, 2),
+        tpu=functools.partial(_scan_features, combine, term, 16),
+        default=functools.partial(_reduce_features, combine, term),
+    )
+
+
+def _reduce_features(
+    combine: jnp.ufunc, term: Callable, x: Array, y: Array, *pairs: Array
+) -> Array:
+    terms = term(x[:, None] - y[None], *(pair[..., None] for pair in pairs))
+    return combine.reduce(terms, -1, initial=0.0)
+
+
+def _scan_features(
+    combine: jnp.ufunc,
+    term: Callable,
+    per_step: int,
     x: Array,
     y: Array,
+    *pairs: Array,
 ) -> Array:
-    """Folds term(xᵢₖ - yⱼₖ) over the features k with `combine`, from 0, [n m].
+    """Pads the features to a multiple of `per_step`; padded ones have difference 0."""
 
-    Two features per step halve the traffic of the [n m] accumulator; an odd number of
-    features is padded by one whose difference is 0.
-    """
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def feature_term(x_k: Array, y_k: Array) -> Array:
-        return term(x_k[:, None] - y_k[None])
-
-    def add_pair(total: Array, features: tuple) -> tuple[Array, None]:
+    def add_features(total: Array, features: tuple) -> tuple[Array, None]:
         for x_k, y_k in zip(*features):
-            total = combine(total, feature_term(x_k, y_k))
+            total = combine(total, term(x_k[:, None] - y_k[None], *pairs))
         return total, None
 
-    def feature_pairs(rows: Array) -> tuple[Array, Array]:
-        columns = jnp.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).T
-        return columns[::2], columns[1::2]
+    def by_step(rows: Array) -> Array:
+        padded = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % per_step)))
+        return padded.T.reshape(-1, per_step, len(rows))
 
-    init = jnp.zeros((len(x), len(y)), x.dtype)
-    return lax.scan(add_pair, init, (feature_pairs(x), feature_pairs(y)))[0]
+    init = jnp.zeros_like(x, shape=(len(x), len(y)))
+    return lax.scan(add_features, init, (by_step(x), by_step(y)))[0]
 
 
 @jax.custom_jvp
@@ -97,7 +172,8 @@ def pairwise_squared_euclidean(x: Array, y: Array) -> Array:
     The sum of squared differences, because ‖x‖² + ‖y‖² - 2 x·y has no correct digit
     for rows whose distance is 1/1000 of their norm.
     """
-    return accumulate_features(jnp.add, jnp.square, x, y)
+    dtype = compute_dtype(x.dtype, y.dtype)
+    return accumulate_features(jnp.add, jnp.square, x.astype(dtype), y.astype(dtype))
 
 
 @pairwise_squared_euclidean.defjvp
@@ -108,11 +184,13 @@ def pairwise_squared_euclidean_jvp(primals: tuple, tangents: tuple) -> tuple:
     The factor -2 multiplies the rows, so that the derivative reads its tile in order.
     """
     (x, y), (x_dot, y_dot) = primals, tangents
-    square_terms = 2 * jnp.sum(x * x_dot, 1)[:, None] + 2 * jnp.sum(y * y_dot, 1)[None]
+    d_sq = pairwise_squared_euclidean(x, y)
     cross_terms = matmul(x_dot, -2 * y.T) + matmul(
         -2 * x, materialized_transpose(y_dot)
     )
-    return pairwise_squared_euclidean(x, y), square_terms + cross_terms
+    x, x_dot, y, y_dot = (a.astype(d_sq.dtype) for a in (x, x_dot, y, y_dot))
+    square_terms = 2 * jnp.sum(x * x_dot, 1)[:, None] + 2 * jnp.sum(y * y_dot, 1)[None]
+    return d_sq, square_terms + cross_terms
 
 
 def pairwise_euclidean(x: Array, y: Array) -> Array:

@@ -1,9 +1,9 @@
 """The decorators of public functions: the signature is the contract.
 
 `public` checks a call while JAX traces it, runs the formula in float32 or wider, rounds
-the result once, and compiles. `elementwise` also attaches partial derivatives.
-`factory` is for functions that return functions: optimizers and schedules. `checked`
-is for functions of Python objects.
+an elementwise result once to the dtype of the input, and compiles. `elementwise` also
+attaches partial derivatives. `factory` is for functions that return functions:
+optimizers and schedules. `checked` is for functions of Python objects.
 """
 
 import functools
@@ -20,6 +20,7 @@ from jaxml._core.contract import (
     reports_as,
 )
 from jaxml._core.special.partials import with_partials
+from jaxml._core.types import compute_dtype
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +32,7 @@ def public(function: Callable[P, R]) -> Callable[P, R]: ...
 
 @overload
 def public(
-    *, upcast: bool = True, remat: bool = False
+    *, upcast: bool = True, keep_dtype: bool = False, remat: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -39,28 +40,34 @@ def public(
     function: Callable[..., Any] | None = None,
     *,
     upcast: bool = True,
+    keep_dtype: bool = False,
     remat: bool = False,
 ) -> Any:
     """Checks and compiles a function of arrays.
 
     Args:
         function: The formula. Its arguments arrive as arrays that fit the signature.
-        upcast: Whether 16-bit arguments become float32 and the result is rounded once.
-            False leaves the dtypes to the formula.
+        upcast: Whether 16-bit arrays become float32. False leaves them to the formula;
+            hyperparameters are float32 or wider in any case.
+        keep_dtype: Whether a result of another shape than the first array is rounded
+            to 16 bits too. By default only a result of the same shape is.
         remat: Whether the backward pass saves only the arguments, in their own dtype.
     """
     if function is None:
-        return functools.partial(public, upcast=upcast, remat=remat)
+        return functools.partial(
+            public, upcast=upcast, keep_dtype=keep_dtype, remat=remat
+        )
     contract = Contract(function)
 
     def body(arguments: dict[str, Any]) -> Any:
         static = {n: arguments.pop(n) for n in contract.static_argnames}
 
         def formula(traced: dict[str, Any]) -> Any:
-            if not upcast:
-                return function(**traced, **static)  # pyright: ignore[reportCallIssue]
-            result = function(**contract.upcast(traced), **static)  # pyright: ignore[reportCallIssue]
-            return cast_floats(result, contract.float_dtype(traced))
+            result = function(**contract.upcast(traced, arrays=upcast), **static)  # pyright: ignore[reportCallIssue]
+            dtype = contract.float_dtype(traced)
+            if contract.reduces and not keep_dtype:
+                dtype = compute_dtype(dtype)
+            return cast_floats(result, dtype)
 
         if remat:
             formula = jax.checkpoint(formula, prevent_cse=False)

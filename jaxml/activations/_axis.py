@@ -181,7 +181,7 @@ def l2_normalize(
     return safe.l2_normalize(vectors, min_norm, axis).astype(x.dtype)
 
 
-@public
+@public(keep_dtype=True)
 def maxout(
     x: Float[Array, "*batch channels"], *, pieces: Count
 ) -> Float[Array, "*batch units"]:

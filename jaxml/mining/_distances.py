@@ -23,7 +23,7 @@ from jaxml._core.safe import l2_normalize, safe_divide, safe_power
 from jaxml._core.types import Range, Scalar
 
 
-@public
+@public(keep_dtype=True)
 def squared_euclidean(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> Float[Array, "n m"]:
@@ -46,7 +46,7 @@ def squared_euclidean(
     return pairwise_squared_euclidean(x, y)
 
 
-@public
+@public(keep_dtype=True)
 def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The Euclidean distances, in full precision for close embeddings too.
 
@@ -67,7 +67,7 @@ def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
     return pairwise_euclidean(x, y)
 
 
-@public
+@public(keep_dtype=True)
 def lp(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],
@@ -98,14 +98,15 @@ def lp(
     max_difference = accumulate_features(jnp.maximum, jnp.abs, x, y)
     scale = lax.stop_gradient(max_difference)  # prevents overflow
 
-    def term(difference: Array) -> Array:
+    def term(difference: Array, scale: Array) -> Array:
         ratio = safe_divide(jnp.abs(difference), scale)
         return apply_mask(safe_power(ratio, p), ratio > 0)  # |x| has derivative 1 at 0
 
-    return scale * safe_power(accumulate_features(jnp.add, term, x, y), 1 / p)
+    total = accumulate_features(jnp.add, term, x, y, scale)
+    return scale * safe_power(total, 1 / p)
 
 
-@public
+@public(keep_dtype=True)
 def cosine_similarity(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> Float[Array, "n m"]:
@@ -131,7 +132,7 @@ def cosine_similarity(
     return matmul(l2_normalize(x), l2_normalize(y).T)
 
 
-@public
+@public(keep_dtype=True)
 def dot_product(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The dot products of embeddings: the cosine times both lengths.
 

@@ -71,6 +71,11 @@ class Case:
     def __call__(self, *arrays: Any, **keywords: Any) -> jax.Array:
         return (self.adapter or self.function)(*arrays, **self.static_args, **keywords)
 
+    def keeps_dtype(self, result: jax.Array, arrays: tuple) -> bool:
+        """Whether a 16-bit result is promised, as for all but reducing losses."""
+        is_loss = self.name.startswith("losses.")
+        return not is_loss or result.shape == np.shape(arrays[0])
+
     def expected(self, *arrays: Any, **keywords: Any) -> np.ndarray:
         arrays = tuple(
             np.asarray(a, np.float64) if _is_float(a) else np.asarray(a) for a in arrays

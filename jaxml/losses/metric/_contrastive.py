@@ -14,16 +14,21 @@ from jaxtyping import Bool, Float
 from jaxml._core.blocks import map_blocks, map_blocks_fused_grad, scan_blocks
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
-from jaxml._core.matmul import logsumexp_matmul, materialized_transpose, matmul
+from jaxml._core.matmul import (
+    cotangent_dtype,
+    logsumexp_matmul,
+    materialized_transpose,
+    matmul,
+)
 from jaxml._core.public import public
 from jaxml._core.safe import zero_if_inf
 from jaxml._core.softmax import LogSumExp, logsumexp, softmax_nll
 from jaxml._core.special.logistic import softplus
 from jaxml._core.types import Count, Positive, Scalar
-from jaxml.losses.metric._per_anchor import zero_unused
+from jaxml.losses.metric._per_anchor import factors, zero_unused
 
 
-@public
+@public(upcast=False)
 def info_nce(
     queries: Float[Array, "n d"],
     keys: Float[Array, "m d"],
@@ -63,7 +68,7 @@ def info_nce(
     return _matching_nll(queries, keys, temperature, where, block)
 
 
-@public
+@public(upcast=False)
 def n_pair_loss(
     anchors: Float[Array, "n d"],
     positives: Float[Array, "n d"],
@@ -101,26 +106,27 @@ def _matching_nll(
     block: int | None = None,
 ) -> Array:
     """-log softmax(s)ᵢᵢ with s = q·k / τ, and 0 if the pair (i, i) is masked."""
+    queries, keys = factors(queries, keys)
     positives, index = keys[: len(queries)], jnp.arange(len(queries))
-    shared = materialized_transpose(keys), jnp.asarray(temperature, keys.dtype)
+    shared = materialized_transpose(keys), jnp.asarray(1 / temperature, keys.dtype)
     return map_blocks_fused_grad(
-        _block_nll, (queries, positives, index, where), shared, len(keys), block
+        _block_nll, (queries, positives, index, where), shared, 2 * len(keys), block
     )
 
 
 def _block_nll(rows: tuple, shared: tuple) -> Array:
     queries, positives, index, mask = rows
-    keys_t, temperature = shared
-    queries = queries / temperature
+    keys_t, scale = shared
     is_positive = index[:, None] == jnp.arange(keys_t.shape[1])[None]
     is_negative = ~is_positive if mask is None else ~is_positive & mask
     has_positive = None if mask is None else jnp.any(is_positive & mask, 1)
-    positive_logit = apply_mask(jnp.sum(queries * positives, 1), has_positive)
-    negatives_lse = logsumexp_matmul(queries, keys_t, is_negative)
+    positive_logit = scale * jnp.sum(queries.astype(positives.dtype) * positives, 1)
+    positive_logit = apply_mask(positive_logit, has_positive)
+    negatives_lse = logsumexp_matmul(queries, keys_t, is_negative, scale)
     return apply_mask(softmax_nll(positive_logit, negatives_lse), has_positive)
 
 
-@public
+@public(upcast=False)
 def clip_loss(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
@@ -146,64 +152,79 @@ def clip_loss(
         >>> clip_loss(jnp.eye(3), jnp.eye(3), temperature=0.1)
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
-    scaled = a / temperature
-    positive_logit = jnp.sum(scaled * b, 1)
-    row_lse, col_lse = _off_diagonal_lse(block, scaled, b)
+    a, b = factors(a, b)
+    scale = jnp.asarray(1 / temperature, b.dtype)
+    positive_logit = scale * jnp.sum(a.astype(b.dtype) * b, 1)
+    row_lse, col_lse = _off_diagonal_lse(block, a, b, scale)
     return (
         softmax_nll(positive_logit, row_lse) + softmax_nll(positive_logit, col_lse)
     ) / 2
 
 
 def _scan_off_diagonal_lse(
-    block: int | None, a: Array, b: Array
+    block: int | None, a: Array, b: Array, scale: Array
 ) -> tuple[Array, Array]:
-    """log Σⱼ e^(aᵢ·bⱼ) and log Σⱼ e^(aⱼ·bᵢ), over j ≠ i: of row i and of column i."""
-    b_t, columns = b.T, jnp.arange(len(b))
+    """log Σⱼ e^sᵢⱼ and log Σⱼ e^sⱼᵢ over j ≠ i, with s = scale a·b."""
+    columns = jnp.arange(len(b))
 
     def step(col_sum: LogSumExp, block_rows: tuple) -> tuple[LogSumExp, Array]:
         a, index = block_rows
-        s = jnp.where(index[:, None] == columns[None], -jnp.inf, matmul(a, b_t))
+        s = _off_diagonal_logits(a, b, scale, index)
         return col_sum.update(s, 0), logsumexp(s, 1)
 
-    init = LogSumExp.empty(jnp.zeros(len(b), a.dtype))
-    col_sum, row_lse = scan_blocks(step, init, (a, columns), len(b), block)
+    init = LogSumExp.empty(b[:, 0] if b.shape[1] else jnp.zeros_like(b, shape=len(b)))
+    col_sum, row_lse = scan_blocks(step, init, (a, columns), 2 * len(b), block)
     return row_lse, col_sum.log()
 
 
-def _off_diagonal_lse_fwd(block: int | None, a: Array, b: Array) -> tuple[tuple, tuple]:
+def _off_diagonal_logits(a: Array, b: Array, scale: Array, index: Array) -> Array:
+    """s of a block of rows, -∞ on the diagonal."""
+    is_diagonal = index[:, None] == jnp.arange(len(b))[None]
+    return jnp.where(is_diagonal, -jnp.inf, scale * matmul(a, b.T))
+
+
+def _off_diagonal_lse_fwd(
+    block: int | None, a: Array, b: Array, scale: Array
+) -> tuple[tuple, tuple]:
     # the scan can be differentiated again; a function with a VJP rule has no JVP
-    row_lse, col_lse = _scan_off_diagonal_lse(block, a, b)
-    return (row_lse, col_lse), (a, b, row_lse, col_lse)
+    row_lse, col_lse = _scan_off_diagonal_lse(block, a, b, scale)
+    return (row_lse, col_lse), (a, b, scale, row_lse, col_lse)
 
 
 def _off_diagonal_lse_bwd(
     block: int | None, residuals: tuple, cts: tuple
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Recomputes s block by block, whose cotangents are, for i ≠ j,
 
     row_ctᵢ e^(sᵢⱼ - row_lseᵢ) + col_ctⱼ e^(sᵢⱼ - col_lseⱼ)
     """
-    a, b, row_lse, col_lse = residuals
+    a, b, scale, row_lse, col_lse = residuals
     row_ct, col_ct = cts
-    b_t, columns = b.T, jnp.arange(len(b))
 
-    def step(b_t_ct: Array, block_rows: tuple) -> tuple[Array, Array]:
+    def step(b_t_ct: Array, block_rows: tuple) -> tuple[Array, tuple]:
         a, index, row_lse, row_ct = block_rows
-        s = jnp.where(index[:, None] == columns[None], -jnp.inf, matmul(a, b_t))
+        s = _off_diagonal_logits(a, b, scale, index)
         s_ct = row_ct[:, None] * jnp.exp(s - zero_if_inf(row_lse)[:, None])
         s_ct += col_ct[None] * jnp.exp(s - zero_if_inf(col_lse)[None])
-        return b_t_ct + matmul(a.T, s_ct), matmul(s_ct, b)
+        s_ct = s_ct.astype(cotangent_dtype(a.dtype))
+        a_ct = matmul(s_ct, b)
+        return b_t_ct + matmul(a.astype(s_ct.dtype).T, s_ct), (
+            scale * a_ct,
+            jnp.sum(a.astype(b.dtype) * a_ct, 1),
+        )
 
-    rows = a, columns, row_lse, row_ct
-    b_t_ct, a_ct = scan_blocks(step, jnp.zeros_like(b_t), rows, len(b), block)
-    return a_ct, b_t_ct.T
+    rows = a, jnp.arange(len(b)), row_lse, row_ct
+    b_t_ct, (a_ct, row_scale_ct) = scan_blocks(
+        step, jnp.zeros_like(b.T), rows, 2 * len(b), block
+    )
+    return a_ct.astype(a.dtype), scale * b_t_ct.T, jnp.sum(row_scale_ct)
 
 
 _off_diagonal_lse = jax.custom_vjp(_scan_off_diagonal_lse, nondiff_argnums=(0,))
 _off_diagonal_lse.defvjp(_off_diagonal_lse_fwd, _off_diagonal_lse_bwd)
 
 
-@public
+@public(upcast=False)
 def siglip_loss(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
@@ -231,11 +252,12 @@ def siglip_loss(
         >>> siglip_loss(jnp.eye(3), jnp.eye(3), scale=10.0, bias=-5.0)
         Array([0.02014605, 0.02014605, 0.02014605], dtype=float32)
     """
-    b_t, columns = b.T, jnp.arange(len(b))
+    a, b = factors(a, b)
+    columns = jnp.arange(len(b))
 
     def block_losses(rows: tuple) -> Array:
         a, index = rows
-        logits = scale * matmul(a, b_t) + bias
+        logits = scale * matmul(a, b.T) + bias
         is_match = index[:, None] == columns[None]
         return jnp.sum(softplus(jnp.where(is_match, -logits, logits)), 1)
 

@@ -23,7 +23,7 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@public
+@public(upcast=False)
 def batch_contrastive_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -62,7 +62,7 @@ def batch_contrastive_loss(
     return map_anchors(batch, squared_euclidean_distance, formula)
 
 
-@public
+@public(upcast=False)
 def margin_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -104,7 +104,7 @@ def margin_loss(
     return map_anchors(batch, euclidean_distance, formula)
 
 
-@public
+@public(upcast=False)
 def lifted_structure_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -160,7 +160,7 @@ def lifted_structure_loss(
     return map_anchors(batch, euclidean_distance, formula)
 
 
-@public
+@public(upcast=False)
 def nca_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],

@@ -22,13 +22,14 @@ from jaxml._core.blocks import map_blocks
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import (
+    factor_dtype,
     materialized_transpose,
     matmul,
     pairwise_euclidean,
     pairwise_squared_euclidean,
 )
 from jaxml._core.public import public
-from jaxml._core.types import Count
+from jaxml._core.types import Count, compute_dtype
 
 Formula = Callable[[Array, Array, Array], Array]
 """(similarities or distances, positive, negative) -> loss; each argument is [m]."""
@@ -37,7 +38,7 @@ PairwiseFn = Callable[[Array], Callable[[Array], Array]]
 """Candidates [m d] -> a function of anchors [b d] -> [b m]."""
 
 
-@public
+@public(upcast=False)
 def in_batch(
     row_loss: Callable[[Array, Array], Array],
     queries: Float[Array, "n d"],
@@ -70,7 +71,7 @@ def in_batch(
         >>> in_batch(lambda s, i: jax.nn.logsumexp(s) - s[i], x, 10 * x)
         Array([9.059906e-05, 9.059906e-05, 9.059906e-05], dtype=float32)
     """
-    queries, keys = zero_unused(queries, keys, where)
+    queries, keys = factors(*zero_unused(queries, keys, where))
     similarities = dot_similarity(keys)
 
     def block_losses(rows: tuple) -> Array:
@@ -108,7 +109,7 @@ def anchor_batch(
         raise_invalid(TypeError, "references", requirement, references)
     candidates = embeddings if references is None else references
     candidate_labels = labels if reference_labels is None else reference_labels
-    anchors, candidates = zero_unused(embeddings, candidates, where)
+    anchors, candidates = factors(*zero_unused(embeddings, candidates, where))
     excludes_self = references is None
     return AnchorBatch(
         anchors, labels, candidates, candidate_labels, where, block, excludes_self
@@ -126,6 +127,17 @@ def zero_unused(
         raise_invalid(TypeError, "where", f"be of shape [{n},{m}], all pairs", where)
     anchors = apply_mask(anchors, jnp.any(where, 1)[:, None])
     return anchors, apply_mask(candidates, jnp.any(where, 0)[:, None])
+
+
+def factors(anchors: Array, candidates: Array) -> tuple[Array, Array]:
+    """Both, so that their products have the precision of `matmul`.
+
+    The candidates are float32 at least, because their gradient is a sum over blocks.
+    """
+    dtypes = anchors.dtype, candidates.dtype
+    return anchors.astype(factor_dtype(*dtypes)), candidates.astype(
+        compute_dtype(*dtypes)
+    )
 
 
 def map_anchors(
@@ -159,7 +171,7 @@ def map_anchor_blocks(
     """`map_anchors` for a formula of a block of anchors, of arrays [b m]."""
     n, m = len(batch.anchors), len(batch.candidates)
     if not m:
-        return jnp.zeros(n, batch.anchors.dtype)
+        return jnp.zeros_like(batch.candidates, shape=n)
     pairwise_to_candidates = pairwise(batch.candidates)
 
     def block_losses(rows: tuple) -> Array:

@@ -30,7 +30,7 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@public
+@public(upcast=False)
 def nt_xent(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -70,7 +70,7 @@ def nt_xent(
     return map_anchors(batch, dot_similarity, formula)
 
 
-@public
+@public(upcast=False)
 def supcon_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -110,7 +110,7 @@ def supcon_loss(
     return map_anchors(batch, dot_similarity, formula)
 
 
-@public
+@public(upcast=False)
 def multi_similarity_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -155,7 +155,7 @@ def multi_similarity_loss(
     return map_anchors(batch, dot_similarity, formula)
 
 
-@public
+@public(upcast=False)
 def circle_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -203,7 +203,7 @@ def circle_loss(
     return map_anchors(batch, dot_similarity, formula)
 
 
-@public
+@public(upcast=False)
 def smooth_ap_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -253,7 +253,7 @@ def smooth_ap_loss(
     return map_anchors(batch, dot_similarity, formula)
 
 
-@public
+@public(upcast=False)
 def angular_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],

@@ -22,7 +22,7 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@public
+@public(upcast=False)
 def batch_hard_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -64,7 +64,7 @@ def batch_hard_triplet_loss(
     return map_anchors(batch, euclidean_distance, formula)
 
 
-@public
+@public(upcast=False)
 def batch_semihard_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -118,7 +118,7 @@ def batch_semihard_triplet_loss(
     return map_anchors(batch, euclidean_distance, formula, num_temporaries=32)
 
 
-@public
+@public(upcast=False)
 def batch_all_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],

@@ -1,0 +1,268 @@
+"""The softmax of a linear layer, without materializing its logits.
+
+Three numbers per row are all that a softmax loss needs of the logits: the one of the
+label, the log-sum-exp of the others, and their mean. They are folded from tiles of
+logits, which are computed again in the backward pass. Only one tile exists at any time.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxml._core.blocks import Tile, tiles
+from jaxml._core.matmul import cotangent_dtype, factor_dtype, matmul
+from jaxml._core.softmax import LogSumExp
+from jaxml._core.special.logistic import tanh
+from jaxml._core.types import PyTree, compute_dtype
+
+CPU_TILE = 512
+"""Rows and classes of a tile on a CPU: 1 MiB of float32."""
+
+ACCELERATOR_TILE_ELEMENTS = 60 * 2**20
+"""Logits of a tile on a GPU or TPU: 240 MiB of float32."""
+
+MIN_TILE_CLASSES = 1024
+VECTOR_CLASSES = 128
+"""The classes of a tile are a multiple of this, for the matrix units."""
+
+
+class Rows(NamedTuple):
+    """The inputs of the layer; its arrays have the rows first."""
+
+    x: Array
+    """[n d]. Products of 16-bit inputs run in 16 bits."""
+    scale: Array | None = None
+    """r, [n]; float32 or wider, like everything but x and w."""
+
+
+class Classes(NamedTuple):
+    """The weights of the layer; its arrays have the classes last."""
+
+    w: Array
+    """[d classes]"""
+    scale: Array | None = None
+    """k, [classes]"""
+    bias: Array | None = None
+    """b, [classes]"""
+
+
+class LogitSums(NamedTuple):
+    """What a row's loss needs of its logits z, each [n]."""
+
+    label_logit: Array
+    """0 for a label of no class."""
+    other_lse: Array
+    """log Σ eᶻ over all classes but the label; -∞ if there is none."""
+    mean: Array
+
+
+def logit_sums(
+    rows: Rows,
+    classes: Classes,
+    index: Array,
+    softcap: Array | None = None,
+    block: int | None = None,
+) -> LogitSums:
+    """The sums of zᵢⱼ = c tanh(aᵢⱼ / c), with aᵢⱼ = rᵢ kⱼ xᵢ·wⱼ + bⱼ.
+
+    There is no forward-mode rule for them; their gradient has both modes.
+
+    Args:
+        rows: x and r.
+        classes: w, k and b.
+        index: The label of each row, int32; -1 for none.
+        softcap: c; z = a by default.
+        block: The rows, and the classes, of a tile. By default the platform decides.
+    """
+    return _logit_sums(block, rows, classes, index, softcap)
+
+
+def _logits(
+    rows: Rows, classes: Classes, softcap: Array | None, products: Array
+) -> Array:
+    a = products
+    if rows.scale is not None:
+        a = rows.scale[:, None] * a
+    if classes.scale is not None:
+        a = classes.scale[None] * a
+    if classes.bias is not None:
+        a = a + classes.bias[None]
+    return a if softcap is None else softcap * tanh(a / softcap)
+
+
+def _for_platform(
+    function: Callable, block: int | None, rows: Rows, classes: Classes, *args: Any
+) -> Any:
+    """function(rows per tile, classes per tile, rows, classes, *args).
+
+    On an accelerator a tile has all rows, so that a mesh divides the work whichever
+    axis is sharded.
+    """
+    args = rows, classes, *args
+    if block:
+        return function(block, block, *args)
+    num_rows, num_classes = len(rows.x), classes.w.shape[1]
+    at_most = max(MIN_TILE_CLASSES, ACCELERATOR_TILE_ELEMENTS // max(1, num_rows))
+    num_tiles = max(1, math.ceil(num_classes / at_most))
+    num_vectors = math.ceil(num_classes / num_tiles / VECTOR_CLASSES)
+    tile_classes = max(1, num_vectors) * VECTOR_CLASSES
+    return lax.platform_dependent(
+        *args,
+        cpu=functools.partial(function, CPU_TILE, CPU_TILE),
+        default=functools.partial(function, num_rows, tile_classes),
+    )
+
+
+def _slice(tile: Tile, arrays: PyTree, axis: int) -> PyTree:
+    return jax.tree.map(lambda a: tile.slice(a, axis), arrays)
+
+
+def _fold_logits(
+    block: int | None,
+    rows: Rows,
+    classes: Classes,
+    index: Array,
+    softcap: Array | None,
+) -> LogitSums:
+    return _for_platform(_fold_tiles, block, rows, classes, index, softcap)
+
+
+def _fold_tiles(
+    tile_rows: int,
+    tile_classes: int,
+    rows: Rows,
+    classes: Classes,
+    index: Array,
+    softcap: Array | None,
+) -> LogitSums:
+    num_classes = classes.w.shape[1]
+    num_row_tiles, row_tile = tiles(len(index), tile_rows)
+    num_class_tiles, class_tile = tiles(num_classes, tile_classes)
+    dtype = compute_dtype(rows.x.dtype, classes.w.dtype)
+
+    def fold_rows(i: Array, sums: LogitSums) -> LogitSums:
+        tile = row_tile(i)
+        part, label = _slice(tile, rows, 0), tile.slice(index)[:, None]
+
+        def fold_classes(j: Array, carry: tuple) -> tuple:
+            others, label_logit, total = carry
+            tile = class_tile(j)
+            weights = _slice(tile, classes, -1)
+            z = _logits(part, weights, softcap, matmul(part.x, weights.w))
+            is_label, is_new = tile.index[None] == label, tile.is_new[None]
+            others = others.update(jnp.where(is_new & ~is_label, z, -jnp.inf), 1)
+            label_logit += jnp.sum(jnp.where(is_new & is_label, z, 0.0), 1)
+            return others, label_logit, total + jnp.sum(jnp.where(is_new, z, 0.0), 1)
+
+        zeros = jnp.zeros_like(label[:, 0], dtype)
+        init = LogSumExp.empty(zeros), zeros, zeros
+        others, label_logit, total = lax.fori_loop(
+            0, num_class_tiles, fold_classes, init
+        )
+        values = LogitSums(label_logit, others.log(), total / num_classes)
+        return jax.tree.map(tile.update, sums, values)
+
+    zeros = jnp.zeros_like(index, dtype)
+    return lax.fori_loop(0, num_row_tiles, fold_rows, LogitSums(zeros, zeros, zeros))
+
+
+def _logit_sums_fwd(
+    block: int | None,
+    rows: Rows,
+    classes: Classes,
+    index: Array,
+    softcap: Array | None,
+) -> tuple:
+    # a function with a VJP rule has no JVP, but the tiles can be differentiated again
+    sums = _fold_logits(block, rows, classes, index, softcap)
+    return sums, (rows, classes, index, softcap, sums.other_lse)
+
+
+def _logit_sums_bwd(block: int | None, residuals: tuple, cts: LogitSums) -> tuple:
+    rows_ct, classes_ct, softcap_ct = _for_platform(
+        _fold_gradients, block, *residuals, cts
+    )
+    return rows_ct, classes_ct, None, softcap_ct
+
+
+def _fold_gradients(
+    tile_rows: int,
+    tile_classes: int,
+    rows: Rows,
+    classes: Classes,
+    index: Array,
+    softcap: Array | None,
+    other_lse: Array,
+    cts: LogitSums,
+) -> tuple[Rows, Classes, Array | None]:
+    """Computes the tiles again, for the cotangents of rows, classes and softcap."""
+    num_classes = classes.w.shape[1]
+    num_row_tiles, row_tile = tiles(len(index), tile_rows)
+    num_class_tiles, class_tile = tiles(num_classes, tile_classes)
+    ct_dtype = cotangent_dtype(factor_dtype(rows.x.dtype, classes.w.dtype))
+    row_values = index, other_lse, *cts._replace(mean=cts.mean / num_classes)
+
+    def fold_classes(j: Array, carry: tuple) -> tuple:
+        rows_ct, classes_ct, softcap_ct = carry
+        tile = class_tile(j)
+        weights = _slice(tile, classes, -1)
+        classes_tile = tile
+
+        def fold_rows(i: Array, carry: tuple) -> tuple:
+            rows_ct, weights_ct, softcap_ct = carry
+            tile = row_tile(i)
+            part = _slice(tile, rows, 0)
+            label, lse, label_ct, other_ct, mean_ct = (
+                a[:, None] for a in _slice(tile, row_values, 0)
+            )
+            z, vjp = jax.vjp(_logits, part, weights, softcap, matmul(part.x, weights.w))
+            is_label = classes_tile.index[None] == label
+            p_ct = other_ct * jnp.exp(jnp.where(is_label, -jnp.inf, z - lse))
+            z_ct = jnp.where(is_label, label_ct, p_ct) + mean_ct
+            is_new = tile.is_new[:, None] & classes_tile.is_new[None]
+            part_ct, tile_ct, cap_ct, products_ct = vjp(jnp.where(is_new, z_ct, 0.0))
+            products_ct = products_ct.astype(ct_dtype)
+            part_ct = part_ct._replace(
+                x=matmul(products_ct, weights.w.T.astype(ct_dtype))
+            )
+            tile_ct = tile_ct._replace(w=matmul(part.x.T.astype(ct_dtype), products_ct))
+            total = jax.tree.map(jnp.add, _slice(tile, rows_ct, 0), part_ct)
+            return (
+                jax.tree.map(tile.update, rows_ct, total),
+                *jax.tree.map(jnp.add, (weights_ct, softcap_ct), (tile_ct, cap_ct)),
+            )
+
+        init = rows_ct, _zeros_like(weights), softcap_ct
+        rows_ct, weights_ct, softcap_ct = lax.fori_loop(
+            0, num_row_tiles, fold_rows, init
+        )
+        total = jax.tree.map(
+            lambda old, new: old + new.astype(old.dtype),
+            _slice(tile, classes_ct, -1),
+            weights_ct,
+        )
+        classes_ct = jax.tree.map(
+            lambda a, values: tile.update(a, values, -1), classes_ct, total
+        )
+        return rows_ct, classes_ct, softcap_ct
+
+    zero_cts = _zeros_like(rows), jax.tree.map(jnp.zeros_like, classes)
+    init = *zero_cts, _zeros_like(softcap)
+    rows_ct, classes_ct, softcap_ct = lax.fori_loop(
+        0, num_class_tiles, fold_classes, init
+    )
+    return rows_ct._replace(x=rows_ct.x.astype(rows.x.dtype)), classes_ct, softcap_ct
+
+
+def _zeros_like(arrays: PyTree) -> PyTree:
+    """Zeros for sums, float32 or wider."""
+    return jax.tree.map(lambda a: jnp.zeros_like(a, compute_dtype(a.dtype)), arrays)
+
+
+_logit_sums = jax.custom_vjp(_fold_logits, nondiff_argnums=(0,))
+_logit_sums.defvjp(_logit_sums_fwd, _logit_sums_bwd)
