@@ -16,6 +16,7 @@ from jax import Array, lax
 
 from jaxml._core.blocks import Tile, tiles
 from jaxml._core.matmul import cotangent_dtype, factor_dtype, matmul
+from jaxml._core.safe import safe_divide
 from jaxml._core.softmax import LogSumExp
 from jaxml._core.special.logistic import tanh
 from jaxml._core.types import PyTree, compute_dtype
@@ -208,55 +209,68 @@ def _fold_gradients(
     row_values = index, other_lse, *cts._replace(mean=cts.mean / num_classes)
 
     def fold_classes(j: Array, carry: tuple) -> tuple:
-        rows_ct, classes_ct, softcap_ct = carry
-        tile = class_tile(j)
+        x_cts, classes_cts, softcap_ct = carry
+        tile = classes_tile = class_tile(j)
         weights = _slice(tile, classes, -1)
-        classes_tile = tile
 
         def fold_rows(i: Array, carry: tuple) -> tuple:
-            rows_ct, weights_ct, softcap_ct = carry
+            x_cts, cts = carry
             tile = row_tile(i)
             part = _slice(tile, rows, 0)
             label, lse, label_ct, other_ct, mean_ct = (
                 a[:, None] for a in _slice(tile, row_values, 0)
             )
-            z, vjp = jax.vjp(_logits, part, weights, softcap, matmul(part.x, weights.w))
+            z, vjp = jax.vjp(
+                lambda products, bias, softcap: _logits(
+                    part, weights._replace(bias=bias), softcap, products
+                ),
+                matmul(part.x, weights.w),
+                weights.bias,
+                softcap,
+            )
             is_label = classes_tile.index[None] == label
             p_ct = other_ct * jnp.exp(jnp.where(is_label, -jnp.inf, z - lse))
             z_ct = jnp.where(is_label, label_ct, p_ct) + mean_ct
             is_new = tile.is_new[:, None] & classes_tile.is_new[None]
-            part_ct, tile_ct, cap_ct, products_ct = vjp(jnp.where(is_new, z_ct, 0.0))
+            products_ct, bias_ct, cap_ct = vjp(jnp.where(is_new, z_ct, 0.0))
             products_ct = products_ct.astype(ct_dtype)
-            part_ct = part_ct._replace(
-                x=matmul(products_ct, weights.w.T.astype(ct_dtype))
-            )
-            tile_ct = tile_ct._replace(w=matmul(part.x.T.astype(ct_dtype), products_ct))
-            total = jax.tree.map(jnp.add, _slice(tile, rows_ct, 0), part_ct)
+            x_ct = matmul(products_ct, weights.w.T.astype(ct_dtype))
+            w_ct = matmul(part.x.T.astype(ct_dtype), products_ct)
+            new_cts = w_ct, bias_ct, cap_ct
             return (
-                jax.tree.map(tile.update, rows_ct, total),
-                *jax.tree.map(jnp.add, (weights_ct, softcap_ct), (tile_ct, cap_ct)),
+                tile.update(x_cts, tile.slice(x_cts) + x_ct),
+                jax.tree.map(jnp.add, cts, new_cts),
             )
 
-        init = rows_ct, _zeros_like(weights), softcap_ct
-        rows_ct, weights_ct, softcap_ct = lax.fori_loop(
+        init = x_cts, (*_zeros_like((weights.w, weights.bias)), softcap_ct)
+        x_cts, (w_ct, bias_ct, softcap_ct) = lax.fori_loop(
             0, num_row_tiles, fold_rows, init
         )
-        total = jax.tree.map(
-            lambda old, new: old + new.astype(old.dtype),
-            _slice(tile, classes_ct, -1),
+        weights_ct = Classes(
+            w_ct, _scale_ct(weights.w, w_ct, weights.scale, 0), bias_ct
+        )
+        classes_cts = jax.tree.map(
+            lambda a, ct: tile.update(a, tile.slice(a, -1) + ct.astype(a.dtype), -1),
+            classes_cts,
             weights_ct,
         )
-        classes_ct = jax.tree.map(
-            lambda a, values: tile.update(a, values, -1), classes_ct, total
-        )
-        return rows_ct, classes_ct, softcap_ct
+        return x_cts, classes_cts, softcap_ct
 
-    zero_cts = _zeros_like(rows), jax.tree.map(jnp.zeros_like, classes)
-    init = *zero_cts, _zeros_like(softcap)
-    rows_ct, classes_ct, softcap_ct = lax.fori_loop(
-        0, num_class_tiles, fold_classes, init
+    init = (
+        _zeros_like(rows.x),
+        jax.tree.map(jnp.zeros_like, classes),
+        _zeros_like(softcap),
     )
-    return rows_ct._replace(x=rows_ct.x.astype(rows.x.dtype)), classes_ct, softcap_ct
+    x_ct, classes_ct, softcap_ct = lax.fori_loop(0, num_class_tiles, fold_classes, init)
+    rows_ct = Rows(x_ct.astype(rows.x.dtype), _scale_ct(rows.x, x_ct, rows.scale, 1))
+    return rows_ct, classes_ct, softcap_ct
+
+
+def _scale_ct(x: Array, x_ct: Array, scale: Array | None, axis: int) -> Array | None:
+    """The cotangent of a scale of x, from the one of x: Σ x ẋ / scale."""
+    if scale is None:
+        return None
+    return safe_divide(jnp.sum(x.astype(x_ct.dtype) * x_ct, axis), scale)
 
 
 def _zeros_like(arrays: PyTree) -> PyTree:

@@ -1,6 +1,6 @@
 """Arithmetic with a value and a derivative wherever the mathematics has them.
 
-All arrays have one float dtype, float32 or wider.
+All arrays have one float dtype, float32 or wider; `directions` takes any.
 """
 
 import functools
@@ -8,13 +8,17 @@ import functools
 import jax
 import jax.core
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxml._core.special.partials import with_partials
+from jaxml._core.types import compute_dtype
 
 MIN_NORM = 1e-6
 """The smallest norm by which `l2_normalize` divides, by default."""
+
+MIN_EXPONENT = -19
+"""2⁻¹⁹ > `MIN_NORM`, so that `directions` need not scale shorter rows up to 1."""
 
 
 def is_known_zero(x: Array | float) -> bool:
@@ -102,3 +106,18 @@ def _l2_normalize_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
 
 def _norm_keepdims(x: Array, axis: int) -> Array:
     return jnp.expand_dims(norm(x, axis), axis)
+
+
+def directions(x: Array) -> tuple[Array, Array]:
+    """Each row times a power of 2, so that its largest entry is about 1, and 1/‖row‖.
+
+    The rows keep their dtype and lose no digit: cosines are scaled after the product.
+    """
+    wide = x.astype(compute_dtype(x.dtype))
+    largest = jnp.max(jnp.abs(lax.stop_gradient(wide)), -1, initial=0.0)
+    max_exponent = jnp.finfo(wide.dtype).maxexp - 2
+    exponent = jnp.clip(jnp.frexp(largest)[1], MIN_EXPONENT, max_exponent)
+    power = jnp.ldexp(jnp.ones_like(largest), -exponent)
+    scaled = wide * power[:, None]
+    length = safe_sqrt(jnp.sum(jnp.square(scaled), -1))
+    return scaled.astype(x.dtype), 1 / jnp.maximum(length, MIN_NORM * power)

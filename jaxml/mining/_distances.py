@@ -19,11 +19,11 @@ from jaxml._core.matmul import (
     pairwise_squared_euclidean,
 )
 from jaxml._core.public import public
-from jaxml._core.safe import l2_normalize, safe_divide, safe_power
+from jaxml._core.safe import directions, safe_divide, safe_power
 from jaxml._core.types import Range, Scalar
 
 
-@public(keep_dtype=True)
+@public(upcast=False, keep_dtype=True)
 def squared_euclidean(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> Float[Array, "n m"]:
@@ -46,7 +46,7 @@ def squared_euclidean(
     return pairwise_squared_euclidean(x, y)
 
 
-@public(keep_dtype=True)
+@public(upcast=False, keep_dtype=True)
 def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The Euclidean distances, in full precision for close embeddings too.
 
@@ -106,7 +106,7 @@ def lp(
     return scale * safe_power(total, 1 / p)
 
 
-@public(keep_dtype=True)
+@public(upcast=False, keep_dtype=True)
 def cosine_similarity(
     x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> Float[Array, "n m"]:
@@ -129,10 +129,12 @@ def cosine_similarity(
         >>> cosine_similarity(jnp.array([[2.0, 0.0]]), jnp.array([[9.0, 0.0], [0, 5]]))
         Array([[1., 0.]], dtype=float32)
     """
-    return matmul(l2_normalize(x), l2_normalize(y).T)
+    x, x_scale = directions(x)
+    y, y_scale = directions(y)
+    return x_scale[:, None] * y_scale[None] * matmul(x, y.T)
 
 
-@public(keep_dtype=True)
+@public(upcast=False, keep_dtype=True)
 def dot_product(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The dot products of embeddings: the cosine times both lengths.
 

@@ -110,7 +110,7 @@ def _matching_nll(
     positives, index = keys[: len(queries)], jnp.arange(len(queries))
     shared = materialized_transpose(keys), jnp.asarray(1 / temperature, keys.dtype)
     return map_blocks_fused_grad(
-        _block_nll, (queries, positives, index, where), shared, 2 * len(keys), block
+        _block_nll, (queries, positives, index, where), shared, 4 * len(keys), block
     )
 
 
@@ -173,7 +173,7 @@ def _scan_off_diagonal_lse(
         return col_sum.update(s, 0), logsumexp(s, 1)
 
     init = LogSumExp.empty(b[:, 0] if b.shape[1] else jnp.zeros_like(b, shape=len(b)))
-    col_sum, row_lse = scan_blocks(step, init, (a, columns), 2 * len(b), block)
+    col_sum, row_lse = scan_blocks(step, init, (a, columns), 4 * len(b), block)
     return row_lse, col_sum.log()
 
 
@@ -215,7 +215,7 @@ def _off_diagonal_lse_bwd(
 
     rows = a, jnp.arange(len(b)), row_lse, row_ct
     b_t_ct, (a_ct, row_scale_ct) = scan_blocks(
-        step, jnp.zeros_like(b.T), rows, 2 * len(b), block
+        step, jnp.zeros_like(b.T), rows, 4 * len(b), block
     )
     return a_ct.astype(a.dtype), scale * b_t_ct.T, jnp.sum(row_scale_ct)
 

@@ -6,7 +6,6 @@ vector has cosine 0 and a bounded gradient. An integer label outside [0, classes
 NaN for its example alone. The cosines are computed block by block and never all held.
 """
 
-from collections.abc import Callable
 from typing import Annotated
 
 import jax
@@ -16,17 +15,18 @@ from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.blocks import map_blocks
+from jaxml._core.linear_softmax import Classes, LogitSums, Rows, logit_sums
 from jaxml._core.masking import apply_mask
-from jaxml._core.matmul import logsumexp_matmul, materialized_transpose, matmul
+from jaxml._core.matmul import matmul
 from jaxml._core.public import public
-from jaxml._core.safe import l2_normalize, norm, safe_divide
+from jaxml._core.safe import directions, l2_normalize, norm, safe_divide
 from jaxml._core.softmax import logsumexp, softmax_nll
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import NonNegative, Positive, Range, Scalar
-from jaxml.losses._labels import label_index, nan_if_invalid
+from jaxml._core.types import NonNegative, Positive, Range, Scalar, compute_dtype
+from jaxml.losses._labels import label_index, label_mask, nan_if_invalid
 
 
-@public
+@public(upcast=False)
 def normalized_softmax_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
@@ -56,12 +56,13 @@ def normalized_softmax_loss(
         Array([0.3132617], dtype=float32)
     """
     index = label_index(labels, len(proxies))
-    embeddings, proxies = l2_normalize(embeddings), l2_normalize(proxies)
-    label_cosine = jnp.sum(embeddings * _take_proxy(index, proxies), -1)
-    return _cross_entropy(label_cosine, embeddings, proxies, index, 1 / temperature)
+    label_logit, other_lse, _ = _cosine_sums(
+        embeddings, proxies, index, 1 / temperature
+    )
+    return nan_if_invalid(softmax_nll(label_logit, other_lse), index)
 
 
-@public
+@public(upcast=False)
 def cosface_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
@@ -93,12 +94,12 @@ def cosface_loss(
         Array([5.0067153], dtype=float32)
     """
     index = label_index(labels, len(proxies))
-    embeddings, proxies = l2_normalize(embeddings), l2_normalize(proxies)
-    label_cosine = jnp.sum(embeddings * _take_proxy(index, proxies), -1)
-    return _cross_entropy(label_cosine - margin, embeddings, proxies, index, scale)
+    sums = _cosine_sums(embeddings, proxies, index, scale)
+    label_logit = sums.label_logit - scale * margin
+    return nan_if_invalid(softmax_nll(label_logit, sums.other_lse), index)
 
 
-@public
+@public(upcast=False)
 def arcface_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
@@ -132,16 +133,18 @@ def arcface_loss(
         Array([0.6931472], dtype=float32)
     """
     index = label_index(labels, len(proxies))
-    embeddings, proxies = l2_normalize(embeddings), l2_normalize(proxies)
-    label_proxies = _take_proxy(index, proxies)
-    cos_theta = jnp.sum(embeddings * label_proxies, -1)
-    sin_theta = _sine(embeddings, label_proxies)
+    other_lse = _cosine_sums(embeddings, proxies, index, scale).other_lse
+    dtype = other_lse.dtype
+    x = l2_normalize(embeddings.astype(dtype))
+    label_proxies = l2_normalize(_take_proxy(index, proxies.astype(dtype)))
+    cos_theta = jnp.sum(x * label_proxies, -1)
+    sin_theta = _sine(x, label_proxies)
     cos_theta_plus_m = cos_theta * jnp.cos(margin) - sin_theta * jnp.sin(margin)
     linear_extension = cos_theta - margin * jnp.sin(margin)
     label_cosine = jnp.where(
         cos_theta < -jnp.cos(margin), linear_extension, cos_theta_plus_m
     )
-    return _cross_entropy(label_cosine, embeddings, proxies, index, scale)
+    return nan_if_invalid(softmax_nll(scale * label_cosine, other_lse), index)
 
 
 def _sine(x: Array, y: Array) -> Array:
@@ -150,7 +153,7 @@ def _sine(x: Array, y: Array) -> Array:
     return jnp.where(any_zero, 1.0, norm(x - y) * norm(x + y) / 2)
 
 
-@public
+@public(upcast=False)
 def proxy_nca_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
@@ -177,16 +180,13 @@ def proxy_nca_loss(
         >>> proxy_nca_loss(jnp.array([[3.0, 0.0]]), jnp.eye(2), jnp.array([0]))
         Array([-2.], dtype=float32)
     """
-    num_classes = len(proxies)
-    index = label_index(labels, num_classes)
-    embeddings, proxies = l2_normalize(embeddings), l2_normalize(proxies)
-    label_logit = 2 * jnp.sum(embeddings * _take_proxy(index, proxies), -1)
-    other_lse = _other_lse(embeddings, index, _cosine_lse(proxies, 2.0), num_classes)
-    loss = jnp.where(num_classes > 1, other_lse - label_logit, 0.0)
+    index = label_index(labels, len(proxies))
+    sums = _cosine_sums(embeddings, proxies, index, 2.0)
+    loss = jnp.where(len(proxies) > 1, sums.other_lse - sums.label_logit, 0.0)
     return nan_if_invalid(loss, index)
 
 
-@public
+@public(upcast=False)
 def proxy_anchor_loss(
     embeddings: Float[Array, "n d"],
     proxies: Float[Array, "classes d"],
@@ -223,14 +223,15 @@ def proxy_anchor_loss(
     num_classes = len(proxies)
     mask = jnp.ones(labels.shape, bool) if where is None else where
     index = jnp.where(mask, label_index(labels, num_classes), -1)
-    is_present = jnp.zeros(num_classes, embeddings.dtype)
+    is_present = jnp.zeros(num_classes, compute_dtype(embeddings.dtype))
     is_present = is_present.at[index].set(1.0, mode="drop", wrap_negative_indices=False)
     positive_weights = safe_divide(is_present, jnp.sum(is_present))  # 1/P
-    columns = l2_normalize(apply_mask(embeddings, mask[:, None])).T
+    x, inverse_norm = directions(apply_mask(embeddings, mask[:, None]))
+    x = x.astype(inverse_norm.dtype)
 
-    def attract_and_repel(block: tuple[Array, Array, Array]) -> Array:
-        proxies, class_ids, positive_weight = block
-        cosines = matmul(proxies, columns)
+    def attract_and_repel(block: tuple[Array, ...]) -> Array:
+        proxies, proxy_scale, class_ids, positive_weight = block
+        cosines = proxy_scale[:, None] * inverse_norm[None] * matmul(proxies, x.T)
         is_positive = index[None] == class_ids[:, None]
         is_negative = ~is_positive & mask[None]
         positive_lse = logsumexp(-alpha * (cosines - margin), mask=is_positive)
@@ -243,13 +244,13 @@ def proxy_anchor_loss(
     class_ids = jnp.arange(num_classes, dtype=index.dtype)
     losses = map_blocks(
         attract_and_repel,
-        (l2_normalize(proxies), class_ids, positive_weights),
+        (*directions(proxies), class_ids, positive_weights),
         4 * len(labels),
     )
     return jnp.where(jnp.all(mask == (index >= 0)), jnp.sum(losses), jnp.nan)
 
 
-@public
+@public(upcast=False)
 def soft_triple_loss(
     embeddings: Float[Array, "*batch d"],
     centers: Float[Array, "classes k d"],
@@ -284,18 +285,23 @@ def soft_triple_loss(
         Array([0.6931472], dtype=float32)
     """
     num_classes, k, d = centers.shape
-    index = label_index(labels, num_classes)
-    embeddings, centers = l2_normalize(embeddings), l2_normalize(centers)
-    label_cosines = jnp.sum(embeddings[..., None, :] * _take_proxy(index, centers), -1)
-    label_logit = scale * (_soft_assignment(label_cosines, gamma) - margin)
-    columns = centers.reshape(-1, d).T
+    index = label_index(labels, num_classes).reshape(-1)
+    x, inverse_norm = directions(embeddings.reshape(-1, d))
+    w, center_scale = directions(centers.reshape(-1, d))
+    w = w.astype(center_scale.dtype)  # its gradient is a sum over blocks
 
-    def class_lse(embeddings: Array, mask: Array) -> Array:
-        cosines = matmul(embeddings, columns).reshape(-1, num_classes, k)
-        return logsumexp(scale * _soft_assignment(cosines, gamma), mask=mask)
+    def block_nll(rows: tuple[Array, Array, Array]) -> Array:
+        x, inverse_norm, index = rows
+        cosines = inverse_norm[:, None] * center_scale[None] * matmul(x, w.T)
+        cosines = cosines.reshape(-1, num_classes, k)
+        logits = scale * _soft_assignment(cosines, gamma)
+        is_label = label_mask(index, logits)
+        label_logit = jnp.sum(apply_mask(logits, is_label), 1) - scale * margin
+        return softmax_nll(label_logit, logsumexp(logits, mask=~is_label))
 
-    other_lse = _other_lse(embeddings, index, class_lse, num_classes, k)
-    return nan_if_invalid(softmax_nll(label_logit, other_lse), index)
+    rows = x, inverse_norm, index
+    nll = map_blocks(block_nll, rows, 4 * num_classes * k)
+    return nan_if_invalid(nll, index).reshape(labels.shape)
 
 
 def _soft_assignment(cosines: Array, gamma: Scalar) -> Array:
@@ -310,35 +316,12 @@ def _take_proxy(index: Array, proxies: Array) -> Array:
     )
 
 
-def _cross_entropy(
-    label_cosine: Array, embeddings: Array, proxies: Array, index: Array, scale: Scalar
-) -> Array:
-    """log(1 + Σⱼ e^(s cosⱼ - s cos[label])) over j ≠ label, with a given cos[label]."""
-    lse = _cosine_lse(proxies, scale)
-    other_lse = _other_lse(embeddings, index, lse, len(proxies))
-    return nan_if_invalid(softmax_nll(scale * label_cosine, other_lse), index)
-
-
-def _cosine_lse(proxies: Array, scale: Scalar) -> Callable[[Array, Array], Array]:
-    """A function (embeddings, mask) -> log Σⱼ e^(s cosⱼ) over the unmasked classes."""
-    columns = materialized_transpose(proxies)
-    return lambda embeddings, mask: logsumexp_matmul(scale * embeddings, columns, mask)
-
-
-def _other_lse(
-    embeddings: Array,
-    index: Array,
-    class_lse: Callable[[Array, Array], Array],
-    num_classes: int,
-    centers_per_class: int = 1,
-) -> Array:
-    """`class_lse` of each embedding over all j ≠ label; -∞ for a single class."""
-    class_ids = jnp.arange(num_classes, dtype=jnp.int32)
-
-    def block_lse(block: tuple[Array, Array]) -> Array:
-        embeddings, index = block
-        return class_lse(embeddings, index[:, None] != class_ids[None])
-
-    rows = embeddings.reshape(-1, embeddings.shape[-1]), index.reshape(-1)
-    row_size = 4 * num_classes * centers_per_class
-    return map_blocks(block_lse, rows, row_size).reshape(index.shape)
+def _cosine_sums(
+    embeddings: Array, proxies: Array, index: Array, scale: Scalar
+) -> LogitSums:
+    """The sums of the logits s cosⱼ of each embedding."""
+    x, inverse_norm = directions(embeddings.reshape(-1, embeddings.shape[-1]))
+    w, class_scale = directions(proxies)
+    rows, classes = Rows(x, scale * inverse_norm), Classes(w.T, class_scale)
+    sums = logit_sums(rows, classes, index.reshape(-1))
+    return jax.tree.map(lambda values: values.reshape(index.shape), sums)
