@@ -18,8 +18,11 @@ from jaxml._core.types import PyTree
 CPU_BLOCK_ELEMENTS = 2**21
 """Numbers in a block of rows: 8 MiB of float32, which the caches of a CPU hold."""
 
-ACCELERATOR_BLOCK_ELEMENTS = 2**27
-"""The same for a GPU or TPU: 512 MiB, enough for products at full speed."""
+TPU_BLOCK_ELEMENTS = 2**26
+"""256 MiB, so that one of the four arrays of a block fits the 128 MiB of VMEM."""
+
+GPU_BLOCK_ELEMENTS = 2**27
+"""512 MiB: few launches, and products at full speed."""
 
 
 def map_blocks(
@@ -69,7 +72,8 @@ def scan_blocks(
         init,
         rows,
         cpu=scan(CPU_BLOCK_ELEMENTS),
-        default=scan(ACCELERATOR_BLOCK_ELEMENTS),
+        tpu=scan(TPU_BLOCK_ELEMENTS),
+        default=scan(GPU_BLOCK_ELEMENTS),
     )
 
 

@@ -157,9 +157,9 @@ def _scan_features(
             total = combine(total, term(x_k[:, None] - y_k[None], *pairs))
         return total, None
 
-    def by_step(rows: Array) -> Array:
-        padded = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % per_step)))
-        return padded.T.reshape(-1, per_step, len(rows))
+    def by_step(rows: Array) -> list[Array]:
+        columns = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % per_step))).T
+        return [columns[k::per_step] for k in range(per_step)]
 
     init = jnp.zeros_like(x, shape=(len(x), len(y)))
     return lax.scan(add_features, init, (by_step(x), by_step(y)))[0]
