@@ -28,7 +28,7 @@ def factor_dtype(*dtypes: Any) -> Any:
 
 def cotangent_dtype(dtype: Any) -> Any:
     """The dtype of cotangents in a product: of 16-bit ones bfloat16, for its range."""
-    return jnp.bfloat16 if jnp.dtype(dtype).itemsize == 2 else dtype
+    return jnp.dtype(jnp.bfloat16 if jnp.dtype(dtype).itemsize == 2 else dtype)
 
 
 def matmul(x: Array, y: Array) -> Array:
@@ -42,6 +42,17 @@ def matmul(x: Array, y: Array) -> Array:
     return _matmul_16_bit(x, y) if dtype.itemsize == 2 else _matmul_full(x, y)
 
 
+def tangent_matmul(x: Array, y: Array) -> Array:
+    """`matmul`, where one factor is a tangent.
+
+    Products of 16-bit factors have a 16-bit result here, before it is widened, so that
+    their transposes multiply 16-bit factors, the rounded cotangent among them.
+    """
+    dtype = cotangent_dtype(factor_dtype(x.dtype, y.dtype))
+    x, y = x.astype(dtype), y.astype(dtype)
+    return (x @ y).astype(jnp.float32) if dtype.itemsize == 2 else _matmul_full(x, y)
+
+
 @jax.custom_jvp
 def _matmul_16_bit(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, preferred_element_type=jnp.float32)
@@ -49,11 +60,8 @@ def _matmul_16_bit(x: Array, y: Array) -> Array:
 
 @_matmul_16_bit.defjvp
 def _matmul_16_bit_jvp(primals: tuple, tangents: tuple) -> tuple:
-    """Products of bfloat16, which holds every cotangent, as the transposes are then."""
-    factors = (a.astype(jnp.bfloat16) for a in (*primals, *tangents))
-    x, y, x_dot, y_dot = factors
-    dot = (x_dot @ y).astype(jnp.float32) + (x @ y_dot).astype(jnp.float32)
-    return _matmul_16_bit(*primals), dot
+    (x, y), (x_dot, y_dot) = primals, tangents
+    return _matmul_16_bit(x, y), tangent_matmul(x_dot, y) + tangent_matmul(x, y_dot)
 
 
 def _matmul_full(x: Array, y: Array) -> Array:
@@ -105,13 +113,12 @@ def logsumexp_matmul_jvp(primals: tuple, tangents: tuple) -> tuple:
     )
     s = apply_mask(scale * matmul(rows, columns), mask, -jnp.inf)
     lse, exps = exp_terms(s, 1)
+    exps = exps.astype(factor_dtype(rows.dtype, columns.dtype))
     rows, rows_dot = rows.astype(s.dtype), rows_dot.astype(s.dtype)
     scaled_rows_dot = scale * rows_dot + scale_dot * rows
-    exps_columns = matmul(exps.astype(columns.dtype), columns.T)
-    from_rows = jnp.sum(scaled_rows_dot * exps_columns, 1)
-    from_columns = jnp.sum(
-        materialized_transpose(scale * rows) * matmul(columns_dot, exps.T), 0
-    )
+    from_rows = jnp.sum(scaled_rows_dot * matmul(exps, columns.T), 1)
+    products_dot = tangent_matmul(columns_dot, exps.T)
+    from_columns = jnp.sum(materialized_transpose(scale * rows) * products_dot, 0)
     lse_dot = safe_divide(from_rows + from_columns, jnp.squeeze(lse.sum, 1))
     return jnp.squeeze(lse.log(), 1), lse_dot
 
@@ -185,9 +192,8 @@ def pairwise_squared_euclidean_jvp(primals: tuple, tangents: tuple) -> tuple:
     """
     (x, y), (x_dot, y_dot) = primals, tangents
     d_sq = pairwise_squared_euclidean(x, y)
-    cross_terms = matmul(x_dot, -2 * y.T) + matmul(
-        -2 * x, materialized_transpose(y_dot)
-    )
+    cross_terms = tangent_matmul(x_dot, -2 * y.T)
+    cross_terms += tangent_matmul(-2 * x, materialized_transpose(y_dot))
     x, x_dot, y, y_dot = (a.astype(d_sq.dtype) for a in (x, x_dot, y, y_dot))
     square_terms = 2 * jnp.sum(x * x_dot, 1)[:, None] + 2 * jnp.sum(y * y_dot, 1)[None]
     return d_sq, square_terms + cross_terms

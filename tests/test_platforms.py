@@ -1,0 +1,66 @@
+"""What every function does on a GPU or a TPU, as far as a CPU can tell.
+
+A program that JAX lowers for another platform is run here: only its matrix products are
+slower. So the forms that `lax.platform_dependent` chooses there are tested too.
+"""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from test_contract import Case, as_function_of_floats, cast, for_rows, samples
+
+ANY_PLATFORM = [export.DisabledSafetyCheck.platform()]
+
+
+def value_and_gradient(case: Case, dtype: Any) -> tuple[Any, list[jax.Array]]:
+    """The function and its derivative along itself, and a sample of its float arrays."""
+    function, floats = as_function_of_floats(case, cast(samples(case)[0], dtype))
+
+    def call(*xs: jax.Array) -> Any:
+        value, vjp = jax.vjp(function, *xs)
+        return value, vjp(value)
+
+    return call, floats
+
+
+def differs_by_platform(case: Case) -> bool:
+    function, floats = value_and_gradient(case, jnp.float32)
+    return "platform_index" in str(jax.make_jaxpr(function)(*floats))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@for_rows(lambda case: case.dtypes)
+def test_the_form_of_an_accelerator_is_as_exact(case: Case, platform: str) -> None:
+    if not differs_by_platform(case):
+        return
+    for dtype, rtol in ((jnp.float64, 1e-9), (jnp.float32, 1e-5)):
+        function, floats = value_and_gradient(case, dtype)
+        exported = export.export(
+            jax.jit(function), platforms=[platform], disabled_checks=ANY_PLATFORM
+        )(*floats)
+        got, expected = exported.call(*floats), jax.jit(function)(*floats)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            scale = float(jnp.max(jnp.abs(b), initial=0.0))
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale)
+
+
+PRODUCT = re.compile(r"stablehlo\.dot_general.*: \(tensor<(\S+)>, tensor<(\S+)>\)")
+
+
+@for_rows(lambda case: jnp.bfloat16 in case.dtypes)
+def test_no_product_of_widened_16_bit_factors(case: Case) -> None:
+    function, floats = value_and_gradient(case, jnp.bfloat16)
+    text = jax.jit(function).lower(*floats).as_text()
+    for factors in PRODUCT.findall(text):
+        assert not any(factor.endswith("f32") for factor in factors), factors
+
+
+def test_the_pattern_finds_products() -> None:
+    x = jnp.ones((2, 2), jnp.float32)
+    text = jax.jit(jnp.matmul).lower(x, x).as_text()
+    assert PRODUCT.findall(text) == [("2x2xf32", "2x2xf32")]
