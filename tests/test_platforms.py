@@ -18,7 +18,7 @@ ANY_PLATFORM = [export.DisabledSafetyCheck.platform()]
 
 
 def value_and_gradient(case: Case, dtype: Any) -> tuple[Any, list[jax.Array]]:
-    """The function and its derivative along itself, and a sample of its float arrays."""
+    """The function with its derivative along itself, and a sample of its arrays."""
     function, floats = as_function_of_floats(case, cast(samples(case)[0], dtype))
 
     def call(*xs: jax.Array) -> Any:

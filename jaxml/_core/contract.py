@@ -182,6 +182,15 @@ class Contract:
 
         return {name: convert(name, value) for name, value in arguments.items()}
 
+    def map_traced(
+        self, function: Callable[[Any], Any], arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments, with `function` applied to the tree of the traced ones."""
+        traced = {
+            n: a for n, a in arguments.items() if not self.parameters[n].is_static
+        }
+        return arguments | function(traced)
+
     def check(self, arguments: dict[str, Any]) -> None:
         """Raises a TypeError for the first argument that does not fit."""
         with jaxtyped("context"):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxml._core.blocks import Tile, tiles
+from jaxml._core.collectives import vary_together
 from jaxml._core.matmul import cotangent_dtype, factor_dtype, matmul
 from jaxml._core.safe import safe_divide
 from jaxml._core.softmax import LogSumExp
@@ -80,7 +81,7 @@ def logit_sums(
         softcap: c; z = a by default.
         block: The rows, and the classes, of a tile. By default the platform decides.
     """
-    return _logit_sums(block, rows, classes, index, softcap)
+    return _logit_sums(block, *vary_together((rows, classes, index, softcap)))
 
 
 def _logits(

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
 
+from jaxml._core.collectives import vary_together
 from jaxml._core.contract import (
     Contract,
     InvalidArgumentError,
@@ -146,7 +147,7 @@ def _compile(
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
         arguments = contract.as_arrays(contract.bind(args, kwargs))
         contract.check(arguments)
-        return body(arguments)
+        return body(contract.map_traced(vary_together, arguments))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxml._core.blocks import map_blocks, map_blocks_fused_grad, scan_blocks
+from jaxml._core.collectives import vary_together
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import (
@@ -108,7 +109,8 @@ def _matching_nll(
     """-log softmax(s)ᵢᵢ with s = q·k / τ, and 0 if the pair (i, i) is masked."""
     queries, keys = factors(queries, keys)
     positives, index = keys[: len(queries)], jnp.arange(len(queries))
-    shared = materialized_transpose(keys), jnp.asarray(1 / temperature, keys.dtype)
+    scale = jnp.asarray(1 / temperature, keys.dtype)
+    shared = vary_together((materialized_transpose(keys), scale))
     return map_blocks_fused_grad(
         _block_nll, (queries, positives, index, where), shared, 4 * len(keys), block
     )
@@ -155,7 +157,7 @@ def clip_loss(
     a, b = factors(a, b)
     scale = jnp.asarray(1 / temperature, b.dtype)
     positive_logit = scale * jnp.sum(a.astype(b.dtype) * b, 1)
-    row_lse, col_lse = _off_diagonal_lse(block, a, b, scale)
+    row_lse, col_lse = _off_diagonal_lse(block, *vary_together((a, b, scale)))
     return (
         softmax_nll(positive_logit, row_lse) + softmax_nll(positive_logit, col_lse)
     ) / 2
