@@ -74,26 +74,39 @@ def record(bench: str, rows: list[dict[str, Any]]) -> None:
     `bench` is the name of the module that ran, with the name of the table after a dot
     if it has several.
     """
-    table = Table(title=f"{bench} on {device()}")
+    table = Table(title=f"{bench} on {attached_device()}")
     for column in rows[0]:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*(format_value(value) for value in row.values()))
     Console(width=max(100, 18 * len(rows[0]))).print(table)
 
+    append(bench, rows)
+
+
+def append(
+    bench: str, rows: list[dict[str, Any]], device: str = "", how: str = "run"
+) -> None:
+    """Appends the rows to the results of this platform.
+
+    `how` is "run" unless the rows are of programs that were compiled for another device
+    than this machine has; they have a file of their own.
+    """
     stamp = {
         "time": STARTED_AT,
-        "device": device(),
+        "device": device or attached_device(),
+        "how": how,
         "jax": jax.__version__,
         "optax": metadata.version("optax"),
         "bench": bench,
     }
+    file_name = jax.default_backend() if how == "run" else "compiled"
     RESULTS.mkdir(exist_ok=True)
-    with open(RESULTS / f"{jax.default_backend()}.jsonl", "a") as file:
+    with open(RESULTS / f"{file_name}.jsonl", "a") as file:
         file.writelines(json.dumps(stamp | row) + "\n" for row in rows)
 
 
-def device() -> str:
+def attached_device() -> str:
     """The name of the accelerator, or of the CPU with its number of cores."""
     first = jax.devices()[0]
     if first.platform != "cpu":

@@ -18,8 +18,14 @@ from bench.measure import RESULTS, format_value
 FRONT_PAGE = pathlib.Path(__file__).parent.parent / "README.md"
 ALL_FIGURES = pathlib.Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- figures: python -m bench.readme -->\n", "<!-- end of figures -->"
-MEASURED_ONE_BY_ONE = ("accuracy.exhaustive",)  # minutes per function
-STAMP = ("time", "device", "jax", "optax", "bench")
+DEVICES = ("devices.h100", "devices.v5e", "devices.gpu")
+ONE_BY_ONE = {
+    "accuracy.exhaustive": "name",
+    **dict.fromkeys(DEVICES, "program"),
+    **dict.fromkeys((f"{bench}.mesh" for bench in DEVICES), "program"),
+}
+"""Benches that record each row when it is done, and the column that names a row."""
+STAMP = ("time", "device", "how", "jax", "optax", "bench")
 
 Rows = list[dict[str, Any]]
 
@@ -144,7 +150,8 @@ HEADLINES = [
 
 def front_page() -> str:
     """The README of the project with its headline figures."""
-    return filled(FRONT_PAGE.read_text(), "\n".join(map(headlines, by_device())))
+    tables = filter(None, map(headlines, by_device()))
+    return filled(FRONT_PAGE.read_text(), "\n".join(tables))
 
 
 def all_figures() -> str:
@@ -159,14 +166,15 @@ def filled(text: str, figures: str) -> str:
 
 
 def by_device() -> list[dict[str, Rows]]:
-    """The last rows of each bench, for each device."""
+    """The last rows of each bench, for each device; one for all programs not run."""
     lines = [
         json.loads(line)
         for path in sorted(RESULTS.glob("*.jsonl"))
         for line in path.read_text().splitlines()
     ]
-    lines.sort(key=lambda line: (line["device"], line["bench"], line["time"]))
-    devices = itertools.groupby(lines, key=lambda line: line["device"])
+    lines.sort(key=lambda line: (place(line), line["bench"], line["time"]))
+    lines.sort(key=lambda line: line.get("how", "run") != "run")
+    devices = itertools.groupby(lines, key=place)
     return [
         {
             bench: last_rows(bench, list(rows))
@@ -178,8 +186,8 @@ def by_device() -> list[dict[str, Rows]]:
 
 def last_rows(bench: str, rows: Rows) -> Rows:
     """The rows of the last run, or of the last run of each function."""
-    if bench in MEASURED_ONE_BY_ONE:
-        return [*{row["name"]: row for row in rows}.values()]
+    if column := ONE_BY_ONE.get(bench):
+        return [*{row[column]: row for row in rows}.values()]
     return [row for row in rows if row["time"] == rows[-1]["time"]]
 
 
@@ -199,7 +207,7 @@ def headlines(benches: dict[str, Rows]) -> str:
         for headline in HEADLINES
         if headline.bench in benches
     ]
-    return f"On {device(benches)}:\n\n{table(rows)}" if rows else ""
+    return f"{heading(benches)}:\n\n{table(rows)}" if rows else ""
 
 
 def largest(
@@ -210,21 +218,27 @@ def largest(
     return max(value for value in values if isinstance(value, int | float))
 
 
-def device(benches: dict[str, Rows]) -> str:
-    return next(iter(benches.values()))[0]["device"]
+def heading(benches: dict[str, Rows]) -> str:
+    return place(next(iter(benches.values()))[0])
+
+
+def place(row: dict[str, Any]) -> str:
+    """The device that ran a bench; one place for all programs that were not run."""
+    how = row.get("how", "run")
+    return f"On {row['device']}" if how == "run" else how.capitalize()
 
 
 def device_section(benches: dict[str, Rows]) -> str:
     chapters = [
         chapter_section(chapter, tables)
-        for chapter in CHAPTERS
+        for chapter in (*CHAPTERS, "devices")
         if (
             tables := {
                 b: rows for b, rows in benches.items() if b.split(".")[0] == chapter
             }
         )
     ]
-    return "\n".join([headlines(benches), *chapters])
+    return "\n".join([headlines(benches) or f"{heading(benches)}:\n", *chapters])
 
 
 def chapter_section(chapter: str, tables: dict[str, Rows]) -> str:
