@@ -4,6 +4,7 @@ import inspect
 import pathlib
 import re
 from collections.abc import Callable
+from functools import cache
 
 import jax
 import numpy as np
@@ -11,6 +12,10 @@ import pytest
 
 from jaxml import losses
 
+pytestmark = [
+    pytest.mark.usefixtures("no_xla_optimizations"),
+    pytest.mark.xdist_group("recipes"),  # which run once for all tests
+]
 README = pathlib.Path(losses.__file__).with_name("README.md").read_text()
 SECTION = README.split("\n## Recipes\n")[1].split("\n## ")[0]
 BLOCKS = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
@@ -127,7 +132,7 @@ TRUTHS: dict[str, Callable] = {
 }
 
 
-@pytest.fixture(scope="module")
+@cache
 def results() -> dict[str, np.ndarray]:
     """The arrays that the recipes define, by name."""
     names: dict = {}
@@ -145,12 +150,12 @@ def results() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("recipe", TRUTHS)
-def test_the_recipe_computes_its_formula(recipe: str, results: dict) -> None:
+def test_the_recipe_computes_its_formula(recipe: str) -> None:
     truth = TRUTHS[recipe]
-    inputs = {name: results[name] for name in inspect.signature(truth).parameters}
-    np.testing.assert_allclose(results[recipe], truth(**inputs), rtol=2e-5)
+    inputs = {name: results()[name] for name in inspect.signature(truth).parameters}
+    np.testing.assert_allclose(results()[recipe], truth(**inputs), rtol=2e-5)
 
 
-def test_every_recipe_has_a_formula(results: dict) -> None:
-    scalars = {name for name, value in results.items() if value.ndim == 0}
+def test_every_recipe_has_a_formula() -> None:
+    scalars = {name for name, value in results().items() if value.ndim == 0}
     assert scalars <= set(TRUTHS)

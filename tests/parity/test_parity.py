@@ -93,6 +93,7 @@ def test_optax(peer: str, ours: str) -> None:
     check(peer, ours, optax.losses, **given)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows("PyTorch"))
 def test_torch(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
@@ -101,6 +102,7 @@ def test_torch(peer: str, ours: str) -> None:
     check(peer, ours, torch.nn.functional, torch=torch, **given)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows("PyTorch", activations))
 def test_torch_activations(
     peer: str, ours: str, monkeypatch: pytest.MonkeyPatch
@@ -114,6 +116,7 @@ def test_torch_activations(
     check(peer, ours, torch.nn.functional, activations, torch=torch, **given)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows("pytorch-metric-learning"))
 def test_pytorch_metric_learning(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
@@ -164,6 +167,7 @@ def masking(miner: Any) -> Any:
     return build
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows("keras"))
 def test_keras(peer: str, ours: str) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -171,6 +175,7 @@ def test_keras(peer: str, ours: str) -> None:
     check(peer, ours, keras.losses, **arrays())
 
 
+@pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")  # from its imports
 @pytest.mark.parametrize(("peer", "ours"), rows("MONAI"))
 def test_monai(peer: str, ours: str) -> None:
