@@ -1,5 +1,6 @@
 """The strictest JAX: 64 bits, no implicit promotion of dtypes or ranks, two devices."""
 
+import gc
 from collections.abc import Iterator
 
 import chex
@@ -10,6 +11,7 @@ chex.set_n_cpu_devices(2)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+gc.set_threshold(10_000, 20, 100)  # JAX keeps millions of objects, slow to search
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import optax
+from compilation import jit_without_fusion_emitters
 
 
 def make_minimizer(optimizer: Any, f: Any, num_steps: int, **functions: Any) -> Any:
@@ -12,7 +13,7 @@ def make_minimizer(optimizer: Any, f: Any, num_steps: int, **functions: Any) -> 
     `f` gives the gradient; `functions` and the data are passed to `optimizer.update`.
     """
 
-    @jax.jit
+    @jit_without_fusion_emitters
     def run(x: Any, **data: Any) -> tuple[Any, Any]:
         def step(carry: Any, _: Any) -> Any:
             x, state = carry

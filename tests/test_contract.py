@@ -4,7 +4,7 @@ import inspect
 import re
 import zlib
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import chex
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import Case, Extreme, cases
+from compilation import jit_without_fusion_emitters
 
 CASES = cases()
 ULP = {jnp.float32: 2.0**-23, jnp.bfloat16: 2.0**-7, jnp.float16: 2.0**-10}
@@ -31,21 +32,6 @@ def for_rows(condition: Callable[[Case], Any] = lambda case: True) -> Any:
             for name, case in named
         ],
     )
-
-
-def jit_without_fusion_emitters(function: Callable[..., Any]) -> Any:
-    """`jax.jit` with XLA:CPU's older kernels, which compile in half the time."""
-    return jax.jit(function, compiler_options=older_kernels())
-
-
-@cache
-def older_kernels() -> dict[str, bool]:
-    options = {"xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # this jaxlib has only the older kernels
-        return {}
-    return options
 
 
 def samples(case: Case, count: int = 1) -> list[tuple[np.ndarray, ...]]:

@@ -34,6 +34,7 @@ def test_a_traceback_shows_the_call_one_frame_of_ours_and_the_formula() -> None:
     assert files[-1] == "test_public.py"
 
 
+@pytest.mark.usefixtures("no_xla_optimizations")
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("num_classes", [3, 300])
 def test_labels_of_any_integer_dtype_are_labels(dtype: type, num_classes: int) -> None:
@@ -75,6 +76,7 @@ def test_a_traced_number_is_not_checked() -> None:
     assert loss(gamma).shape == (2, 1)
 
 
+@pytest.mark.usefixtures("no_xla_optimizations")
 def test_numpy_inputs_run_eagerly() -> None:
     logits, labels = np.ones((2, 3), np.float32), np.array([0, 5])
     with jax.disable_jit():

@@ -30,6 +30,7 @@ def page_id(path: pathlib.Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@pytest.mark.usefixtures("no_xla_optimizations")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_example_runs(example: str) -> None:
     with (

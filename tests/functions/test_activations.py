@@ -251,6 +251,7 @@ def test_slopes_of_rrelu_are_uniform() -> None:
     np.testing.assert_allclose(slopes.std(), 0.4 / np.sqrt(12), atol=2e-3)
 
 
+@pytest.mark.usefixtures("no_xla_optimizations")
 @pytest.mark.parametrize(
     "function", [activations.softmax, activations.log_softmax, activations.sparsemax]
 )

@@ -8,6 +8,7 @@ import pytest
 
 from jaxml import losses, sweep
 
+pytestmark = pytest.mark.parity
 X = np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32)
 Y = (X @ np.array([1.0, -2.0, 0.5, 0.0]) > 0).astype(np.int32)
 

@@ -14,6 +14,8 @@ import pytest
 
 from jaxml import activations, losses, mining
 
+KEY = jax.random.key(0)
+
 
 def rows(library: str, chapter: Any = losses) -> list[tuple[str, str]]:
     """(their expression, ours) of each row."""
@@ -54,6 +56,18 @@ def arrays() -> dict[str, np.ndarray]:
     }
 
 
+def blur(images: jax.Array) -> jax.Array:
+    """A Gaussian filter with standard deviation 1, cut off at 3."""
+
+    def weights(size: int) -> jax.Array:
+        offsets = jnp.arange(float(size))[:, None] - jnp.arange(float(size))[None]
+        density = jax.scipy.stats.norm.pdf(offsets)
+        return jnp.where(jnp.abs(offsets) <= 3, density, 0.0)
+
+    _, height, width, _ = images.shape
+    return jnp.einsum("hi,wj,bijc->bhwc", weights(height), weights(width), images)
+
+
 def check(
     peer: str, ours: str, module: object, *chapters: Any, **given: object
 ) -> None:
@@ -64,8 +78,9 @@ def check(
         inputs = {name: jnp.asarray(value) for name, value in arrays().items()}
         e, i, j, n = (inputs[name] for name in "eijn")
         inputs["l"] = losses.triplet_loss(e[i], e[j], e[n], margin=0.5)
+        inputs["d"] = mining.euclidean(e, e)
         names = {n: v for c in chapters or (mining, losses) for n, v in vars(c).items()}
-        got = eval(ours, {**plain, **names, **inputs})
+        got = eval(ours, {**plain, **names, **inputs, "key": KEY, "blur": blur})
     theirs = theirs.detach() if hasattr(theirs, "detach") else theirs
     np.testing.assert_allclose(got, np.asarray(theirs), rtol=2e-5, atol=2e-6)
 
@@ -78,6 +93,7 @@ def test_optax(peer: str, ours: str) -> None:
     check(peer, ours, optax.losses, **given)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows("PyTorch"))
 def test_torch(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
@@ -86,13 +102,21 @@ def test_torch(peer: str, ours: str) -> None:
     check(peer, ours, torch.nn.functional, torch=torch, **given)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows("PyTorch", activations))
-def test_torch_activations(peer: str, ours: str) -> None:
+def test_torch_activations(
+    peer: str, ours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch = pytest.importorskip("torch")
     given = {name: torch.from_numpy(value) for name, value in arrays().items()}
+    with jax.enable_x64(False):
+        noise = np.asarray(jax.random.gumbel(KEY, given["z"].shape))
+    exponential = torch.from_numpy(np.exp(-noise))
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self: exponential)
     check(peer, ours, torch.nn.functional, activations, torch=torch, **given)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows("pytorch-metric-learning"))
 def test_pytorch_metric_learning(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
@@ -111,7 +135,18 @@ def test_pytorch_metric_learning(peer: str, ours: str) -> None:
             getattr(loss, "W" if hasattr(loss, "W") else "fc").data = flat.T
         return loss
 
-    given |= {"torch": torch, "with_proxies": with_proxies}
+    class PairLoss(names["GenericPairLoss"]):
+        def __init__(self, formula: Any) -> None:
+            distance = names["CosineSimilarity"]()
+            super().__init__(mat_based_loss=True, distance=distance)
+            self.formula = formula
+
+        def _compute_loss(self, s: Any, positive: Any, negative: Any) -> dict:
+            losses, indices = self.formula(s, positive, negative), torch.arange(len(s))
+            of_elements = {"losses": losses, "indices": indices}
+            return {"loss": {**of_elements, "reduction_type": "element"}}
+
+    given |= {"torch": torch, "with_proxies": with_proxies, "pair_loss": PairLoss}
     names |= {name: masking(miner) for name, miner in names.items() if "Miner" in name}
     check(peer, ours, SimpleNamespace(**names), **given)
 
@@ -132,6 +167,7 @@ def masking(miner: Any) -> Any:
     return build
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows("keras"))
 def test_keras(peer: str, ours: str) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -139,6 +175,7 @@ def test_keras(peer: str, ours: str) -> None:
     check(peer, ours, keras.losses, **arrays())
 
 
+@pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")  # from its imports
 @pytest.mark.parametrize(("peer", "ours"), rows("MONAI"))
 def test_monai(peer: str, ours: str) -> None:

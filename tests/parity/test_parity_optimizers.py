@@ -63,6 +63,7 @@ def test_optax(peer: str, ours: str) -> None:
     compare(ours, lambda: descend(eval(peer, {**vars(optax), "r": rate})))
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows(optimizers, "PyTorch"))
 def test_torch(peer: str, ours: str) -> None:
     torch = pytest.importorskip("torch")
@@ -85,6 +86,7 @@ def test_torch(peer: str, ours: str) -> None:
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows(optimizers, "keras"))
 def test_keras(peer: str, ours: str) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -118,6 +120,7 @@ def test_schedules_of_optax(peer: str, ours: str) -> None:
     compare_schedules(ours, expected)
 
 
+@pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")  # the order of its step functions
 @pytest.mark.parametrize(("peer", "ours"), rows(schedules, "PyTorch"))
 def test_schedules_of_torch(peer: str, ours: str) -> None:
@@ -131,6 +134,7 @@ def test_schedules_of_torch(peer: str, ours: str) -> None:
     compare_schedules(ours, expected)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("peer", "ours"), rows(schedules, "keras"))
 def test_schedules_of_keras(peer: str, ours: str) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")

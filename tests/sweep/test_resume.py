@@ -16,6 +16,7 @@ from test_sweep import CHOICES, OPTIMIZERS, bitwise_equal, make_points, make_tas
 
 from jaxml import sweep
 
+pytestmark = pytest.mark.xdist_group("resume")  # its tests share trained grids
 COMMAND = [sys.executable, "-m", "jaxml", "sweep", "iris", "--activation", "tanh"]
 COMMAND += ["--optimizer", "sgd,adam", "--learning-rate", "log:1e-3:1:8"]
 COMMAND += ["--seeds", "8", "--steps", "3000"]

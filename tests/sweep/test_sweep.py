@@ -12,6 +12,7 @@ from scipy import stats
 
 from jaxml import cli, losses, optimizers, sweep, tasks
 
+pytestmark = pytest.mark.xdist_group("sweep")  # its tests share a trained grid
 OPTIMIZERS = {
     "sgd": lambda point: optimizers.sgd(point["learning_rate"]),
     "adam": lambda point: optimizers.adam(point["learning_rate"]),

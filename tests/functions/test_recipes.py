@@ -1,0 +1,161 @@
+"""The recipes in the README of losses compute the formulas of their papers."""
+
+import inspect
+import pathlib
+import re
+from collections.abc import Callable
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+
+from jaxml import losses
+
+pytestmark = [
+    pytest.mark.usefixtures("no_xla_optimizations"),
+    pytest.mark.xdist_group("recipes"),  # which run once for all tests
+]
+README = pathlib.Path(losses.__file__).with_name("README.md").read_text()
+SECTION = README.split("\n## Recipes\n")[1].split("\n## ")[0]
+BLOCKS = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
+
+
+def log_softmax(z: np.ndarray) -> np.ndarray:
+    return z - np.log(np.sum(np.exp(z), -1, keepdims=True))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def distillation(z: np.ndarray, teacher: np.ndarray) -> float:
+    log_q, log_p = log_softmax(z / 2), log_softmax(teacher / 2)
+    return 4 * np.mean(np.sum(np.exp(log_p) * (log_p - log_q), -1))
+
+
+def adjusted(z: np.ndarray, labels: np.ndarray, prior: np.ndarray) -> float:
+    weighted = prior * np.exp(z)
+    p = weighted[np.arange(6), labels] / weighted.sum(1)
+    return -np.mean(np.log(p))
+
+
+def balanced(z: np.ndarray, labels: np.ndarray, prior: np.ndarray) -> float:
+    nll = -log_softmax(z)[np.arange(6), labels]
+    return np.sum(nll / prior[labels]) / np.sum(1 / prior[labels])
+
+
+def soft_f1(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    p, t = sigmoid(z), np.eye(4)[labels]
+    true_positives = np.sum(p * t, 0)
+    precision, recall = true_positives / p.sum(0), true_positives / t.sum(0)
+    return 2 * precision * recall / (precision + recall)
+
+
+def coral(z: np.ndarray, labels: np.ndarray, thresholds: np.ndarray) -> float:
+    """Cao et al., Rank consistent ordinal regression, 2020."""
+    total = 0.0
+    for i, label in enumerate(labels):
+        for rank in range(3):
+            p = sigmoid(z[i, 0] - thresholds[0, rank])
+            total -= np.log(p if label > rank else 1 - p)
+    return total / len(labels)
+
+
+def beta_nll(mu: np.ndarray, y: np.ndarray, variance: np.ndarray) -> float:
+    """Seitzer et al., On the pitfalls of heteroscedastic uncertainty, 2022."""
+    nll = np.log(variance) / 2 + (y - mu) ** 2 / (2 * variance)
+    return np.mean(np.sqrt(variance) * nll)
+
+
+def mean_of_ranked_pairs(
+    formula: Callable[[float], float], s: np.ndarray, relevance: np.ndarray
+) -> float:
+    """Over the pairs (i, j) in which i is more relevant, of formula(sᵢ - sⱼ)."""
+    pairs = [(i, j) for i in range(6) for j in range(6) if relevance[i] > relevance[j]]
+    return np.mean([formula(s[i] - s[j]) for i, j in pairs])
+
+
+def pairwise_hinge(s: np.ndarray, relevance: np.ndarray) -> float:
+    return mean_of_ranked_pairs(lambda margin: max(0, 1 - margin), s, relevance)
+
+
+def pairwise_logistic(s: np.ndarray, relevance: np.ndarray) -> float:
+    return mean_of_ranked_pairs(lambda x: np.log1p(np.exp(-x)), s, relevance)
+
+
+def pairwise_mse(s: np.ndarray, relevance: np.ndarray) -> float:
+    errors = s - relevance
+    return np.mean([(errors[i] - errors[j]) ** 2 for i in range(6) for j in range(6)])
+
+
+def dpo(preferred: np.ndarray, rejected: np.ndarray) -> float:
+    """Rafailov et al., Direct preference optimization, 2023."""
+    return -np.mean(np.log(sigmoid(0.1 * (preferred - rejected))))
+
+
+def matryoshka(a: np.ndarray, b: np.ndarray) -> float:
+    """Kusupati et al., Matryoshka representation learning, 2022."""
+    total = 0.0
+    for d in (2, 4, 8):
+        s = a[:, :d] @ b[:, :d].T / 0.07
+        diagonals = np.diagonal(log_softmax(s)), np.diagonal(log_softmax(s.T))
+        total -= np.mean(diagonals)
+    return total
+
+
+def hsic(a: np.ndarray, b: np.ndarray) -> float:
+    """Gretton et al., Measuring statistical dependence, 2005: tr(KHLH) / (n - 1)²."""
+    kernel_a, kernel_b = (
+        np.exp(-np.sum((x[:, None] - x) ** 2, -1) / 8) for x in (a, b)
+    )
+    h = np.eye(6) - 1 / 6
+    return np.trace(kernel_a @ h @ kernel_b @ h) / 25
+
+
+TRUTHS: dict[str, Callable] = {
+    truth.__name__: truth
+    for truth in (
+        distillation,
+        adjusted,
+        balanced,
+        soft_f1,
+        coral,
+        beta_nll,
+        pairwise_hinge,
+        pairwise_logistic,
+        pairwise_mse,
+        dpo,
+        matryoshka,
+        hsic,
+    )
+}
+
+
+@cache
+def results() -> dict[str, np.ndarray]:
+    """The arrays that the recipes define, by name."""
+    names: dict = {}
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        for block in BLOCKS:
+            exec(block, names)
+    arrays = {n: np.asarray(v) for n, v in names.items() if isinstance(v, jax.Array)}
+    return {
+        n: v.astype(int if v.dtype == "int32" else float) for n, v in arrays.items()
+    }
+
+
+@pytest.mark.parametrize("recipe", TRUTHS)
+def test_the_recipe_computes_its_formula(recipe: str) -> None:
+    truth = TRUTHS[recipe]
+    inputs = {name: results()[name] for name in inspect.signature(truth).parameters}
+    np.testing.assert_allclose(results()[recipe], truth(**inputs), rtol=2e-5)
+
+
+def test_every_recipe_has_a_formula() -> None:
+    scalars = {name for name, value in results().items() if value.ndim == 0}
+    assert scalars <= set(TRUTHS)
