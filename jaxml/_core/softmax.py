@@ -113,12 +113,31 @@ def softmax_nll(label_logit: Array, other_lse: Array) -> Array:
 
 @jax.custom_jvp
 def project_simplex(x: Array) -> Array:
-    """The distribution nearest to x: max(0, x - τ) along the last axis, with sum 1."""
+    """The distribution nearest to x: max(0, x - τ) along the last axis, with sum 1.
+
+    Newton's method finds τ from below. Each step solves the equation for the current
+    support, which only shrinks, so a few steps reach the exact solution (Michelot, A
+    finite algorithm for finding the projection of a point onto the canonical simplex,
+    1986, https://doi.org/10.1007/BF00938486).
+    """
     _, z = subtract_max(x, -1)
-    sorted_z = -jnp.sort(-z, -1)
-    k = jnp.cumsum(jnp.ones_like(x), -1)
-    thresholds = (jnp.cumsum(sorted_z, -1) - 1) / k  # τ if the k largest are positive
-    threshold = jnp.max(thresholds, -1, keepdims=True)
+
+    def newton_step(threshold: Array | float) -> Array:
+        is_support = z > threshold
+        size = jnp.sum(is_support, -1, keepdims=True, dtype=z.dtype)
+        total = jnp.sum(apply_mask(z, is_support), -1, keepdims=True)
+        return jnp.maximum(threshold, (total - 1) / size)
+
+    def has_grown(thresholds: tuple[Array, Array]) -> Array:
+        last, threshold = thresholds
+        return jnp.any(threshold > last)
+
+    first = newton_step(-1.0)
+    _, threshold = lax.while_loop(
+        has_grown,
+        lambda thresholds: (thresholds[1], newton_step(thresholds[1])),
+        (jnp.full_like(first, -1.0), first),
+    )
     return jnp.maximum(z - threshold, 0.0)
 
 

@@ -14,11 +14,12 @@ from jaxml._core.contract import raise_invalid
 from jaxml._core.public import public
 from jaxml._core.special import logistic
 from jaxml._core.special.partials import with_partials
+from jaxml._core.types import compute_dtype
 from jaxml.activations._axis import check_axis
 from jaxml.activations._kernels import normal, sigmoid_gated
 
 
-@public(remat=True)
+@public(upcast=False, remat=True)
 def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a sigmoid gate.
 
@@ -39,7 +40,7 @@ def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     return _gated_linear_unit(x, axis, logistic.sigmoid, logistic.sigmoid_derivative)
 
 
-@public(remat=True)
+@public(upcast=False, remat=True)
 def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a gelu gate.
 
@@ -60,7 +61,7 @@ def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
     return _gated_linear_unit(x, axis, normal.gelu, normal.gelu_derivative)
 
 
-@public(remat=True)
+@public(upcast=False, remat=True)
 def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a silu gate, as in PaLM and Llama.
 
@@ -83,7 +84,7 @@ def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"
     )
 
 
-@public(remat=True)
+@public(upcast=False, remat=True)
 def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a relu gate.
 
@@ -126,4 +127,7 @@ def _gated_linear_unit(
     def gated(a: Array, b: Array) -> Array:
         return a * gate(b)
 
-    return gated(*jnp.split(x, 2, axis))
+    # split before the upcast: a TPU would keep a float32 copy of x
+    dtype = compute_dtype(x.dtype)
+    a, b = (half.astype(dtype) for half in jnp.split(x, 2, axis))
+    return gated(a, b).astype(x.dtype)

@@ -12,12 +12,19 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Integer
 
+from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
 from jaxml._core.safe import multiply_no_nan, safe_power, zero_if_inf
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import NonNegative, Range, Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
-from jaxml.losses._labels import label_index, label_mask, nan_if_invalid, take_label
+from jaxml.losses._labels import (
+    class_index,
+    label_index,
+    label_mask,
+    nan_if_invalid,
+    take_label,
+)
 
 
 def _is_violating(x: Array, t: Array, margin: float) -> Array:
@@ -218,26 +225,42 @@ def multilabel_margin_loss(
         >>> multilabel_margin_loss(jnp.array([[0.5, 0.2]]), jnp.array([[1.0, 0.0]]))
         Array([0.35], dtype=float32)
     """
-    num_classes = scores.shape[-1]
-    loss = jax.vmap(_sum_of_violations)(
-        scores.reshape(-1, num_classes), targets.reshape(-1, num_classes) > 0
-    )
-    return loss.reshape(scores.shape[:-1]) / num_classes
+    return _sum_of_violations(scores, targets > 0) / scores.shape[-1]
 
 
+@jax.custom_jvp
 def _sum_of_violations(x: Array, is_label: Array) -> Array:
-    """Σⱼ Σᵢ max(0, 1 - (xⱼ - xᵢ)) of one example, by sums of its sorted other scores.
+    """Σⱼ Σᵢ max(0, xᵢ - (xⱼ - 1)) over all labels j and other classes i."""
+    keys, counts, _ = _sorted_violations(x, is_label)
+    return jnp.sum(multiply_no_nan(counts, keys), -1)
 
-    For a label j, the pairs that violate the margin are the first k sorted scores.
+
+@_sum_of_violations.defjvp
+def _sum_of_violations_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, is_label), (x_dot, _) = primals, tangents
+    _, counts, index = _sorted_violations(x, is_label)
+    _, gradient = lax.sort((index, counts), num_keys=1)
+    return _sum_of_violations(x, is_label), jnp.sum(gradient * x_dot, -1)
+
+
+def _sorted_violations(x: Array, is_label: Array) -> tuple[Array, Array, Array]:
+    """The keys xⱼ - 1 of labels and xᵢ of other classes, in descending order.
+
+    A pair violates the margin if the other class comes before the label. With each key
+    come the derivative of the sum of violations, which is the number of such pairs,
+    negative for a label, and the index of the class.
     """
-    others = jnp.sort(jnp.where(is_label, -jnp.inf, x), descending=True)
-    shift = lax.stop_gradient(zero_if_inf(others[0]))  # so that the sums do not cancel
-    others, x = others - shift, x - shift
-    sums = jnp.cumsum(jnp.where(jnp.isinf(others), 0.0, others))
-    k = jnp.searchsorted(-others, 1 - x, side="left")
-    sum_of_k = jnp.where(k > 0, sums[jnp.maximum(k - 1, 0)], 0.0)
-    violations = sum_of_k + k.astype(x.dtype) * (1 - x)
-    return jnp.sum(jnp.where(is_label, violations, 0.0))
+    max_other = jnp.max(apply_mask(x, ~is_label, -jnp.inf), -1, keepdims=True)
+    x = x - zero_if_inf(max_other)  # so that the sum does not cancel
+    classes = class_index(x)
+    # of equal keys, the labels come first: their ids are negative
+    ids = jnp.where(is_label, ~classes, classes)
+    minus_keys, ids = lax.sort((jnp.where(is_label, 1 - x, -x), ids), num_keys=2)
+    is_label = ids < 0
+    num_others = jnp.cumsum(~is_label, -1, dtype=jnp.int32)
+    num_later_labels = jnp.sum(is_label, -1, keepdims=True) - (classes + 1 - num_others)
+    counts = jnp.where(is_label, -num_others, num_later_labels).astype(x.dtype)
+    return -minus_keys, counts, jnp.where(is_label, ~ids, ids)
 
 
 @public
