@@ -109,9 +109,11 @@ def _shifted_label_and_exps(
 ) -> tuple[Array, Array]:
     """z - max z at the label, and e^(z - max z) with 0 at the label."""
     z = apply_mask(z, where, -jnp.inf)
-    _, shifted = subtract_max(z, -1)
+    z_max, shifted = subtract_max(z, -1)
     exps = apply_mask(lax.exp(shifted), ~label_mask(index, z))
-    return take_label(index, shifted), exps
+    # taken from z: XLA:CPU would materialize `shifted` for a gather
+    label, z_max = take_label(index, z), jnp.squeeze(z_max, -1)
+    return apply_mask(label - z_max, label != z_max), exps
 
 
 def _label_minus_mean(z: Array, index: Array, where: Array | None) -> Array:

@@ -15,11 +15,6 @@ def label_index(labels: Array, num_classes: int) -> Array:
     return apply_mask(labels.astype(jnp.int32), is_valid, -1)
 
 
-def label_mask(index: Array, scores: Array) -> Array:
-    """[*batch classes]: True at the label, nowhere if it is out of range."""
-    return jnp.expand_dims(index, -1) == class_index(scores)
-
-
 def class_index(scores: Array) -> Array:
     """[*batch classes]: the index of each class, sharded like the scores."""
     sharding = jax.typeof(scores).sharding
@@ -28,14 +23,48 @@ def class_index(scores: Array) -> Array:
     )
 
 
+def label_mask(index: Array, scores: Array) -> Array:
+    """[*batch classes]: True at the label, nowhere if it is out of range."""
+    labels = lax.broadcast_in_dim(index, scores.shape, range(index.ndim))
+    return lax.eq(labels, class_index(scores))
+
+
 def take_label(index: Array, scores: Array) -> Array:
     """The score at the label, 0 if it is out of range.
 
-    A sum, because accelerators fuse it with other passes over the scores. A gather
-    would keep a float32 copy of 16-bit scores.
+    On an accelerator it is a sum, which fuses with other passes over the scores. A
+    gather would keep a float32 copy of 16-bit scores, but it is faster on a CPU.
     """
+    if jax.typeof(scores).sharding.spec[-1] is not None:  # the classes are sharded
+        return _sum_label(index, scores)
+    return lax.platform_dependent(
+        index, scores, cpu=_gather_label, default=_sum_label
+    )
+
+
+def _sum_label(index: Array, scores: Array) -> Array:
     label_scores = apply_mask(scores, label_mask(index, scores))
     return lax.reduce_sum(label_scores, (scores.ndim - 1,))
+
+
+def _gather_label(index: Array, scores: Array) -> Array:
+    # `jnp.take_along_axis` would wrap -1, and takes four times as long to trace
+    last, batch = scores.ndim - 1, tuple(range(scores.ndim - 1))
+    dimensions = lax.GatherDimensionNumbers(
+        offset_dims=(),
+        collapsed_slice_dims=(last,),
+        start_index_map=(last,),
+        operand_batching_dims=batch,
+        start_indices_batching_dims=batch,
+    )
+    return lax.gather(
+        scores,
+        jnp.expand_dims(index, -1),
+        dimensions,
+        slice_sizes=(1,) * scores.ndim,
+        mode="fill",
+        fill_value=0.0,
+    )
 
 
 def nan_if_invalid(loss: Array, index: Array) -> Array:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Integer
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
 from jaxml._core.safe import multiply_no_nan, safe_power, zero_if_inf
+from jaxml._core.sorting import count_less, sort
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import NonNegative, Range, Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
@@ -231,36 +232,53 @@ def multilabel_margin_loss(
 @jax.custom_jvp
 def _sum_of_violations(x: Array, is_label: Array) -> Array:
     """Σⱼ Σᵢ max(0, xᵢ - (xⱼ - 1)) over all labels j and other classes i."""
-    keys, counts, _ = _sorted_violations(x, is_label)
-    return jnp.sum(multiply_no_nan(counts, keys), -1)
+    keys = _keys(x, is_label)
+    return jnp.sum(multiply_no_nan(_num_violations(keys, is_label), keys), -1)
 
 
 @_sum_of_violations.defjvp
 def _sum_of_violations_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x, is_label), (x_dot, _) = primals, tangents
-    _, counts, index = _sorted_violations(x, is_label)
-    _, gradient = lax.sort((index, counts), num_keys=1)
+    gradient = _num_violations(_keys(x, is_label), is_label)
     return _sum_of_violations(x, is_label), jnp.sum(gradient * x_dot, -1)
 
 
-def _sorted_violations(x: Array, is_label: Array) -> tuple[Array, Array, Array]:
-    """The keys xⱼ - 1 of labels and xᵢ of other classes, in descending order.
-
-    A pair violates the margin if the other class comes before the label. With each key
-    come the derivative of the sum of violations, which is the number of such pairs,
-    negative for a label, and the index of the class.
-    """
+def _keys(x: Array, is_label: Array) -> Array:
+    """xⱼ - 1 at labels and xᵢ at other classes: the pairs with keyᵢ > keyⱼ violate."""
     max_other = jnp.max(apply_mask(x, ~is_label, -jnp.inf), -1, keepdims=True)
-    x = x - zero_if_inf(max_other)  # so that the sum does not cancel
-    classes = class_index(x)
-    # of equal keys, the labels come first: their ids are negative
+    x = x - zero_if_inf(max_other)  # so that the sum of violations does not cancel
+    return jnp.where(is_label, x - 1, x)
+
+
+def _num_violations(keys: Array, is_label: Array) -> Array:
+    """The number of violating pairs of each class, negative for a label."""
+    counts = lax.platform_dependent(
+        keys, is_label, cpu=_count_by_search, default=_count_by_sorting
+    )
+    return counts.astype(keys.dtype)
+
+
+def _count_by_search(keys: Array, is_label: Array) -> Array:
+    """XLA:CPU sorts keys alone many times faster than keys with their classes."""
+    minus_others = sort(jnp.where(is_label, jnp.inf, -keys))
+    labels = sort(jnp.where(is_label, keys, jnp.inf))
+    num_others_above = count_less(minus_others, -keys)
+    return jnp.where(is_label, -num_others_above, count_less(labels, keys))
+
+
+def _count_by_sorting(keys: Array, is_label: Array) -> Array:
+    """Without the gathers of a search, which are slow on a TPU."""
+    classes = class_index(keys)
+    # in descending order; of equal keys, the labels come first, with negative ids
     ids = jnp.where(is_label, ~classes, classes)
-    minus_keys, ids = lax.sort((jnp.where(is_label, 1 - x, -x), ids), num_keys=2)
+    _, ids = lax.sort((-keys, ids), num_keys=2, is_stable=False)
     is_label = ids < 0
     num_others = jnp.cumsum(~is_label, -1, dtype=jnp.int32)
     num_later_labels = jnp.sum(is_label, -1, keepdims=True) - (classes + 1 - num_others)
-    counts = jnp.where(is_label, -num_others, num_later_labels).astype(x.dtype)
-    return -minus_keys, counts, jnp.where(is_label, ~ids, ids)
+    counts = jnp.where(is_label, -num_others, num_later_labels)
+    classes = jnp.where(is_label, ~ids, ids)
+    _, counts = lax.sort((classes, counts), is_stable=False)
+    return counts
 
 
 @public
