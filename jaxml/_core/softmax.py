@@ -79,12 +79,8 @@ def log_softmax(x: Array, axis: int = -1, mask: Array | None = None) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _log_softmax(x: Array, axis: int) -> Array:
-    _, shifted = subtract_max(x, axis)
-    # log1p of all terms but the largest, and of its ties
-    exps = jnp.where(shifted == 0, 0.0, jnp.exp(shifted))
-    ties = jnp.sum(shifted == 0, axis, keepdims=True, dtype=x.dtype)
-    others = jnp.sum(exps, axis, keepdims=True) + jnp.maximum(ties - 1, 0)
-    return shifted - jnp.log1p(others)
+    shifted, log_sum = shifted_logsumexp(x, axis)
+    return shifted - log_sum
 
 
 @_log_softmax.defjvp
@@ -94,6 +90,16 @@ def _log_softmax_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
     p, one_minus_p = jnp.exp(log_p), -jnp.expm1(log_p)
     mean = jnp.sum(p * x_dot, axis, keepdims=True)
     return log_p, one_minus_p * x_dot + p * x_dot - mean
+
+
+def shifted_logsumexp(x: Array, axis: int) -> tuple[Array, Array]:
+    """s = x - max x and log Σ eˢ >= 0, in full relative precision near 0."""
+    _, shifted = subtract_max(x, axis)
+    # log1p of all terms but the largest, and of its ties
+    exps = jnp.where(shifted == 0, 0.0, jnp.exp(shifted))
+    ties = jnp.sum(shifted == 0, axis, keepdims=True, dtype=x.dtype)
+    others = jnp.sum(exps, axis, keepdims=True) + jnp.maximum(ties - 1, 0)
+    return shifted, jnp.log1p(others)
 
 
 def subtract_max(x: Array, axis: int) -> tuple[Array, Array]:

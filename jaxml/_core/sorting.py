@@ -32,7 +32,7 @@ def count_equal(ascending: Array, x: Array) -> Array:
 
 
 def count_less(ascending: Array, x: Array) -> Array:
-    """How many entries of each sorted row [*batch n] are less than each x [*batch m]."""
+    """How many entries of a sorted row are less than each x: [*batch n], [*batch m]."""
     n = ascending.shape[-1]
 
     def take_more(i: Array, count: Array) -> Array:

@@ -6,6 +6,7 @@ They raise a ValueError if x has no such axis, and a TypeError if its length is 
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from jaxml.activations._axis import check_axis
 from jaxml.activations._kernels import normal, sigmoid_gated
 
 
-@public(upcast=False, remat=True)
+@public(upcast=False, keep_dtype=True)
 def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a sigmoid gate.
 
@@ -40,7 +41,7 @@ def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     return _gated_linear_unit(x, axis, logistic.sigmoid, logistic.sigmoid_derivative)
 
 
-@public(upcast=False, remat=True)
+@public(upcast=False, keep_dtype=True)
 def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a gelu gate.
 
@@ -61,7 +62,7 @@ def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
     return _gated_linear_unit(x, axis, normal.gelu, normal.gelu_derivative)
 
 
-@public(upcast=False, remat=True)
+@public(upcast=False, keep_dtype=True)
 def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a silu gate, as in PaLM and Llama.
 
@@ -84,7 +85,7 @@ def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"
     )
 
 
-@public(upcast=False, remat=True)
+@public(upcast=False, keep_dtype=True)
 def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a relu gate.
 
@@ -118,7 +119,7 @@ def _gated_linear_unit(
     gate: Callable[[Array], Array],
     gate_derivative: Callable[[Array], Array],
 ) -> Array:
-    """a · gate(b); the backward pass saves only a and b."""
+    """a · gate(b); the backward pass saves only x, in its own dtype."""
     check_axis(x, axis)
     if x.shape[axis] % 2:
         raise_invalid(TypeError, "x", f"have an even length along axis {axis}", x)
@@ -127,7 +128,11 @@ def _gated_linear_unit(
     def gated(a: Array, b: Array) -> Array:
         return a * gate(b)
 
-    # split before the upcast: a TPU would keep a float32 copy of x
-    dtype = compute_dtype(x.dtype)
-    a, b = (half.astype(dtype) for half in jnp.split(x, 2, axis))
-    return gated(a, b).astype(x.dtype)
+    @jax.checkpoint
+    def split_and_gate(x: Array) -> Array:
+        # split before the upcast: a TPU would keep a float32 copy of x
+        dtype = compute_dtype(x.dtype)
+        a, b = (half.astype(dtype) for half in jnp.split(x, 2, axis))
+        return gated(a, b).astype(x.dtype)
+
+    return split_and_gate(x)

@@ -37,9 +37,7 @@ def take_label(index: Array, scores: Array) -> Array:
     """
     if jax.typeof(scores).sharding.spec[-1] is not None:  # the classes are sharded
         return _sum_label(index, scores)
-    return lax.platform_dependent(
-        index, scores, cpu=_gather_label, default=_sum_label
-    )
+    return lax.platform_dependent(index, scores, cpu=_gather_label, default=_sum_label)
 
 
 def _sum_label(index: Array, scores: Array) -> Array:

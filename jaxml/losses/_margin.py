@@ -274,7 +274,8 @@ def _count_by_sorting(keys: Array, is_label: Array) -> Array:
     _, ids = lax.sort((-keys, ids), num_keys=2, is_stable=False)
     is_label = ids < 0
     num_others = jnp.cumsum(~is_label, -1, dtype=jnp.int32)
-    num_later_labels = jnp.sum(is_label, -1, keepdims=True) - (classes + 1 - num_others)
+    num_labels = jnp.sum(is_label, -1, keepdims=True, dtype=jnp.int32)
+    num_later_labels = num_labels - (class_index(keys) + 1 - num_others)
     counts = jnp.where(is_label, -num_others, num_later_labels)
     classes = jnp.where(is_label, ~ids, ids)
     _, counts = lax.sort((classes, counts), is_stable=False)
