@@ -79,12 +79,8 @@ def log_softmax(x: Array, axis: int = -1, mask: Array | None = None) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _log_softmax(x: Array, axis: int) -> Array:
-    _, shifted = subtract_max(x, axis)
-    # log1p of all terms but the largest, and of its ties
-    exps = jnp.where(shifted == 0, 0.0, jnp.exp(shifted))
-    ties = jnp.sum(shifted == 0, axis, keepdims=True, dtype=x.dtype)
-    others = jnp.sum(exps, axis, keepdims=True) + jnp.maximum(ties - 1, 0)
-    return shifted - jnp.log1p(others)
+    shifted, log_sum = shifted_logsumexp(x, axis)
+    return shifted - log_sum
 
 
 @_log_softmax.defjvp
@@ -94,6 +90,16 @@ def _log_softmax_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
     p, one_minus_p = jnp.exp(log_p), -jnp.expm1(log_p)
     mean = jnp.sum(p * x_dot, axis, keepdims=True)
     return log_p, one_minus_p * x_dot + p * x_dot - mean
+
+
+def shifted_logsumexp(x: Array, axis: int) -> tuple[Array, Array]:
+    """s = x - max x and log Σ eˢ >= 0, in full relative precision near 0."""
+    _, shifted = subtract_max(x, axis)
+    # log1p of all terms but the largest, and of its ties
+    exps = jnp.where(shifted == 0, 0.0, jnp.exp(shifted))
+    ties = jnp.sum(shifted == 0, axis, keepdims=True, dtype=x.dtype)
+    others = jnp.sum(exps, axis, keepdims=True) + jnp.maximum(ties - 1, 0)
+    return shifted, jnp.log1p(others)
 
 
 def subtract_max(x: Array, axis: int) -> tuple[Array, Array]:
@@ -113,12 +119,31 @@ def softmax_nll(label_logit: Array, other_lse: Array) -> Array:
 
 @jax.custom_jvp
 def project_simplex(x: Array) -> Array:
-    """The distribution nearest to x: max(0, x - τ) along the last axis, with sum 1."""
+    """The distribution nearest to x: max(0, x - τ) along the last axis, with sum 1.
+
+    Newton's method finds τ from below. Each step solves the equation for the current
+    support, which only shrinks, so a few steps reach the exact solution (Michelot, A
+    finite algorithm for finding the projection of a point onto the canonical simplex,
+    1986, https://doi.org/10.1007/BF00938486).
+    """
     _, z = subtract_max(x, -1)
-    sorted_z = -jnp.sort(-z, -1)
-    k = jnp.cumsum(jnp.ones_like(x), -1)
-    thresholds = (jnp.cumsum(sorted_z, -1) - 1) / k  # τ if the k largest are positive
-    threshold = jnp.max(thresholds, -1, keepdims=True)
+
+    def newton_step(threshold: Array | float) -> Array:
+        is_support = z > threshold
+        size = jnp.sum(is_support, -1, keepdims=True, dtype=z.dtype)
+        total = jnp.sum(apply_mask(z, is_support), -1, keepdims=True)
+        return jnp.maximum(threshold, (total - 1) / size)
+
+    def has_grown(thresholds: tuple[Array, Array]) -> Array:
+        last, threshold = thresholds
+        return jnp.any(threshold > last)
+
+    first = newton_step(-1.0)
+    _, threshold = lax.while_loop(
+        has_grown,
+        lambda thresholds: (thresholds[1], newton_step(thresholds[1])),
+        (jnp.full_like(first, -1.0), first),
+    )
     return jnp.maximum(z - threshold, 0.0)
 
 

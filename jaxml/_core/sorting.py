@@ -29,3 +29,17 @@ def count_equal(ascending: Array, x: Array) -> Array:
     """How many entries of a sorted array equal each x."""
     end = jnp.searchsorted(ascending, x, side="right")
     return end - jnp.searchsorted(ascending, x, side="left")
+
+
+def count_less(ascending: Array, x: Array) -> Array:
+    """How many entries of a sorted row are less than each x: [*batch n], [*batch m]."""
+    n = ascending.shape[-1]
+
+    def take_more(i: Array, count: Array) -> Array:
+        more = count + (2 ** (n.bit_length() - 1) >> i)
+        last = jnp.take_along_axis(
+            ascending, jnp.minimum(more, n) - 1, -1, mode="promise_in_bounds"
+        )
+        return jnp.where((more <= n) & (last < x), more, count)
+
+    return lax.fori_loop(0, n.bit_length(), take_more, jnp.zeros_like(x, jnp.int32))

@@ -8,7 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from jaxml._core import safe
@@ -21,7 +21,7 @@ from jaxml._core.special.exp import exp
 from jaxml._core.types import Count, Positive, compute_dtype
 
 
-@public
+@public(upcast=False)
 def softmax(
     x: Float[Array, "*shape"],
     *,
@@ -58,15 +58,48 @@ def softmax(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _softmax(x: Array, axis: int) -> Array:
-    x_max, shifted = subtract_max(x, axis)
-    unnormalized = exp(shifted, _two_sum_error(shifted, x, x_max))
-    return unnormalized / jnp.sum(unnormalized, axis, keepdims=True)
+    return _probabilities(x, axis).astype(x.dtype)
 
 
 @_softmax.defjvp
 def _softmax_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
-    y, (x_dot,) = _softmax(*primals, axis), tangents
-    return y, y * (x_dot - jnp.sum(y * x_dot, axis, keepdims=True))
+    """The backward pass saves y, or x if y is rounded to 16 bits."""
+    (x,), (x_dot,) = primals, tangents
+    y = _softmax(x, axis)
+    if y.dtype == compute_dtype(y.dtype):
+        return y, _softmax_dot(y, x_dot, axis)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def y_dot(x: Array, x_dot: Array) -> Array:
+        probabilities = _probabilities(x, axis)
+        x_dot = x_dot.astype(probabilities.dtype)
+        return _softmax_dot(probabilities, x_dot, axis).astype(x.dtype)
+
+    return y, y_dot(x, x_dot)
+
+
+def _softmax_dot(y: Array, x_dot: Array, axis: int) -> Array:
+    # not y (ẋ - Σ y ẋ), for whose transpose a TPU keeps an array of the size of y
+    return y * x_dot - y * jnp.sum(y * x_dot, axis, keepdims=True)
+
+
+def _probabilities(x: Array, axis: int) -> Array:
+    """softmax(x) in float32 or wider."""
+    if x.dtype != compute_dtype(x.dtype):  # 16 bits need no more than XLA's own exp
+        _, shifted = subtract_max(x.astype(compute_dtype(x.dtype)), axis)
+        unnormalized = jnp.exp(shifted)
+        return unnormalized / jnp.sum(unnormalized, axis, keepdims=True)
+    x_max, _ = subtract_max(x, axis)
+    total = jnp.sum(_exp_difference(x, x_max), axis, keepdims=True)
+    # a GPU would keep the terms of the sum until they are divided
+    x = lax.platform_dependent(x, cuda=lax.optimization_barrier, default=lambda x: x)
+    return _exp_difference(x, x_max) / total
+
+
+def _exp_difference(x: Array, x_max: Array) -> Array:
+    """e^(x - x_max), with the rounding error of the difference."""
+    difference = apply_mask(x - x_max, x != x_max)
+    return exp(difference, _two_sum_error(difference, x, x_max))
 
 
 def _two_sum_error(difference: Array, x: Array, y: Array) -> Array:

@@ -6,6 +6,7 @@ They raise a ValueError if x has no such axis, and a TypeError if its length is 
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -14,11 +15,12 @@ from jaxml._core.contract import raise_invalid
 from jaxml._core.public import public
 from jaxml._core.special import logistic
 from jaxml._core.special.partials import with_partials
+from jaxml._core.types import compute_dtype
 from jaxml.activations._axis import check_axis
 from jaxml.activations._kernels import normal, sigmoid_gated
 
 
-@public(remat=True)
+@public(upcast=False, keep_dtype=True)
 def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a sigmoid gate.
 
@@ -39,7 +41,7 @@ def glu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     return _gated_linear_unit(x, axis, logistic.sigmoid, logistic.sigmoid_derivative)
 
 
-@public(remat=True)
+@public(upcast=False, keep_dtype=True)
 def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a gelu gate.
 
@@ -60,7 +62,7 @@ def geglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]
     return _gated_linear_unit(x, axis, normal.gelu, normal.gelu_derivative)
 
 
-@public(remat=True)
+@public(upcast=False, keep_dtype=True)
 def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a silu gate, as in PaLM and Llama.
 
@@ -83,7 +85,7 @@ def swiglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"
     )
 
 
-@public(remat=True)
+@public(upcast=False, keep_dtype=True)
 def reglu(x: Float[Array, "*shape"], *, axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit with a relu gate.
 
@@ -117,7 +119,7 @@ def _gated_linear_unit(
     gate: Callable[[Array], Array],
     gate_derivative: Callable[[Array], Array],
 ) -> Array:
-    """a · gate(b); the backward pass saves only a and b."""
+    """a · gate(b); the backward pass saves only x, in its own dtype."""
     check_axis(x, axis)
     if x.shape[axis] % 2:
         raise_invalid(TypeError, "x", f"have an even length along axis {axis}", x)
@@ -126,4 +128,11 @@ def _gated_linear_unit(
     def gated(a: Array, b: Array) -> Array:
         return a * gate(b)
 
-    return gated(*jnp.split(x, 2, axis))
+    @jax.checkpoint
+    def split_and_gate(x: Array) -> Array:
+        # split before the upcast: a TPU would keep a float32 copy of x
+        dtype = compute_dtype(x.dtype)
+        a, b = (half.astype(dtype) for half in jnp.split(x, 2, axis))
+        return gated(a, b).astype(x.dtype)
+
+    return split_and_gate(x)

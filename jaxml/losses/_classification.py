@@ -17,7 +17,13 @@ from jaxtyping import Bool, Float, Integer
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import is_known_zero, multiply_no_nan, safe_subtract
-from jaxml._core.softmax import log_softmax, logsumexp, project_simplex, subtract_max
+from jaxml._core.softmax import (
+    log_softmax,
+    logsumexp,
+    project_simplex,
+    shifted_logsumexp,
+    subtract_max,
+)
 from jaxml._core.special.exp import expm1_minus_x, expm1_minus_x_over_x2
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.special.partials import with_partials
@@ -111,7 +117,7 @@ def _shifted_label_and_exps(
     z = apply_mask(z, where, -jnp.inf)
     z_max, shifted = subtract_max(z, -1)
     exps = apply_mask(lax.exp(shifted), ~label_mask(index, z))
-    # taken from z: XLA would materialize `shifted` for a gather
+    # taken from z: XLA:CPU would materialize `shifted` for a gather
     label, z_max = take_label(index, z), jnp.squeeze(z_max, -1)
     return apply_mask(label - z_max, label != z_max), exps
 
@@ -153,8 +159,39 @@ def soft_cross_entropy(
         ... )
         Array(0.6931472, dtype=float32)
     """
-    nll = -log_softmax(logits, mask=where)
-    return jnp.sum(multiply_no_nan(apply_mask(targets, where), nll), -1)
+    z = apply_mask(logits, where, -jnp.inf)
+    return _soft_cross_entropy(z, apply_mask(targets, where))
+
+
+@jax.custom_jvp
+def _soft_cross_entropy(z: Array, p: Array) -> Array:
+    """Σ p log Σ eˢ - Σ p s with s = z - max z: no term is negative."""
+    s, log_sum = shifted_logsumexp(z, -1)
+    weighted_log_sum = jnp.sum(p, -1) * jnp.squeeze(log_sum, -1)
+    return weighted_log_sum + jnp.sum(multiply_no_nan(p, -s), -1)
+
+
+def _soft_cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """∂/∂z = q Σ p - p, as a sum in which 1 - q is never a difference."""
+    (z, p), (z_dot, p_dot) = primals, tangents
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def gradient_dot(z: Array, p: Array, z_dot: Array) -> Array:
+        log_q = log_softmax(z)
+        sum_of_others = jnp.sum(p, -1, keepdims=True) - p
+        gradient = jnp.exp(log_q) * sum_of_others + jnp.expm1(log_q) * p
+        return jnp.sum(gradient * z_dot, -1)
+
+    terms = []
+    if not isinstance(z_dot, SymbolicZero):
+        terms += [gradient_dot(z, p, z_dot)]
+    if not isinstance(p_dot, SymbolicZero):
+        nll = -log_softmax(z)
+        terms += [jnp.sum(apply_mask(nll, (p != 0) | jnp.isfinite(nll)) * p_dot, -1)]
+    return _soft_cross_entropy(z, p), functools.reduce(jnp.add, terms)
+
+
+_soft_cross_entropy.defjvp(_soft_cross_entropy_jvp, symbolic_zeros=True)
 
 
 @public

@@ -183,7 +183,8 @@ def _js_term(log_q: Array, log_p: Array) -> Array:
 def _bregman_term(p: Array, q: Array, u: Array) -> Array:
     """p log(p/q) - p + q >= 0 with u = log(q/p), as p (eᵘ - 1 - u) for u <= 1."""
     moderate = multiply_no_nan(p, expm1_minus_x(jnp.where(u > 1, 1.0, u)))
-    return jnp.where(u > 1, q - p - multiply_no_nan(p, u), moderate)
+    # not q - p - p u: XLA:GPU would keep q - p, which the derivative needs too
+    return jnp.where(u > 1, q - multiply_no_nan(p, 1 + u), moderate)
 
 
 def _log_mean_ratio(u: Array) -> Array:

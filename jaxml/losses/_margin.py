@@ -12,12 +12,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Integer
 
+from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
 from jaxml._core.safe import multiply_no_nan, safe_power, zero_if_inf
+from jaxml._core.sorting import count_less, sort
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import NonNegative, Range, Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
-from jaxml.losses._labels import label_index, label_mask, nan_if_invalid, take_label
+from jaxml.losses._labels import (
+    class_index,
+    label_index,
+    label_mask,
+    nan_if_invalid,
+    take_label,
+)
 
 
 def _is_violating(x: Array, t: Array, margin: float) -> Array:
@@ -218,26 +226,60 @@ def multilabel_margin_loss(
         >>> multilabel_margin_loss(jnp.array([[0.5, 0.2]]), jnp.array([[1.0, 0.0]]))
         Array([0.35], dtype=float32)
     """
-    num_classes = scores.shape[-1]
-    loss = jax.vmap(_sum_of_violations)(
-        scores.reshape(-1, num_classes), targets.reshape(-1, num_classes) > 0
-    )
-    return loss.reshape(scores.shape[:-1]) / num_classes
+    return _sum_of_violations(scores, targets > 0) / scores.shape[-1]
 
 
+@jax.custom_jvp
 def _sum_of_violations(x: Array, is_label: Array) -> Array:
-    """Σⱼ Σᵢ max(0, 1 - (xⱼ - xᵢ)) of one example, by sums of its sorted other scores.
+    """Σⱼ Σᵢ max(0, xᵢ - (xⱼ - 1)) over all labels j and other classes i."""
+    keys = _keys(x, is_label)
+    return jnp.sum(multiply_no_nan(_num_violations(keys, is_label), keys), -1)
 
-    For a label j, the pairs that violate the margin are the first k sorted scores.
-    """
-    others = jnp.sort(jnp.where(is_label, -jnp.inf, x), descending=True)
-    shift = lax.stop_gradient(zero_if_inf(others[0]))  # so that the sums do not cancel
-    others, x = others - shift, x - shift
-    sums = jnp.cumsum(jnp.where(jnp.isinf(others), 0.0, others))
-    k = jnp.searchsorted(-others, 1 - x, side="left")
-    sum_of_k = jnp.where(k > 0, sums[jnp.maximum(k - 1, 0)], 0.0)
-    violations = sum_of_k + k.astype(x.dtype) * (1 - x)
-    return jnp.sum(jnp.where(is_label, violations, 0.0))
+
+@_sum_of_violations.defjvp
+def _sum_of_violations_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, is_label), (x_dot, _) = primals, tangents
+    gradient = _num_violations(_keys(x, is_label), is_label)
+    return _sum_of_violations(x, is_label), jnp.sum(gradient * x_dot, -1)
+
+
+def _keys(x: Array, is_label: Array) -> Array:
+    """xⱼ - 1 at labels and xᵢ at other classes: the pairs with keyᵢ > keyⱼ violate."""
+    max_other = jnp.max(apply_mask(x, ~is_label, -jnp.inf), -1, keepdims=True)
+    x = x - zero_if_inf(max_other)  # so that the sum of violations does not cancel
+    return jnp.where(is_label, x - 1, x)
+
+
+def _num_violations(keys: Array, is_label: Array) -> Array:
+    """The number of violating pairs of each class, negative for a label."""
+    counts = lax.platform_dependent(
+        keys, is_label, cpu=_count_by_search, default=_count_by_sorting
+    )
+    return counts.astype(keys.dtype)
+
+
+def _count_by_search(keys: Array, is_label: Array) -> Array:
+    """XLA:CPU sorts keys alone many times faster than keys with their classes."""
+    minus_others = sort(jnp.where(is_label, jnp.inf, -keys))
+    labels = sort(jnp.where(is_label, keys, jnp.inf))
+    num_others_above = count_less(minus_others, -keys)
+    return jnp.where(is_label, -num_others_above, count_less(labels, keys))
+
+
+def _count_by_sorting(keys: Array, is_label: Array) -> Array:
+    """Without the gathers of a search, which are slow on a TPU."""
+    classes = class_index(keys)
+    # in descending order; of equal keys, the labels come first, with negative ids
+    ids = jnp.where(is_label, ~classes, classes)
+    _, ids = lax.sort((-keys, ids), num_keys=2, is_stable=False)
+    is_label = ids < 0
+    num_others = jnp.cumsum(~is_label, -1, dtype=jnp.int32)
+    num_labels = jnp.sum(is_label, -1, keepdims=True, dtype=jnp.int32)
+    num_later_labels = num_labels - (class_index(keys) + 1 - num_others)
+    counts = jnp.where(is_label, -num_others, num_later_labels)
+    classes = jnp.where(is_label, ~ids, ids)
+    _, counts = lax.sort((classes, counts), is_stable=False)
+    return counts
 
 
 @public

@@ -1,7 +1,7 @@
 """Masks of positives and negatives, from integer labels of any value."""
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Integer
 
 from jaxml._core.public import public
@@ -88,8 +88,6 @@ def has_negative(
 
         has_negativeᵢ = any over j of negativesᵢⱼ
 
-    It sorts the labels, so that it needs no n x m array.
-
     Args:
         labels: The classes of the anchors.
         reference_labels: The classes of the references; the anchors by default.
@@ -99,7 +97,12 @@ def has_negative(
         Array([False,  True], dtype=bool)
     """
     anchors, references = _in_one_dtype(labels, reference_labels)
-    return count_equal(sort(references), anchors) < len(references)
+    # `jnp.min` refuses an empty array
+    smallest, largest = (
+        lax.reduce_min(references, (0,)),
+        lax.reduce_max(references, (0,)),
+    )
+    return (smallest < anchors) | (largest > anchors)
 
 
 def _in_one_dtype(labels: Array, reference_labels: Array | None) -> tuple[Array, Array]:
