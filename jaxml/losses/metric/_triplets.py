@@ -13,11 +13,12 @@ from jaxtyping import Bool, Float, Integer
 from jaxml._core.masking import apply_mask, masked_mean
 from jaxml._core.public import public
 from jaxml._core.safe import safe_divide
-from jaxml._core.sorting import count_equal, sort
+from jaxml._core.sorting import sort_rows, sum_runs
 from jaxml._core.types import Count, NonNegative, Scalar
 from jaxml.losses.metric._per_anchor import (
     anchor_batch,
     euclidean_distance,
+    map_anchor_blocks,
     map_anchors,
 )
 
@@ -98,24 +99,27 @@ def batch_semihard_triplet_loss(
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         detached = lax.stop_gradient(d)
-        negatives = sort(apply_mask(detached, negative, jnp.inf))
-        rank = jnp.searchsorted(negatives, detached, side="right")
-        nearest_beyond = jnp.take(negatives, rank, mode="fill", fill_value=jnp.inf)
-        farthest = jnp.max(apply_mask(detached, negative, 0.0))
-        chosen = jnp.where(jnp.isinf(nearest_beyond), farthest, nearest_beyond)
-        is_active = positive & (detached - chosen + margin > 0) & jnp.any(negative)
+        # a positive follows the negatives that are as far away as it is
+        candidates = apply_mask(detached, positive | negative, jnp.nan)
+        ranked = sort_rows(candidates, ~negative)
+        is_negative = ~ranked.flag
+        nearest = lax.cummin(apply_mask(ranked.x, is_negative, jnp.inf), 1, True)
+        farthest = jnp.max(apply_mask(detached, negative, 0.0), 1, keepdims=True)
+        chosen = jnp.where(jnp.isinf(nearest), farthest, nearest)
+        has_negative = jnp.any(negative, 1, keepdims=True)
+        is_active = ranked.flag & (ranked.x - chosen + margin > 0) & has_negative
+        is_active = is_active.astype(d.dtype)
 
         # equally distant negatives share the triplets that choose their distance
-        sorted_chosen = sort(apply_mask(chosen, is_active, jnp.inf))
-        num_chosen = count_equal(sorted_chosen, detached).astype(d.dtype)
-        num_equal = count_equal(negatives, detached).astype(d.dtype)
-        positive_counts = is_active.astype(d.dtype)
-        negative_counts = apply_mask(safe_divide(num_chosen, num_equal), negative)
-        num_triplets = jnp.sum(positive, dtype=d.dtype)
-        return _hinge_mean(d, margin, positive_counts, negative_counts, num_triplets)
+        num_choosing = sum_runs(is_active, chosen)
+        num_equal = sum_runs(is_negative.astype(d.dtype), chosen)
+        share = safe_divide(num_choosing, num_equal)
+        counts = ranked.unsort(jnp.where(is_negative, share, is_active))
+        num_triplets = jnp.sum(positive, 1, dtype=d.dtype)
+        return _hinge_mean(d, margin, counts, positive, negative, num_triplets)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchors(batch, euclidean_distance, formula, num_temporaries=32)
+    return map_anchor_blocks(batch, euclidean_distance, formula, num_temporaries=32)
 
 
 @public(upcast=False)
@@ -153,28 +157,33 @@ def batch_all_triplet_loss(
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         detached = lax.stop_gradient(d)
-        d_plus_margin = detached + lax.stop_gradient(margin)
-        negatives = sort(apply_mask(detached, negative, jnp.inf))
-        positives = sort(apply_mask(d_plus_margin, positive, jnp.inf))
-        num_nearer = jnp.searchsorted(negatives, d_plus_margin).astype(d.dtype)
-        num_inactive = jnp.searchsorted(positives, detached, side="right")
-        num_positives = jnp.sum(positive, dtype=d.dtype)
-        num_triplets = num_positives * jnp.sum(negative, dtype=d.dtype)
-        positive_counts = apply_mask(num_nearer, positive)
-        negative_counts = apply_mask(
-            num_positives - num_inactive.astype(d.dtype), negative
+        bounds = jnp.where(positive, detached + lax.stop_gradient(margin), detached)
+        candidates = apply_mask(bounds, positive | negative, jnp.nan)
+        # a negative follows the positives for which dₙ = dₚ + m
+        ranked = sort_rows(candidates, negative)
+        num_negatives = jnp.cumsum(ranked.flag, 1, dtype=jnp.int32)
+        position = jnp.arange(1, d.shape[1] + 1, dtype=jnp.int32)[None]
+        num_nearer = position - num_negatives
+        num_positives = jnp.sum(positive, 1, dtype=jnp.int32)
+        counts = jnp.where(
+            ranked.flag, num_positives[:, None] - num_nearer, num_negatives
         )
-        return _hinge_mean(d, margin, positive_counts, negative_counts, num_triplets)
+        counts = ranked.unsort(counts).astype(d.dtype)
+        num_triplets = num_positives.astype(d.dtype) * jnp.sum(
+            negative, 1, dtype=d.dtype
+        )
+        return _hinge_mean(d, margin, counts, positive, negative, num_triplets)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchors(batch, euclidean_distance, formula, num_temporaries=32)
+    return map_anchor_blocks(batch, euclidean_distance, formula, num_temporaries=32)
 
 
 def _hinge_mean(
     d: Array,
     margin: Scalar,
-    positive_counts: Array,
-    negative_counts: Array,
+    counts: Array,
+    positive: Array,
+    negative: Array,
     num_triplets: Array,
 ) -> Array:
     """[Σ cₚ (dₚ + m) - Σ cₙ dₙ] / num_triplets: the mean hinge, c the active triplets.
@@ -182,7 +191,8 @@ def _hinge_mean(
     Both sums have the same number of terms. Distances are measured from their mean, so
     that large ones do not cancel.
     """
-    is_active = (positive_counts > 0) | (negative_counts > 0)
-    centered = d - lax.stop_gradient(masked_mean(d, is_active))
-    terms = positive_counts * (centered + margin) - negative_counts * centered
-    return safe_divide(jnp.sum(terms), num_triplets)
+    is_active = (counts > 0) & (positive | negative)
+    centers = jax.vmap(masked_mean)(lax.stop_gradient(d), is_active)
+    centered = d - centers[:, None]
+    terms = jnp.where(positive, counts * (centered + margin), -counts * centered)
+    return safe_divide(jnp.sum(apply_mask(terms, is_active), 1), num_triplets)
