@@ -56,7 +56,15 @@ def test_the_form_of_an_accelerator_is_as_exact(case: Case) -> None:
 PRODUCT = re.compile(r"stablehlo\.dot_general.*: \(tensor<(\S+)>, tensor<(\S+)>\)")
 
 
-@for_rows(lambda case: jnp.bfloat16 in case.dtypes)
+COMPUTED_FACTORS = {"angular_loss", "barlow_twins_loss", "vicreg_loss"}
+"""Their factors are float32 results: exponentials, centered features."""
+
+
+@for_rows(
+    lambda case: (
+        jnp.bfloat16 in case.dtypes and case.function.__name__ not in COMPUTED_FACTORS
+    )
+)
 def test_no_product_of_widened_16_bit_factors(case: Case) -> None:
     function, floats = value_and_gradient(case, jnp.bfloat16)
     text = jax.jit(function).lower(*floats).as_text()

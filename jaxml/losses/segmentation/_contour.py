@@ -5,7 +5,7 @@ value per image and class.
 """
 
 import functools
-from collections.abc import Callable
+import math
 from typing import Annotated
 
 import jax
@@ -13,13 +13,16 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from jaxml._core.blocks import map_blocks
+from jaxml._core.contract import cast_floats
+from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_divide
 from jaxml._core.types import Axes, NonNegative, Range
 from jaxml.losses.segmentation._confusion import mask_pixels, pixel_axes
 
 
-@public
+@public(upcast=False)
 def cldice_loss(
     probabilities: Float[Array, "*pixels classes"],
     targets: Float[Array, "*pixels classes"],
@@ -54,47 +57,101 @@ def cldice_loss(
         Array([0.], dtype=float32)
     """
     axes = pixel_axes(axis, probabilities)
-    p, t = mask_pixels(probabilities, where), mask_pixels(targets, where)
+    batch_shape = tuple(n for a, n in enumerate(probabilities.shape) if a not in axes)
+    p, t = (
+        _split_regions(mask_pixels(x, where), axes) for x in (probabilities, targets)
+    )
+    # XLA:GPU would copy the carry of a loop; CPUs and TPUs fuse too much without one
+    loop = functools.partial(_cldice, iterations, 1)
+    unrolled = functools.partial(_cldice, iterations, iterations + 1)
+    losses = lax.platform_dependent(p, t, smooth, cpu=loop, tpu=loop, default=unrolled)
+    return losses.reshape(batch_shape)
+
+
+def _split_regions(x: Array, axes: tuple[int, ...]) -> Array:
+    """[region *pixels]: one region for each image and class."""
+    batch_axes = [a for a in range(x.ndim) if a not in axes]
+    count = math.prod(x.shape[a] for a in batch_axes)
+    pixel_shape = (x.shape[a] for a in axes)
+    return jnp.transpose(x, (*batch_axes, *axes)).reshape(count, *pixel_shape)
+
+
+def _cldice(iterations: int, unroll: int, p: Array, t: Array, smooth: Array) -> Array:
+    """The loss of each region."""
+
+    def formula(regions: tuple[Array, Array]) -> Array:
+        p, t = cast_floats(regions, smooth.dtype)
+        one_minus_precision = fraction_uncovered(p, t)
+        one_minus_sensitivity = fraction_uncovered(t, p)
+        precision, sensitivity = 1 - one_minus_precision, 1 - one_minus_sensitivity
+        # P + S - 2 P S as a sum of non-negative terms
+        numerator = (
+            precision * one_minus_sensitivity + sensitivity * one_minus_precision
+        )
+        denominator = precision + sensitivity
+        return jnp.where(denominator == 0, 1.0, safe_divide(numerator, denominator))
 
     def fraction_uncovered(x: Array, region: Array) -> Array:
-        skeleton = _soft_skeleton(x, axes, iterations)
+        axes = tuple(range(1, x.ndim))
+        skeleton = _soft_skeleton(x, iterations, unroll)
         uncovered = jnp.sum(skeleton * (1 - region), axes)
         return safe_divide(uncovered, jnp.sum(skeleton, axes) + smooth)
 
-    one_minus_precision = fraction_uncovered(p, t)
-    one_minus_sensitivity = fraction_uncovered(t, p)
-    precision, sensitivity = 1 - one_minus_precision, 1 - one_minus_sensitivity
-    # P + S - 2 P S as a sum of non-negative terms
-    numerator = precision * one_minus_sensitivity + sensitivity * one_minus_precision
-    denominator = precision + sensitivity
-    return jnp.where(denominator == 0, 1.0, safe_divide(numerator, denominator))
+    num_kept = 2 * (iterations + 1)  # arrays of the backward pass
+    return map_blocks(formula, (p, t), num_kept * math.prod(p.shape[1:]))
 
 
-def _soft_skeleton(x: Array, axes: tuple[int, ...], iterations: int) -> Array:
-    def erode(x: Array) -> Array:
-        """The minimum of each pixel and its neighbors along each axis."""
-        return functools.reduce(
-            jnp.minimum, (_pool3(lax.min, x, (axis,)) for axis in axes)
-        )
+def _soft_skeleton(x: Array, iterations: int, unroll: int) -> Array:
+    """K(x) of each region. The backward pass keeps x and K of every iteration."""
 
-    def opening_residue(x: Array) -> Array:
-        """x minus its opening, which is an erosion followed by a dilation."""
-        return jax.nn.relu(x - _pool3(lax.max, erode(x), axes))
-
-    def body(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def body(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         x, skeleton = carry
-        x = erode(x)
-        return x, skeleton + (1 - skeleton) * opening_residue(x)
+        eroded = _erode(x)
+        opening_residue = jax.nn.relu(x - _dilate(eroded))
+        return (eroded, skeleton + (1 - skeleton) * opening_residue), None
 
-    return lax.fori_loop(0, iterations, body, (x, opening_residue(x)))[1]
+    init = x, jnp.zeros_like(x)
+    return lax.scan(body, init, None, iterations + 1, unroll=unroll)[0][1]
 
 
-def _pool3(reducer: Callable, x: Array, axes: tuple[int, ...]) -> Array:
-    """Min- or max-pooling with a window of 3 along these axes and stride 1."""
-    init_value = jnp.inf if reducer is lax.min else -jnp.inf
-    window = [3 if axis in axes else 1 for axis in range(x.ndim)]
-    padding = [(size // 2, size // 2) for size in window]
-    return lax.reduce_window(x, init_value, reducer, window, [1] * x.ndim, padding)
+def _erode(x: Array) -> Array:
+    """The minimum of each pixel and its neighbors along each axis."""
+    return functools.reduce(
+        jnp.minimum, (-_max_pool3(-x, axis) for axis in range(1, x.ndim))
+    )
+
+
+def _dilate(x: Array) -> Array:
+    """The maximum of each pixel and all pixels around it."""
+    return functools.reduce(_max_pool3, range(1, x.ndim), x)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _max_pool3(x: Array, axis: int) -> Array:
+    """The maximum of each pixel and its two neighbors along this axis."""
+    return functools.reduce(jnp.maximum, _neighbors(x, axis, -jnp.inf))
+
+
+@_max_pool3.defjvp
+def _max_pool3_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+    """Equal maxima share the derivative."""
+    (x,), (x_dot,) = primals, tangents
+    x_max = _max_pool3(x, axis)
+    is_max = [neighbor == x_max for neighbor in _neighbors(x, axis, -jnp.inf)]
+    count = sum(mask.astype(x.dtype) for mask in is_max)
+    x_max_dot = sum(map(apply_mask, _neighbors(x_dot, axis, 0.0), is_max))
+    return x_max, x_max_dot / count
+
+
+def _neighbors(x: Array, axis: int, fill: float) -> list[Array]:
+    """Each pixel's neighbor before it along the axis, itself, and the one after it."""
+    padding = [(int(a == axis), int(a == axis)) for a in range(x.ndim)]
+    padded = jnp.pad(x, padding, constant_values=fill)
+    return [
+        lax.slice_in_dim(padded, start, start + x.shape[axis], axis=axis)
+        for start in range(3)
+    ]
 
 
 @public

@@ -12,22 +12,25 @@ subgradients. `axis` names the pixel axes, which are the event.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
+from jaxml._core.blocks import scan_blocks
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.sorting import sort_key
-from jaxml._core.types import Axes, PyTree
+from jaxml._core.types import Axes, PyTree, compute_dtype
 from jaxml.losses._labels import label_index
 from jaxml.losses.segmentation._confusion import pixel_axes
 
 RANK_BLOCK = 2**14
-"""Ranks per step. Their counts fit into the cache of one core."""
+"""Ranks per step on a CPU. Their counts fit into the cache of one core."""
 
 
 @public
@@ -63,9 +66,10 @@ def lovasz_hinge_loss(
     axes = _PixelAxes(logits, axis)
     inside = targets > 0.5
     errors = 1 - jnp.where(inside, logits, -logits)
+    num_images = math.prod(axes.batch_shape)
     images = jax.tree.map(
-        lambda x: x.reshape(-1, *axes.pixel_shape),
-        axes.move_last((errors, inside, where)),
+        lambda x: x.reshape(num_images, *axes.pixel_shape),
+        axes.move_last((lax.stop_gradient(errors), inside, where)),
     )
     increments = lax.map(lambda image: _jaccard_increments(*image), images)
     increments = axes.move_back(
@@ -75,7 +79,7 @@ def lovasz_hinge_loss(
     return jnp.sum(multiply_no_nan(increments, hinge), axes.pixel_axes)
 
 
-@public
+@public(upcast=False)
 def lovasz_softmax_loss(
     probabilities: Float[Array, "*pixels classes"],
     labels: Integer[Array, "*pixels"],
@@ -124,7 +128,7 @@ def _lovasz_softmax(
 def _lovasz_softmax_jvp(axes: "_PixelAxes", primals: tuple, tangents: tuple) -> tuple:
     p_dot, *_ = tangents
     loss, gradient = _loss_and_gradient(axes, *primals)
-    return loss, jnp.sum(gradient * p_dot, axes.pixel_axes)
+    return loss, jnp.sum(gradient * p_dot.astype(gradient.dtype), axes.pixel_axes)
 
 
 def _loss_and_gradient(
@@ -132,28 +136,30 @@ def _loss_and_gradient(
 ) -> tuple[Array, Array]:
     """The losses and their gradients for p, one image and class at a time."""
     p, labels, where = axes.move_last((p, labels, where))
-    num_classes = p.shape[-1]
+    loss_shape, dtype = (*axes.batch_shape, p.shape[-1]), compute_dtype(p.dtype)
+    if not p.size:
+        return jnp.zeros(loss_shape, dtype), axes.move_back(jnp.zeros_like(p, dtype))
 
     def body(gradients: Array, i: Array) -> tuple[Array, Array]:
-        *image, c = jnp.unravel_index(i, (*axes.batch_shape, num_classes))
+        *image, c = jnp.unravel_index(i, loss_shape)
         start = (*image, *(jnp.zeros_like(i) for _ in axes.pixel_shape))
         sizes = (*(1 for _ in image), *axes.pixel_shape)
 
         def slice_image(x: Array) -> Array:
             return lax.dynamic_slice(x, start, sizes)[..., None]
 
-        p_c = lax.dynamic_slice(p, (*start, c), (*sizes, 1))
+        p_c = lax.dynamic_slice(p, (*start, c), (*sizes, 1)).astype(dtype)
         inside = slice_image(labels) == c.astype(labels.dtype)
         mask = None if where is None else slice_image(where)
         errors = apply_mask(jnp.where(inside, 1 - p_c, p_c), mask)
-        increments = _jaccard_increments(errors, inside, mask)
+        increments = _jaccard_increments(lax.stop_gradient(errors), inside, mask)
         gradient = apply_mask(jnp.where(inside, -increments, increments), mask)
         gradients = lax.dynamic_update_slice(gradients, gradient, (*start, c))
         return gradients, jnp.sum(increments * errors)
 
-    indices = jnp.arange(math.prod(axes.batch_shape) * num_classes, dtype=jnp.int32)
-    gradients, loss = lax.scan(body, jnp.zeros_like(p), indices)
-    return loss.reshape(*axes.batch_shape, num_classes), axes.move_back(gradients)
+    indices = jnp.arange(math.prod(loss_shape), dtype=jnp.int32)
+    gradients, loss = lax.scan(body, jnp.zeros_like(p, dtype), indices)
+    return loss.reshape(loss_shape), axes.move_back(gradients)
 
 
 class _PixelAxes:
@@ -179,64 +185,105 @@ class _PixelAxes:
 
 
 def _jaccard_increments(errors: Array, inside: Array, mask: Array | None) -> Array:
-    """Δ of each pixel of one image, from its error and whether it is in the region.
-
-    With P pixels in the region, B of them before this pixel, and N pixels outside the
-    region before it, Δ is 1/(P + N) inside and (P - B)/((P + N)(P + N + 1)) outside:
-    the difference of two Jaccard losses, without cancellation.
-    """
+    """Δ of each pixel of one image, from its error and whether it is in the region."""
+    if not errors.size:
+        return errors
     shape, mask = errors.shape, None if mask is None else mask.reshape(-1)
-    errors = apply_mask(lax.stop_gradient(errors).reshape(-1), mask, -jnp.inf)
+    errors = apply_mask(errors.reshape(-1), mask, -jnp.inf)
     inside = apply_mask(inside.reshape(-1), mask, False)
-    region_size = jnp.sum(inside, dtype=jnp.int32)  # P
-    (num_pixels,) = errors.shape
-    block = min(num_pixels, RANK_BLOCK)
-    pad = -num_pixels % block  # fills the last block with indices of no pixel
-    index = jnp.arange(num_pixels + pad, dtype=jnp.uint32)
-    packed = index << 1 | jnp.pad(inside, (0, pad)).astype(jnp.uint32)
-    errors = jnp.pad(errors, (0, pad), constant_values=-jnp.inf)
-    ranked = _sort_descending(errors, packed)
-
-    def body(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Scatters the increments of one block of ranks to their pixels."""
-        increments, num_before = carry
-        pixels = lax.dynamic_slice_in_dim(ranked, i * block, block)
-        ranks = i * block + jnp.arange(block, dtype=jnp.int32)
-        is_inside = (pixels & 1).astype(jnp.int32)
-        num_through = num_before + jnp.cumsum(is_inside)
-        num_inside = num_through - is_inside  # B
-        remaining = (region_size - num_inside).astype(errors.dtype)  # P - B
-        union = (region_size + ranks - num_inside).astype(errors.dtype)  # P + N
-        increment = jnp.where(is_inside == 1, 1.0, remaining / (union + 1))
-        increment = increment / jnp.maximum(union, 1.0)
-        is_first = (ranks == 0).astype(errors.dtype)  # Δ of an empty region
-        increment = jnp.where(region_size == 0, is_first, increment)
-        increments = increments.at[pixels >> 1].set(
-            increment, unique_indices=True, mode="drop"
-        )
-        return increments, num_through[-1]
-
-    init = jnp.zeros(num_pixels, errors.dtype), jnp.zeros((), jnp.int32)
-    first, last = jnp.int32(0), jnp.int32((num_pixels + pad) // block)
-    return lax.fori_loop(first, last, body, init)[0].reshape(shape)
-
-
-def _sort_descending(errors: Array, payload: Array) -> Array:
-    """The payload in descending order of the errors."""
-    if errors.dtype == jnp.float64:
-        return lax.sort((-errors, payload), num_keys=1)[1]
-    return lax.platform_dependent(
-        ~sort_key(errors), payload, cpu=_sort_packed_int64, default=_sort_by_key
+    increments = lax.platform_dependent(
+        errors,
+        inside,
+        cpu=_increments_in_blocks,
+        tpu=_increments_by_sort,
+        default=_increments_by_scatter,
     )
+    return increments.reshape(shape)
+
+
+def _increments_in_blocks(errors: Array, inside: Array) -> Array:
+    """Counts and scatters one block of ranks at a time, in the cache of a core."""
+    ranked = _rank_pixels(_sort_packed_int64, errors, inside)
+    region_size = jnp.sum(inside, dtype=jnp.int32)
+
+    def step(carry: tuple, ranked: Array) -> tuple[tuple, None]:
+        increments, *before = carry
+        counts = _count_pixels(ranked, *before)
+        values = _increments_of_ranks(ranked, *counts, region_size, errors.dtype)
+        increments = _scatter(increments, ranked >> 1, values)
+        return (increments, *(count[-1] for count in counts)), None
+
+    zero = jnp.zeros_like(region_size)
+    init = jnp.zeros_like(errors), zero, zero
+    return scan_blocks(step, init, ranked, 1, RANK_BLOCK)[0][0]
+
+
+def _increments_by_scatter(errors: Array, inside: Array) -> Array:
+    """Counts all ranks at once, and scatters the increments to the pixels."""
+    pixels, increments = _ranked_increments(errors, inside)
+    return _scatter(jnp.zeros_like(errors), pixels, increments)
+
+
+def _increments_by_sort(errors: Array, inside: Array) -> Array:
+    """Sorts the increments of all ranks by pixel: scatters are slow on a TPU."""
+    pixels, increments = _ranked_increments(errors, inside)
+    return _sort_by_key(pixels, increments)
+
+
+def _ranked_increments(errors: Array, inside: Array) -> tuple[Array, Array]:
+    """The pixels, and their increments, in descending order of the errors."""
+    ranked = _rank_pixels(_sort_by_key, errors, inside)
+    counts = *_count_pixels(ranked), jnp.sum(inside, dtype=jnp.int32)
+    return ranked >> 1, _increments_of_ranks(ranked, *counts, errors.dtype)
+
+
+def _scatter(x: Array, pixels: Array, values: Array) -> Array:
+    """x with these values at these pixels, which are all different."""
+    return x.at[pixels].set(values, unique_indices=True, mode="promise_in_bounds")
+
+
+def _count_pixels(
+    ranked: Array, inside_before: Array | int = 0, outside_before: Array | int = 0
+) -> tuple[Array, Array]:
+    """The numbers of pixels inside and outside the region, up to each rank."""
+    inside = jnp.cumsum((ranked & 1).astype(jnp.int32))
+    outside = jnp.arange(1, len(ranked) + 1, dtype=jnp.int32) - inside
+    return inside_before + inside, outside_before + outside
+
+
+def _increments_of_ranks(
+    ranked: Array, inside: Array, outside: Array, region_size: Array, dtype: Any
+) -> Array:
+    """Δ of each rank.
+
+    With P pixels in the region, I of them and O others up to this rank, Δ is 1/(P + O)
+    inside and (P - I)/((P + O)(P + O - 1)) outside: the difference of two Jaccard
+    losses, without cancellation.
+    """
+    remaining = (region_size - inside).astype(dtype)  # P - I
+    union = (region_size + outside).astype(dtype)  # P + O
+    ratio = remaining / jnp.maximum(union - 1, 1.0)
+    increments = jnp.where(ranked & 1 == 1, 1.0, ratio) / union
+    is_first = (outside == 1).astype(dtype)  # Δ of an empty region
+    return jnp.where(region_size == 0, is_first, increments)
+
+
+def _rank_pixels(sort: Callable, errors: Array, inside: Array) -> Array:
+    """2i + 1 for pixel i in the region, 2i outside, with the largest error first."""
+    index = jnp.arange(len(errors), dtype=jnp.uint32)
+    packed = index << 1 | inside.astype(jnp.uint32)
+    if errors.dtype == jnp.float64:
+        return _sort_by_key(-errors, packed)
+    return sort(~sort_key(errors), packed)
 
 
 def _sort_packed_int64(key: Array, payload: Array) -> Array:
-    """Packs key and payload into one integer, which XLA:CPU sorts five times faster."""
+    """Packs 32-bit pairs into one integer, which XLA:CPU sorts five times faster."""
     with jax.enable_x64(True):
         packed = key.astype(jnp.int64) << jnp.int64(32) | payload.astype(jnp.int64)
         return lax.sort(packed).astype(jnp.uint32)
 
 
 def _sort_by_key(key: Array, payload: Array) -> Array:
-    """Sorts 32-bit pairs: GPUs have a radix sort for these, but not for 64 bits."""
-    return lax.sort((key, payload), num_keys=1)[1]
+    """The payload in ascending order of the key: a radix sort on a GPU."""
+    return lax.sort((key, payload), num_keys=1, is_stable=False)[1]
