@@ -40,17 +40,18 @@ def differs_by_platform(case: Case) -> bool:
 def test_the_form_of_an_accelerator_is_as_exact(case: Case) -> None:
     if not differs_by_platform(case):
         return
-    for dtype, rtol in ((jnp.float64, 1e-9), (jnp.float32, 1e-5)):
-        function, floats = value_and_gradient(case, dtype)
-        expected = jax.tree.leaves(jit_without_fusion_emitters(function)(*floats))
-        for platform in ("cuda", "tpu"):
-            exported = export.export(
-                jax.jit(function), platforms=[platform], disabled_checks=ANY_PLATFORM
-            )(*floats)
-            got = jax.tree.leaves(jit_without_fusion_emitters(exported.call)(*floats))
-            for a, b in zip(got, expected, strict=True):
-                atol = rtol * float(jnp.max(jnp.abs(b), initial=0.0))
-                np.testing.assert_allclose(a, b, rtol, atol, err_msg=platform)
+    function, floats = value_and_gradient(case, jnp.float32)
+    expected = jax.tree.leaves(jit_without_fusion_emitters(function)(*floats))
+    # only the distances have a form of their own on a TPU
+    is_distance = case.name.startswith("mining.")
+    for platform in ("cuda", "tpu") if is_distance else ("cuda",):
+        exported = export.export(
+            jax.jit(function), platforms=[platform], disabled_checks=ANY_PLATFORM
+        )(*floats)
+        got = jax.tree.leaves(jit_without_fusion_emitters(exported.call)(*floats))
+        for a, b in zip(got, expected, strict=True):
+            atol = 1e-5 * float(jnp.max(jnp.abs(b), initial=0.0))
+            np.testing.assert_allclose(a, b, 1e-5, atol, err_msg=platform)
 
 
 PRODUCT = re.compile(r"stablehlo\.dot_general.*: \(tensor<(\S+)>, tensor<(\S+)>\)")
