@@ -6,9 +6,7 @@ positives and negatives. The package `metric` explains `references`,
 `reference_labels` and `block`.
 """
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Annotated
 
 import jax
@@ -22,12 +20,8 @@ from jaxml._core.matmul import matmul
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import log_softmax, logsumexp, softmax_nll
-from jaxml._core.special.logistic import (
-    sigmoid,
-    sigmoid_derivative,
-    softplus,
-)
-from jaxml._core.types import Count, Fraction, Positive, PyTree, Range, Scalar
+from jaxml._core.special.logistic import sigmoid, softplus
+from jaxml._core.types import Count, Fraction, Positive, Range, Scalar
 from jaxml.losses.metric._per_anchor import (
     anchor_batch,
     dot_similarity,
@@ -243,55 +237,20 @@ def smooth_ap_loss(
     """
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        weights = negative.astype(s.dtype), positive.astype(s.dtype)
-        n_p, p_p = _sum_sigmoids(s / temperature, weights)
-        return jax.vmap(masked_mean)(n_p / (1 + p_p + n_p), positive)
+        candidates = jnp.arange(len(s))
+
+        @jax.checkpoint
+        def one_minus_precision(candidate: tuple[Array, Array]) -> Array:
+            s_p, p = candidate
+            is_above = sigmoid((s - s_p) / temperature)
+            n_p = jnp.sum(apply_mask(is_above, negative))
+            p_p = jnp.sum(apply_mask(is_above, positive & (candidates != p)))
+            return n_p / (1 + p_p + n_p)
+
+        return masked_mean(lax.map(one_minus_precision, (s, candidates)), positive)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchor_blocks(batch, dot_similarity, formula)
-
-
-Weights = tuple[Array, ...]
-
-
-@jax.custom_jvp
-def _sum_sigmoids(s: Array, weights: Weights) -> Weights:
-    """Σᵢ wᵢ σ(sᵢ - sⱼ) over i ≠ j, for each j of a row and each of the weights."""
-    return _sum_pairs(sigmoid, s, weights)
-
-
-@_sum_sigmoids.defjvp
-def _sum_sigmoids_jvp(primals: tuple, tangents: tuple) -> tuple:
-    """Σᵢ wᵢ σ'(sᵢ - sⱼ) ṡᵢ - ṡⱼ Σᵢ wᵢ σ'(sᵢ - sⱼ): sums over pairs as well."""
-    (s, weights), (s_dot, _) = primals, tangents
-    sum_slopes = functools.partial(_sum_pairs, sigmoid_derivative)
-    of_others = jax.checkpoint(sum_slopes)(s, tuple(w * s_dot for w in weights))
-    of_itself = (s_dot * slope for slope in sum_slopes(s, weights))
-    return _sum_sigmoids(s, weights), tuple(map(jnp.subtract, of_others, of_itself))
-
-
-def _sum_pairs(f: Callable[[Array], Array], s: Array, weights: Weights) -> Weights:
-    """Σᵢ wᵢ f(sᵢ - sⱼ) over i ≠ j, for each j of a row and each of the weights."""
-    index = jnp.arange(s.shape[1])
-
-    def column_sums(column: tuple[Array, Array]) -> Weights:
-        j, s_j = column
-        values = apply_mask(f(s - s_j[:, None]), (index != j)[None])
-        return tuple(jnp.sum(w * values, 1) for w in weights)
-
-    sums = map_fused(column_sums, (index, s.T))
-    return tuple(x.T for x in sums)
-
-
-def map_fused(f: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
-    """f of each row, for an f whose sums a compiler can fuse with their terms.
-
-    An accelerator takes all rows at once, and never forms the terms. A CPU takes one
-    row at a time.
-    """
-    return lax.platform_dependent(
-        rows, cpu=functools.partial(lax.map, f), default=jax.vmap(f)
-    )
+    return map_anchors(batch, dot_similarity, formula)
 
 
 @public(upcast=False)
@@ -372,7 +331,7 @@ def _pairwise_logsumexp(
 
     lse = lax.cond(
         jnp.any(underflowed & needed & has_terms),
-        lambda: map_fused(from_pairs, x),
+        lambda: lax.map(from_pairs, x),
         from_product,
     )
     return apply_mask(lse, has_terms, -jnp.inf)
