@@ -66,7 +66,7 @@ def _matmul_16_bit_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 def _matmul_full(x: Array, y: Array) -> Array:
     """x y in full precision, unless the user has set `jax_default_matmul_precision`."""
-    if jax.config.jax_default_matmul_precision is not None:
+    if getattr(jax.config, "jax_default_matmul_precision", None) is not None:
         return x @ y
     highest = functools.partial(jnp.matmul, precision="highest")
     if x.dtype != jnp.float32 or not _has_bfloat16_units():
@@ -124,9 +124,11 @@ def logsumexp_matmul_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 
 def accumulate_features(
-    combine: jnp.ufunc, term: Callable, x: Array, y: Array, *pairs: Array
+    combine: Any, term: Callable, x: Array, y: Array, *pairs: Array
 ) -> Array:
     """Folds term(xᵢₖ - yⱼₖ, *pairsᵢⱼ) over the features k with `combine`, from 0.
+
+    `combine` is a ufunc, `jnp.add` or `jnp.maximum`.
 
     A GPU computes it as one fused reduction. CPUs and TPUs are several times faster
     with a few features at a time, which keep the [n m] accumulator in the cache.
@@ -143,14 +145,14 @@ def accumulate_features(
 
 
 def _reduce_features(
-    combine: jnp.ufunc, term: Callable, x: Array, y: Array, *pairs: Array
+    combine: Any, term: Callable, x: Array, y: Array, *pairs: Array
 ) -> Array:
     terms = term(x[:, None] - y[None], *(pair[..., None] for pair in pairs))
     return combine.reduce(terms, -1, initial=0.0)
 
 
 def _scan_features(
-    combine: jnp.ufunc,
+    combine: Any,
     term: Callable,
     per_step: int,
     x: Array,

@@ -101,7 +101,8 @@ def _sort_packed(keys: Array, values: Array) -> tuple[Array, Array]:
 
 def _sort_by_key(keys: Array, values: Array) -> tuple[Array, Array]:
     """Sorts pairs by their keys, for which accelerators have kernels."""
-    return lax.sort((keys, values), num_keys=1)
+    keys, values = lax.sort((keys, values), num_keys=1)
+    return keys, values
 
 
 def sum_runs(x: Array, key: Array) -> Array:
