@@ -133,21 +133,25 @@ def accumulate_features(
     A GPU computes it as one fused reduction. CPUs and TPUs are several times faster
     with a few features at a time, which keep the [n m] accumulator in the cache.
     """
-    term = jax.checkpoint(term, prevent_cse=False)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def pair_term(x: Array, y: Array, *pairs: Array) -> Array:
+        return term(x - y, *pairs)
+
     return lax.platform_dependent(
         x,
         y,
         *pairs,
-        cpu=functools.partial(_scan_features, combine, term, 2),
-        tpu=functools.partial(_scan_features, combine, term, 16),
-        default=functools.partial(_reduce_features, combine, term),
+        cpu=functools.partial(_scan_features, combine, pair_term, 2),
+        tpu=functools.partial(_scan_features, combine, pair_term, 16),
+        default=functools.partial(_reduce_features, combine, pair_term),
     )
 
 
 def _reduce_features(
     combine: Any, term: Callable, x: Array, y: Array, *pairs: Array
 ) -> Array:
-    terms = term(x[:, None] - y[None], *(pair[..., None] for pair in pairs))
+    terms = term(x[:, None], y[None], *(pair[..., None] for pair in pairs))
     return combine.reduce(terms, -1, initial=0.0)
 
 
@@ -163,7 +167,7 @@ def _scan_features(
 
     def add_features(total: Array, features: tuple) -> tuple[Array, None]:
         for x_k, y_k in zip(*features):
-            total = combine(total, term(x_k[:, None] - y_k[None], *pairs))
+            total = combine(total, term(x_k[:, None], y_k[None], *pairs))
         return total, None
 
     def by_step(rows: Array) -> list[Array]:
