@@ -204,16 +204,14 @@ def test_the_weights_of_circle_loss_carry_no_derivative() -> None:
     constant_s = np.asarray(x @ x.T)
 
     def loss_with_constant_weights(x: jax.Array) -> jax.Array:
-        is_same = LABELS[:, None] == LABELS
-        is_positive, is_negative = is_same & ~np.eye(7, dtype=bool), ~is_same
-        s, total = x @ x.T, 0.0
+        is_same, s, total = LABELS[:, None] == LABELS, x @ x.T, 0.0
+        is_positive = is_same & ~np.eye(7, dtype=bool)
         logits_p = np.maximum(0, 1.4 - constant_s) * (0.6 - s)
         logits_n = np.maximum(0, constant_s + 0.4) * (s - 0.4)
         for i in range(7):
-            p, n = logits_p[i, is_positive[i]], logits_n[i, is_negative[i]]
+            p, n = logits_p[i, is_positive[i]], logits_n[i, ~is_same[i]]
             if p.size and n.size:
-                sums = p[:, None] + n[None]
-                total += jnp.logaddexp(0.0, jax.nn.logsumexp(80 * sums))
+                total += jnp.logaddexp(0, jax.nn.logsumexp(80 * (p[:, None] + n[None])))
         return jnp.asarray(total)
 
     got = jax.grad(lambda x: jnp.sum(losses.circle_loss(x, labels)))(x)
