@@ -127,8 +127,9 @@ def _fusion_bytes(
     moved = 0
     for number, operand in enumerate(operands):
         if parameter := parameters.get(number):
-            share = _elements_read(module, fused, parameter) / max(1, parameter.size)
-            moved += min(operand.main_memory_bytes, round(share * parameter.nbytes))
+            num_read = _elements_read(module, fused, parameter)
+            fraction = num_read / max(1, parameter.size)
+            moved += min(operand.main_memory_bytes, round(fraction * parameter.nbytes))
     root = next(i for i in fused.values() if i.is_root)
     return moved + min(fusion.main_memory_bytes, _bytes_written(fused, root))
 

@@ -1,4 +1,6 @@
-"""What a function needs to know of the mesh that it runs on, inside `jax.shard_map`."""
+"""The types of values inside `jax.shard_map`."""
+
+from typing import Any
 
 import jax
 from jax import lax
@@ -9,19 +11,21 @@ from jaxml._core.types import PyTree
 def vary_together(arrays: PyTree) -> PyTree:
     """The arrays, all of them varying over each mesh axis over which one of them does.
 
-    JAX distinguishes values that vary over a mesh axis from replicated ones, and
+    JAX distinguishes values that vary over a mesh axis from replicated values, and
     refuses a loop or a derivative rule that turns one into the other. The gradient of
-    what was replicated is the sum over the mesh.
+    a replicated argument is the sum over the devices.
     """
     leaves, treedef = jax.tree.flatten(arrays)
-    varying = [_varying_axes(leaf) for leaf in leaves]
-    axes = frozenset().union(*varying)
-    return treedef.unflatten(
-        lax.pcast(leaf, tuple(axes - own), to="varying") if axes - own else leaf
-        for leaf, own in zip(leaves, varying)
-    )
+    all_axes = frozenset().union(*map(_varying_axes, leaves))
+
+    def vary(leaf: Any) -> Any:
+        missing = tuple(all_axes - _varying_axes(leaf))
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return treedef.unflatten(map(vary, leaves))
 
 
-def _varying_axes(leaf: object) -> frozenset:
+def _varying_axes(leaf: Any) -> frozenset:
+    """The mesh axes over which an array varies inside `jax.shard_map`."""
     manual = getattr(jax.typeof(leaf), "manual_axis_type", None)
     return manual.varying if manual else frozenset()

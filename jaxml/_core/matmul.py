@@ -126,17 +126,22 @@ def logsumexp_matmul_jvp(primals: tuple, tangents: tuple) -> tuple:
 def accumulate_features(
     combine: Any, term: Callable, x: Array, y: Array, *pairs: Array
 ) -> Array:
-    """Folds term(xᵢₖ - yⱼₖ, *pairsᵢⱼ) over the features k with `combine`, from 0.
-
-    `combine` is a ufunc, `jnp.add` or `jnp.maximum`.
+    """Folds term(xᵢₖ - yⱼₖ, *pairsᵢⱼ) over the features k, from 0: [n m].
 
     A GPU computes it as one fused reduction. CPUs and TPUs are several times faster
     with a few features at a time, which keep the [n m] accumulator in the cache.
+
+    Args:
+        combine: `jnp.add` or `jnp.maximum`.
+        term: A function of a difference, and of the `pairs`.
+        x: [n d].
+        y: [m d].
+        pairs: Arrays [n m].
     """
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def pair_term(x: Array, y: Array, *pairs: Array) -> Array:
-        return term(x - y, *pairs)
+        return term(x[:, None] - y[None], *pairs)
 
     return lax.platform_dependent(
         x,
@@ -149,15 +154,15 @@ def accumulate_features(
 
 
 def _reduce_features(
-    combine: Any, term: Callable, x: Array, y: Array, *pairs: Array
+    combine: Any, pair_term: Callable, x: Array, y: Array, *pairs: Array
 ) -> Array:
-    terms = term(x[:, None], y[None], *(pair[..., None] for pair in pairs))
+    terms = pair_term(x, y, *(pair[..., None] for pair in pairs))
     return combine.reduce(terms, -1, initial=0.0)
 
 
 def _scan_features(
     combine: Any,
-    term: Callable,
+    pair_term: Callable,
     per_step: int,
     x: Array,
     y: Array,
@@ -167,7 +172,7 @@ def _scan_features(
 
     def add_features(total: Array, features: tuple) -> tuple[Array, None]:
         for x_k, y_k in zip(*features):
-            total = combine(total, term(x_k[:, None], y_k[None], *pairs))
+            total = combine(total, pair_term(x_k, y_k, *pairs))
         return total, None
 
     def by_step(rows: Array) -> list[Array]:

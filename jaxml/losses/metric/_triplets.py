@@ -113,8 +113,8 @@ def batch_semihard_triplet_loss(
         # equally distant negatives share the triplets that choose their distance
         num_choosing = sum_runs(is_active, chosen)
         num_equal = sum_runs(is_negative.astype(d.dtype), chosen)
-        share = safe_divide(num_choosing, num_equal)
-        counts = ranked.unsort(jnp.where(is_negative, share, is_active))
+        negative_counts = safe_divide(num_choosing, num_equal)
+        counts = ranked.unsort(jnp.where(is_negative, negative_counts, is_active))
         num_triplets = jnp.sum(positive, 1, dtype=d.dtype)
         return _hinge_mean(d, margin, counts, positive, negative, num_triplets)
 
