@@ -55,6 +55,21 @@ def test_the_form_of_an_accelerator_is_as_exact(case: Case) -> None:
             np.testing.assert_allclose(a, b, 1e-5, atol, err_msg=platform)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows(
+    lambda case: jnp.bfloat16 in case.dtypes and ".metric." in case.function.__module__
+)
+def test_gradients_of_bfloat16_embeddings_are_within_an_ulp(case: Case) -> None:
+    function, floats = value_and_gradient(case, jnp.bfloat16)
+    gradients = jit_without_fusion_emitters(function)(*floats)[1]
+    wide = [x.astype(jnp.float64) for x in floats]
+    expected = jit_without_fusion_emitters(function)(*wide)[1]
+    for a, b in zip(gradients, expected):
+        error = np.linalg.norm(np.float64(a) - b)
+        assert error <= 2**-7 * np.linalg.norm(b) + 1e-6, error / np.linalg.norm(b)
+
+
 PRODUCT = re.compile(r"stablehlo\.dot_general.*: \(tensor<(\S+)>, tensor<(\S+)>\)")
 
 
