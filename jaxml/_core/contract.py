@@ -124,12 +124,16 @@ class Parameter:
         return "" if self.is_scalar or not self.arrays else self.arrays[0].dim_str
 
     @property
+    def is_float_array(self) -> bool:
+        return not self.is_scalar and _kind(self.arrays) == "Float"
+
+    @property
     def requirement(self) -> str:
         """Its type as the verb phrase of a message."""
         if self.is_scalar:
             return "be a number"
         if self.arrays:
-            kind = _KINDS[self.arrays[0].__name__.split("[")[0]]
+            kind = _KINDS[_kind(self.arrays)]
             return f"be {kind} of shape [{self.dimensions}]"
         members = [m for m in self._members(self.annotation) if m is not type(None)]
         names = [f"of type {getattr(member, '__name__', member)}" for member in members]
@@ -147,7 +151,7 @@ class Contract:
             for name, parameter in self.signature.parameters.items()
         }
         self.static_argnames = [n for n, p in self.parameters.items() if p.is_static]
-        self.reduces = self._result_dimensions() != self._first_dimensions()
+        self.reduces = self._reduces()
         self.ranged = [
             (i, p) for i, p in enumerate(self.parameters.values()) if p.range
         ]
@@ -250,13 +254,11 @@ class Contract:
 
         return {name: cast(name, value) for name, value in arguments.items()}
 
-    def _result_dimensions(self) -> str | None:
-        annotation = self.signature.return_annotation
-        return annotation.dim_str if _is_array(annotation) else None
-
-    def _first_dimensions(self) -> str | None:
-        arrays = (p for p in self.parameters.values() if p.arrays and not p.is_scalar)
-        return next((p.dimensions for p in arrays), None)
+    def _reduces(self) -> bool:
+        """Whether the result has another shape than the first float array."""
+        result = self.signature.return_annotation
+        arrays = (p.dimensions for p in self.parameters.values() if p.is_float_array)
+        return _is_array(result) and result.dim_str != next(arrays, None)
 
     def _conflicting_argument(
         self, parameter: Parameter, arguments: dict[str, Any]
@@ -281,6 +283,11 @@ def cast_floats(tree: Any, dtype: Any) -> Any:
 
 def _is_float(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _kind(arrays: list) -> str:
+    """The kind of array that an annotation names: "Float" for `Float[Array, "n"]`."""
+    return arrays[0].__name__.split("[")[0] if arrays else ""
 
 
 def _is_array(annotation: object) -> bool:

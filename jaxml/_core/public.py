@@ -50,8 +50,8 @@ def public(
         function: The formula. Its arguments arrive as arrays that fit the signature.
         upcast: Whether 16-bit arrays become float32. False leaves them to the formula;
             hyperparameters are float32 or wider in any case.
-        keep_dtype: Whether a result of another shape than the first array is rounded
-            to 16 bits too. By default only a result of the same shape is.
+        keep_dtype: Whether a result of another shape than the first float array is
+            rounded to 16 bits too. By default only a result of the same shape is.
         remat: Whether the backward pass saves only the arguments, in their own dtype.
     """
     if function is None:
