@@ -19,6 +19,9 @@ from jaxml._core.safe import safe_divide, safe_sqrt
 from jaxml._core.softmax import exp_terms, logsumexp
 from jaxml._core.types import compute_dtype
 
+CPU_FEATURES, ACCELERATOR_FEATURES = 2, 16
+"""The features per step of a scan. They share one pass over its [n m] accumulator."""
+
 
 def factor_dtype(*dtypes: Any) -> Any:
     """The dtype of the factors of a product: the 16-bit one, if there is one."""
@@ -123,56 +126,59 @@ def logsumexp_matmul_jvp(primals: tuple, tangents: tuple) -> tuple:
     return jnp.squeeze(lse.log(), 1), lse_dot
 
 
-def accumulate_features(
-    combine: Any, term: Callable, x: Array, y: Array, *pairs: Array
+def reduce_features(
+    combine: Any, term: Callable[[Array], Array], x: Array, y: Array
 ) -> Array:
-    """Folds term(xᵢₖ - yⱼₖ, *pairsᵢⱼ) over the features k, from 0: [n m].
+    """Folds term(xᵢₖ - yⱼₖ) over the features k, from 0: [n m].
 
-    A GPU computes it as one fused reduction. CPUs and TPUs are several times faster
-    with a few features at a time, which keep the [n m] accumulator in the cache.
+    A GPU computes it as one fused reduction, whose derivative would hold all terms;
+    `scan_features` is for what is differentiated.
 
     Args:
         combine: `jnp.add` or `jnp.maximum`.
-        term: A function of a difference, and of the `pairs`.
+        term: A function of a difference.
         x: [n d].
         y: [m d].
-        pairs: Arrays [n m].
     """
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def pair_term(x: Array, y: Array, *pairs: Array) -> Array:
-        return term(x[:, None] - y[None], *pairs)
+    def fused(x: Array, y: Array) -> Array:
+        return combine.reduce(term(x[:, None] - y[None]), -1, initial=0.0)
 
+    scan = functools.partial(_scan_features, combine, term)
     return lax.platform_dependent(
         x,
         y,
-        *pairs,
-        cpu=functools.partial(_scan_features, combine, pair_term, 2),
-        tpu=functools.partial(_scan_features, combine, pair_term, 16),
-        default=functools.partial(_reduce_features, combine, pair_term),
+        cpu=functools.partial(scan, CPU_FEATURES),
+        tpu=functools.partial(scan, ACCELERATOR_FEATURES),
+        default=fused,
     )
 
 
-def _reduce_features(
-    combine: Any, pair_term: Callable, x: Array, y: Array, *pairs: Array
+def scan_features(
+    combine: Any, term: Callable[[Array], Array], x: Array, y: Array
 ) -> Array:
-    terms = pair_term(x, y, *(pair[..., None] for pair in pairs))
-    return combine.reduce(terms, -1, initial=0.0)
+    """`reduce_features`, a few features at a time in its derivatives too."""
+    scan = functools.partial(_scan_features, combine, term)
+    return lax.platform_dependent(
+        x,
+        y,
+        cpu=functools.partial(scan, CPU_FEATURES),
+        default=functools.partial(scan, ACCELERATOR_FEATURES),
+    )
 
 
 def _scan_features(
-    combine: Any,
-    pair_term: Callable,
-    per_step: int,
-    x: Array,
-    y: Array,
-    *pairs: Array,
+    combine: Any, term: Callable[[Array], Array], per_step: int, x: Array, y: Array
 ) -> Array:
     """Pads the features to a multiple of `per_step`; padded ones have difference 0."""
 
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def feature_term(x_k: Array, y_k: Array) -> Array:
+        return term(x_k[:, None] - y_k[None])
+
     def add_features(total: Array, features: tuple) -> tuple[Array, None]:
         for x_k, y_k in zip(*features):
-            total = combine(total, pair_term(x_k, y_k, *pairs))
+            total = combine(total, feature_term(x_k, y_k))
         return total, None
 
     def by_step(rows: Array) -> list[Array]:
@@ -191,7 +197,7 @@ def pairwise_squared_euclidean(x: Array, y: Array) -> Array:
     for rows whose distance is 1/1000 of their norm.
     """
     dtype = compute_dtype(x.dtype, y.dtype)
-    return accumulate_features(jnp.add, jnp.square, x.astype(dtype), y.astype(dtype))
+    return reduce_features(jnp.add, jnp.square, x.astype(dtype), y.astype(dtype))
 
 
 @pairwise_squared_euclidean.defjvp

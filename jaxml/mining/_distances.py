@@ -13,10 +13,11 @@ from jaxtyping import Float
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import (
-    accumulate_features,
     matmul,
     pairwise_euclidean,
     pairwise_squared_euclidean,
+    reduce_features,
+    scan_features,
 )
 from jaxml._core.public import public
 from jaxml._core.safe import directions, safe_divide, safe_power
@@ -95,15 +96,14 @@ def lp(
         Array([[7., 1.]], dtype=float32)
     """
     p = jnp.asarray(p)
-    max_difference = accumulate_features(jnp.maximum, jnp.abs, x, y)
-    scale = lax.stop_gradient(max_difference)  # prevents overflow
+    # the largest difference of a pair, so that no power overflows
+    scale = reduce_features(jnp.maximum, jnp.abs, *lax.stop_gradient((x, y)))
 
-    def term(difference: Array, scale: Array) -> Array:
+    def term(difference: Array) -> Array:
         ratio = safe_divide(jnp.abs(difference), scale)
         return apply_mask(safe_power(ratio, p), ratio > 0)  # |x| has derivative 1 at 0
 
-    total = accumulate_features(jnp.add, term, x, y, scale)
-    return scale * safe_power(total, 1 / p)
+    return scale * safe_power(scan_features(jnp.add, term, x, y), 1 / p)
 
 
 @public(upcast=False, keep_dtype=True)
