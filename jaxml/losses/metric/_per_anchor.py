@@ -130,9 +130,9 @@ def zero_unused(
 
 
 def factors(anchors: Array, candidates: Array) -> tuple[Array, Array]:
-    """Both, so that their products have the precision of `matmul`.
+    """The anchors in the dtype of their products, the candidates in float32 or wider.
 
-    The candidates are float32 at least, because their gradient is a sum over blocks.
+    `matmul` rounds the candidates too. Their gradient is a sum over blocks.
     """
     dtypes = anchors.dtype, candidates.dtype
     return anchors.astype(factor_dtype(*dtypes)), candidates.astype(
