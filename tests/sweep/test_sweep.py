@@ -180,6 +180,24 @@ def test_an_optimizer_may_evaluate_the_objective(name) -> None:
         np.testing.assert_allclose(valid_loss, lowest, rtol=1e-3)
 
 
+CONTRIB = {
+    name: partial(lambda make, point: make(point["learning_rate"]), make)
+    for name, make in vars(optax.contrib).items()
+    if name in {"acprop", "ademamix", "adopt", "dadapt_adamw", "dog", "madgrad", "momo"}
+    or name in {"dowg", "momo_adam", "prodigy", "schedule_free_adamw"}
+}
+
+
+@pytest.mark.slow
+def test_optimizers_of_optax_contrib_may_be_swept() -> None:
+    points = make_points(optimizer=list(CONTRIB), activation=["identity"], seed=[0])
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        record = run(points, optimizers=CONTRIB, batch_size=None)
+    assert set(record.status) == {"ok"}
+    first, last = record.curves["train_loss"][:, [0, -1]].T
+    assert np.all(last <= first)  # learning-rate-free ones start with tiny steps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 1])
 def test_full_batch_and_single_example_descent(batch_size) -> None:
