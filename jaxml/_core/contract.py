@@ -186,15 +186,6 @@ class Contract:
 
         return {name: convert(name, value) for name, value in arguments.items()}
 
-    def map_traced(
-        self, function: Callable[[Any], Any], arguments: dict[str, Any]
-    ) -> dict[str, Any]:
-        """The arguments, with `function` applied to the tree of the traced ones."""
-        traced = {
-            n: a for n, a in arguments.items() if not self.parameters[n].is_static
-        }
-        return arguments | function(traced)
-
     def check(self, arguments: dict[str, Any]) -> None:
         """Raises a TypeError for the first argument that does not fit."""
         with jaxtyped("context"):
@@ -254,11 +245,16 @@ class Contract:
 
         return {name: cast(name, value) for name, value in arguments.items()}
 
+    @property
+    def result_dimensions(self) -> str:
+        result = self.signature.return_annotation
+        return result.dim_str if _is_array(result) else ""
+
     def _reduces(self) -> bool:
         """Whether the result has another shape than the first float array."""
-        result = self.signature.return_annotation
         arrays = (p.dimensions for p in self.parameters.values() if p.is_float_array)
-        return _is_array(result) and result.dim_str != next(arrays, None)
+        is_array = _is_array(self.signature.return_annotation)
+        return is_array and self.result_dimensions != next(arrays, None)
 
     def _conflicting_argument(
         self, parameter: Parameter, arguments: dict[str, Any]

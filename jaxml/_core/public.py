@@ -20,6 +20,7 @@ from jaxml._core.contract import (
     cast_floats,
     reports_as,
 )
+from jaxml._core.sharding import on_automatic_axes
 from jaxml._core.special.partials import with_partials
 from jaxml._core.types import compute_dtype
 
@@ -60,21 +61,14 @@ def public(
         )
     contract = Contract(function)
 
-    def body(arguments: dict[str, Any]) -> Any:
-        static = {n: arguments.pop(n) for n in contract.static_argnames}
+    def body(static: dict[str, Any], traced: dict[str, Any]) -> Any:
+        result = function(**contract.upcast(traced, arrays=upcast), **static)  # pyright: ignore[reportCallIssue]
+        dtype = contract.float_dtype(traced)
+        if contract.reduces and not keep_dtype:
+            dtype = compute_dtype(dtype)
+        return cast_floats(result, dtype)
 
-        def formula(traced: dict[str, Any]) -> Any:
-            result = function(**contract.upcast(traced, arrays=upcast), **static)  # pyright: ignore[reportCallIssue]
-            dtype = contract.float_dtype(traced)
-            if contract.reduces and not keep_dtype:
-                dtype = compute_dtype(dtype)
-            return cast_floats(result, dtype)
-
-        if remat:
-            formula = jax.checkpoint(formula, prevent_cse=False)
-        return formula(arguments)
-
-    return _compile(function, contract, body)
+    return _compile(function, contract, body, remat)
 
 
 def elementwise(
@@ -100,9 +94,9 @@ def elementwise(
 
         formula = with_partials(*map(upcast, partials))(upcast(by_position))
 
-        def body(arguments: dict[str, Any]) -> Any:
-            result = formula(*arguments.values())
-            return cast_floats(result, contract.float_dtype(arguments))
+        def body(_: dict[str, Any], traced: dict[str, Any]) -> Any:
+            result = formula(*traced.values())
+            return cast_floats(result, contract.float_dtype(traced))
 
         return _compile(function, contract, body)
 
@@ -138,16 +132,26 @@ def factory(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _compile(
-    function: Callable[P, R], contract: Contract, body: Callable[[dict], R]
+    function: Callable[P, R],
+    contract: Contract,
+    body: Callable[[dict, dict], R],
+    remat: bool = False,
 ) -> Callable[P, R]:
-    """The formula's body, checked and compiled, with the signature of the function."""
+    """A body of (static, traced) arguments, checked and compiled."""
 
     @functools.partial(jax.jit, static_argnames=contract.static_argnames)
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
         arguments = contract.as_arrays(contract.bind(args, kwargs))
         contract.check(arguments)
-        return body(contract.map_traced(vary_together, arguments))
+        static = {n: arguments.pop(n) for n in contract.static_argnames}
+
+        def formula(traced: dict[str, Any]) -> Any:
+            return body(static, vary_together(traced))
+
+        if remat:
+            formula = jax.checkpoint(formula, prevent_cse=False)
+        return on_automatic_axes(contract, formula, arguments, static.get("axis"))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
