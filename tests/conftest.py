@@ -1,4 +1,4 @@
-"""The strictest JAX: 64 bits, no implicit promotion of dtypes or ranks, two devices."""
+"""The strictest JAX: 64 bits, no promotion of dtypes or ranks, eight devices."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import chex
 import jax
 import pytest
 
-chex.set_n_cpu_devices(2)
+chex.set_n_cpu_devices(8)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -33,11 +33,11 @@ ONLY_IN = {
     "pytorch_metric_learning": (),
 }
 TREE = {
-    "_core": """blocks contract masking matmul public safe softmax sorting trees types
-        special""",
+    "_core": """blocks collectives contract linear_softmax masking matmul public safe
+        sharding softmax sorting trees types special""",
     "_core/special": "exp logistic partials",
-    "losses": """_mean _labels _information _classification _binary _margin _regression
-        _linear_head metric segmentation""",
+    "losses": """_mean _labels _information _cross_entropy _classification _binary
+        _margin _regression _linear_head metric segmentation""",
     "losses/metric": """_per_anchor _pairs _similarity _distance _triplets _contrastive
         _redundancy _proxies""",
     "losses/segmentation": "_confusion _regions _lovasz _contour",

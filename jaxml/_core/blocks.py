@@ -6,7 +6,7 @@ only a few tiles of an [n m] array exist at any time, in either direction.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +26,15 @@ GPU_BLOCK_ELEMENTS = 2**27
 
 
 def map_blocks(
-    formula: Callable[[PyTree], Array],
+    formula: Callable[[PyTree], PyTree],
     rows: PyTree,
     row_size: int,
     block: int | None = None,
-) -> Array:
-    """One value per row, from a formula of a block of rows.
+) -> Any:
+    """One value per row, or several, from a formula of a block of rows.
 
     Args:
-        formula: A block of `rows` -> [b], the values of its rows.
+        formula: A block of `rows` -> [b], the values of its rows, or a tree of them.
         rows: An array, or a tree of arrays, split along the first axis.
         row_size: About how many numbers the formula makes per row. It decides the
             number of rows per block, unless `block` gives it.
@@ -42,7 +42,7 @@ def map_blocks(
     """
     formula = jax.checkpoint(formula, prevent_cse=False)
 
-    def step(carry: None, block_rows: PyTree) -> tuple[None, Array]:
+    def step(carry: None, block_rows: PyTree) -> tuple[None, PyTree]:
         return carry, formula(block_rows)
 
     return scan_blocks(step, None, rows, row_size, block)[1]

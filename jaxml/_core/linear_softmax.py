@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxml._core.blocks import Tile, tiles
-from jaxml._core.collectives import vary_together
+from jaxml._core.collectives import num_shards, sum_shards, vary_together
 from jaxml._core.matmul import cotangent_dtype, factor_dtype, matmul
 from jaxml._core.safe import safe_divide
-from jaxml._core.softmax import LogSumExp
+from jaxml._core.softmax import LogSumExp, logsumexp_shards
 from jaxml._core.special.logistic import tanh
-from jaxml._core.types import PyTree, compute_dtype
+from jaxml._core.types import AxisName, PyTree, compute_dtype
 
 CPU_TILE = 512
 """Rows and classes of a tile on a CPU: 1 MiB of float32."""
@@ -69,6 +69,7 @@ def logit_sums(
     index: Array,
     softcap: Array | None = None,
     block: int | None = None,
+    axis_name: AxisName | None = None,
 ) -> LogitSums:
     """The sums of zᵢⱼ = c tanh(aᵢⱼ / c), with aᵢⱼ = rᵢ kⱼ xᵢ·wⱼ + bⱼ.
 
@@ -77,11 +78,15 @@ def logit_sums(
     Args:
         rows: x and r.
         classes: w, k and b.
-        index: The label of each row, int32; -1 for none.
+        index: The label of each row, int32; -1 for none, or if another device has it.
         softcap: c; z = a by default.
         block: The rows, and the classes, of a tile. By default the platform decides.
+        axis_name: The mesh axes over which the classes are sharded.
     """
-    return _logit_sums(block, *vary_together((rows, classes, index, softcap)))
+    sums = _logit_sums(block, *vary_together((rows, classes, index, softcap)))
+    label_logit, mean = sum_shards((sums.label_logit, sums.mean), axis_name)
+    other_lse = logsumexp_shards(sums.other_lse, axis_name)
+    return LogitSums(label_logit, other_lse, mean / num_shards(axis_name))
 
 
 def _logits(

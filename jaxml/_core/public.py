@@ -13,17 +13,18 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
 
-from jaxml._core.collectives import vary_together
+from jaxml._core import sharding
+from jaxml._core.collectives import check_bound, vary_together
 from jaxml._core.contract import (
     Contract,
     InvalidArgumentError,
     cast_floats,
     reports_as,
 )
-from jaxml._core.sharding import on_automatic_axes
 from jaxml._core.special.partials import with_partials
 from jaxml._core.types import compute_dtype
 
+OWN_FILES = {__file__, sharding.__file__}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -145,13 +146,19 @@ def _compile(
         arguments = contract.as_arrays(contract.bind(args, kwargs))
         contract.check(arguments)
         static = {n: arguments.pop(n) for n in contract.static_argnames}
+        axis_name = static.get("axis_name")
+        check_bound(axis_name)
 
         def formula(traced: dict[str, Any]) -> Any:
-            return body(static, vary_together(traced))
+            traced = vary_together(traced, axis_name)
+            # in their order: JAX sorts the keys of a dict
+            return body(static, {name: traced[name] for name in arguments})
 
         if remat:
             formula = jax.checkpoint(formula, prevent_cse=False)
-        return on_automatic_axes(contract, formula, arguments, static.get("axis"))
+        return sharding.on_automatic_axes(
+            contract, formula, arguments, static.get("axis")
+        )
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -173,10 +180,10 @@ def _compile(
 def _without_own_frames(
     traceback: types.TracebackType | None,
 ) -> types.TracebackType | None:
-    """A traceback with one frame of this file: the user's call, then the formula."""
+    """A traceback with one frame of ours: the user's call, then the formula."""
     frames = []
     while traceback:
-        if not frames or traceback.tb_frame.f_code.co_filename != __file__:
+        if not frames or traceback.tb_frame.f_code.co_filename not in OWN_FILES:
             frames.append(traceback)
         traceback = traceback.tb_next
     for frame, following in zip(frames, [*frames[1:], None]):

@@ -1,7 +1,8 @@
 """Log-sum-exp, log-softmax and the negative log-likelihood of a softmax.
 
 Every function is invariant to a common offset of its scores and keeps full precision
-where a probability is near 0 or 1.
+where a probability is near 0 or 1. `axis_name` is for scores that are sharded along the
+axis inside `jax.shard_map`.
 """
 
 import functools
@@ -11,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxml._core.collectives import max_shards, sum_shards
 from jaxml._core.masking import apply_mask
 from jaxml._core.safe import safe_divide, zero_if_inf
 from jaxml._core.special.logistic import softplus
+from jaxml._core.types import AxisName
 
 
 class LogSumExp(NamedTuple):
@@ -39,72 +42,100 @@ class LogSumExp(NamedTuple):
         return self.max + jnp.log(jnp.where(self.sum > 0, self.sum, 1.0))
 
 
-def logsumexp(x: Array, axis: int = -1, mask: Array | None = None) -> Array:
+def logsumexp(
+    x: Array,
+    axis: int = -1,
+    mask: Array | None = None,
+    axis_name: AxisName | None = None,
+) -> Array:
     """log Σ eˣ over the unmasked entries, -∞ if there are none."""
-    return _logsumexp(apply_mask(x, mask, -jnp.inf), axis)
+    return _logsumexp(apply_mask(x, mask, -jnp.inf), axis, axis_name)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _logsumexp(x: Array, axis: int) -> Array:
-    return jnp.squeeze(exp_terms(x, axis)[0].log(), axis)
+def logsumexp_shards(x: Array, axis_name: AxisName | None) -> Array:
+    """log Σ eˣ over the devices, elementwise."""
+    return x if axis_name is None else logsumexp(x[..., None], axis_name=axis_name)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _logsumexp(x: Array, axis: int, axis_name: AxisName | None) -> Array:
+    return jnp.squeeze(exp_terms(x, axis, axis_name)[0].log(), axis)
 
 
 @_logsumexp.defjvp
-def _logsumexp_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+def _logsumexp_jvp(
+    axis: int, axis_name: AxisName | None, primals: tuple, tangents: tuple
+) -> tuple:
     (x,), (x_dot,) = primals, tangents
-    lse, exps = exp_terms(x, axis)
+    lse, exps = exp_terms(x, axis, axis_name)
     p = safe_divide(exps, lse.sum)
-    return jnp.squeeze(lse.log(), axis), jnp.sum(p * x_dot, axis)
+    lse_dot = sum_shards(jnp.sum(p * x_dot, axis), axis_name)
+    return jnp.squeeze(lse.log(), axis), lse_dot
 
 
-def exp_terms(x: Array, axis: int) -> tuple[LogSumExp, Array]:
+def exp_terms(
+    x: Array, axis: int, axis_name: AxisName | None = None
+) -> tuple[LogSumExp, Array]:
     """Σ eˣ along an axis, which stays with length 1, and its terms e^(x - max x).
 
     The maximum carries no derivative. At a maximum of ∞ the terms are 1 where x = ∞.
     """
     x_max = lax.stop_gradient(jnp.max(x, axis, keepdims=True, initial=-jnp.inf))
+    x_max = max_shards(x_max, axis_name)
     exps = jnp.exp(x - zero_if_inf(x_max))
     exps = jnp.where(x_max == jnp.inf, (x == x_max).astype(x.dtype), exps)
-    return LogSumExp(x_max, jnp.sum(exps, axis, keepdims=True)), exps
+    total = sum_shards(jnp.sum(exps, axis, keepdims=True), axis_name)
+    return LogSumExp(x_max, total), exps
 
 
-def log_softmax(x: Array, axis: int = -1, mask: Array | None = None) -> Array:
+def log_softmax(
+    x: Array,
+    axis: int = -1,
+    mask: Array | None = None,
+    axis_name: AxisName | None = None,
+) -> Array:
     """log(eˣ / Σ eˣ) over the unmasked entries, -∞ at the masked ones.
 
     Values near 0 keep full relative precision: log(1 - 1e-30) is -1e-30.
     """
-    log_p = _log_softmax(apply_mask(x, mask, -jnp.inf), axis)
+    log_p = _log_softmax(apply_mask(x, mask, -jnp.inf), axis, axis_name)
     return apply_mask(log_p, mask, -jnp.inf)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _log_softmax(x: Array, axis: int) -> Array:
-    shifted, log_sum = shifted_logsumexp(x, axis)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _log_softmax(x: Array, axis: int, axis_name: AxisName | None) -> Array:
+    shifted, log_sum = shifted_logsumexp(x, axis, axis_name)
     return shifted - log_sum
 
 
 @_log_softmax.defjvp
-def _log_softmax_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+def _log_softmax_jvp(
+    axis: int, axis_name: AxisName | None, primals: tuple, tangents: tuple
+) -> tuple:
     (x,), (x_dot,) = primals, tangents
-    log_p = _log_softmax(x, axis)
+    log_p = _log_softmax(x, axis, axis_name)
     p, one_minus_p = jnp.exp(log_p), -jnp.expm1(log_p)
-    mean = jnp.sum(p * x_dot, axis, keepdims=True)
+    mean = sum_shards(jnp.sum(p * x_dot, axis, keepdims=True), axis_name)
     return log_p, one_minus_p * x_dot + p * x_dot - mean
 
 
-def shifted_logsumexp(x: Array, axis: int) -> tuple[Array, Array]:
+def shifted_logsumexp(
+    x: Array, axis: int, axis_name: AxisName | None = None
+) -> tuple[Array, Array]:
     """s = x - max x and log Σ eˢ >= 0, in full relative precision near 0."""
-    _, shifted = subtract_max(x, axis)
+    _, shifted = subtract_max(x, axis, axis_name)
     # log1p of all terms but the largest, and of its ties
     exps = jnp.where(shifted == 0, 0.0, jnp.exp(shifted))
     ties = jnp.sum(shifted == 0, axis, keepdims=True, dtype=x.dtype)
-    others = jnp.sum(exps, axis, keepdims=True) + jnp.maximum(ties - 1, 0)
-    return shifted, jnp.log1p(others)
+    others, ties = sum_shards((jnp.sum(exps, axis, keepdims=True), ties), axis_name)
+    return shifted, jnp.log1p(others + jnp.maximum(ties - 1, 0))
 
 
-def subtract_max(x: Array, axis: int) -> tuple[Array, Array]:
+def subtract_max(
+    x: Array, axis: int, axis_name: AxisName | None = None
+) -> tuple[Array, Array]:
     """max x, and x - max x, which is 0 at an infinite maximum too."""
-    x_max = jnp.max(x, axis, keepdims=True)
+    x_max = max_shards(jnp.max(x, axis, keepdims=True), axis_name)
     return x_max, apply_mask(x - x_max, x != x_max)
 
 

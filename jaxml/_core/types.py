@@ -39,6 +39,9 @@ Count: TypeAlias = Annotated[int, Range("be at least 1", lambda n: n >= 1)]
 Axes: TypeAlias = int | tuple[int, ...]
 """One axis or several; static."""
 
+AxisName: TypeAlias = str | tuple[str, ...]
+"""One mesh axis or several; static."""
+
 Schedule: TypeAlias = Callable[[Array], Array]
 """A number as a function of the step 0, 1, ..."""
 

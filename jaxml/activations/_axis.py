@@ -12,13 +12,14 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from jaxml._core import safe
+from jaxml._core.collectives import sum_shards
 from jaxml._core.contract import describe, raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.softmax import log_softmax as stable_log_softmax
 from jaxml._core.softmax import project_simplex, subtract_max
 from jaxml._core.special.exp import exp
-from jaxml._core.types import Count, Positive, compute_dtype
+from jaxml._core.types import AxisName, Count, Positive, compute_dtype
 
 
 @public(upcast=False)
@@ -27,6 +28,7 @@ def softmax(
     *,
     axis: int = -1,
     where: Bool[Array, "*shape"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*shape"]:
     """Probabilities proportional to the exponentials of the scores.
 
@@ -38,6 +40,7 @@ def softmax(
     Args:
         x: Scores.
         axis: The axis along which the probabilities sum to 1.
+        axis_name: The mesh axes over which that axis is sharded, in `jax.shard_map`.
 
     Returns:
         Probabilities in [0, 1], 0 at masked entries.
@@ -53,44 +56,51 @@ def softmax(
         Array([0.5, 0.5, 0. ], dtype=float32)
     """
     check_axis(x, axis)
-    return apply_mask(_softmax(apply_mask(x, where, -jnp.inf), axis), where)
+    return apply_mask(_softmax(apply_mask(x, where, -jnp.inf), axis, axis_name), where)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _softmax(x: Array, axis: int) -> Array:
-    return _probabilities(x, axis).astype(x.dtype)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _softmax(x: Array, axis: int, axis_name: AxisName | None) -> Array:
+    return _probabilities(x, axis, axis_name).astype(x.dtype)
 
 
 @_softmax.defjvp
-def _softmax_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+def _softmax_jvp(
+    axis: int, axis_name: AxisName | None, primals: tuple, tangents: tuple
+) -> tuple:
     """The backward pass saves y, or x if y is rounded to 16 bits."""
     (x,), (x_dot,) = primals, tangents
-    y = _softmax(x, axis)
+    y = _softmax(x, axis, axis_name)
     if y.dtype == compute_dtype(y.dtype):
-        return y, _softmax_dot(y, x_dot, axis)
+        return y, _softmax_dot(y, x_dot, axis, axis_name)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def y_dot(x: Array, x_dot: Array) -> Array:
-        probabilities = _probabilities(x, axis)
+        probabilities = _probabilities(x, axis, axis_name)
         x_dot = x_dot.astype(probabilities.dtype)
-        return _softmax_dot(probabilities, x_dot, axis).astype(x.dtype)
+        return _softmax_dot(probabilities, x_dot, axis, axis_name).astype(x.dtype)
 
     return y, y_dot(x, x_dot)
 
 
-def _softmax_dot(y: Array, x_dot: Array, axis: int) -> Array:
+def _softmax_dot(
+    y: Array, x_dot: Array, axis: int, axis_name: AxisName | None
+) -> Array:
+    mean = sum_shards(jnp.sum(y * x_dot, axis, keepdims=True), axis_name)
     # not y (ẋ - Σ y ẋ), for whose transpose a TPU keeps an array of the size of y
-    return y * x_dot - y * jnp.sum(y * x_dot, axis, keepdims=True)
+    return y * x_dot - y * mean
 
 
-def _probabilities(x: Array, axis: int) -> Array:
+def _probabilities(x: Array, axis: int, axis_name: AxisName | None) -> Array:
     """softmax(x) in float32 or wider."""
     if x.dtype != compute_dtype(x.dtype):  # 16 bits need no more than XLA's own exp
-        _, shifted = subtract_max(x.astype(compute_dtype(x.dtype)), axis)
+        _, shifted = subtract_max(x.astype(compute_dtype(x.dtype)), axis, axis_name)
         unnormalized = jnp.exp(shifted)
-        return unnormalized / jnp.sum(unnormalized, axis, keepdims=True)
-    x_max, _ = subtract_max(x, axis)
+        total = jnp.sum(unnormalized, axis, keepdims=True)
+        return unnormalized / sum_shards(total, axis_name)
+    x_max, _ = subtract_max(x, axis, axis_name)
     total = jnp.sum(_exp_difference(x, x_max), axis, keepdims=True)
+    total = sum_shards(total, axis_name)
     # a GPU would keep the terms of the sum until they are divided
     x = lax.platform_dependent(x, cuda=lax.optimization_barrier, default=lambda x: x)
     return _exp_difference(x, x_max) / total
@@ -118,6 +128,7 @@ def log_softmax(
     *,
     axis: int = -1,
     where: Bool[Array, "*shape"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*shape"]:
     """Logarithm of the softmax, accurate where a probability rounds to 0 or 1.
 
@@ -128,6 +139,7 @@ def log_softmax(
     Args:
         x: Scores.
         axis: The axis along which the probabilities sum to 1.
+        axis_name: The mesh axes over which that axis is sharded, in `jax.shard_map`.
 
     Returns:
         Log-probabilities in [-∞, 0], -∞ at masked entries.
@@ -141,7 +153,7 @@ def log_softmax(
         Array([-1000.,     0.], dtype=float32)
     """
     check_axis(x, axis)
-    return stable_log_softmax(x, axis, where)
+    return stable_log_softmax(x, axis, where, axis_name)
 
 
 @public

@@ -20,10 +20,12 @@ from jaxml.losses._information import (
     js_divergence as js_divergence,
     nll_loss as nll_loss,
 )
-from jaxml.losses._classification import (
+from jaxml.losses._cross_entropy import (
     cross_entropy as cross_entropy,
     soft_cross_entropy as soft_cross_entropy,
     smooth_labels as smooth_labels,
+)
+from jaxml.losses._classification import (
     focal_loss as focal_loss,
     poly_loss as poly_loss,
     generalized_cross_entropy as generalized_cross_entropy,

@@ -1,10 +1,11 @@
 """Integer labels. An out-of-range label makes its own loss NaN and affects no other."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxml._core.collectives import any_shard, first_index
 from jaxml._core.masking import apply_mask
+from jaxml._core.types import AxisName
 
 
 def label_index(labels: Array, num_classes: int) -> Array:
@@ -15,12 +16,15 @@ def label_index(labels: Array, num_classes: int) -> Array:
     return apply_mask(labels.astype(jnp.int32), is_valid, -1)
 
 
+def shard_index(index: Array, num_classes: int, axis_name: AxisName | None) -> Array:
+    """The index among this device's classes, -1 if another device has the label."""
+    local = index - first_index(num_classes, axis_name)
+    return apply_mask(local, (index >= 0) & (local >= 0) & (local < num_classes), -1)
+
+
 def class_index(scores: Array) -> Array:
-    """[*batch classes]: the index of each class, sharded like the scores."""
-    sharding = jax.typeof(scores).sharding
-    return lax.broadcasted_iota(
-        jnp.int32, scores.shape, scores.ndim - 1, out_sharding=sharding
-    )
+    """[*batch classes]: the index of each class."""
+    return lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
 
 
 def label_mask(index: Array, scores: Array) -> Array:
@@ -35,8 +39,6 @@ def take_label(index: Array, scores: Array) -> Array:
     On an accelerator it is a sum, which fuses with other passes over the scores. A
     gather would keep a float32 copy of 16-bit scores, but it is faster on a CPU.
     """
-    if jax.typeof(scores).sharding.spec[-1] is not None:  # the classes are sharded
-        return _sum_label(index, scores)
     return lax.platform_dependent(index, scores, cpu=_gather_label, default=_sum_label)
 
 
@@ -68,3 +70,16 @@ def _gather_label(index: Array, scores: Array) -> Array:
 def nan_if_invalid(loss: Array, index: Array) -> Array:
     """The loss, NaN where the label is out of range."""
     return apply_mask(loss, index >= 0, jnp.nan)
+
+
+def finalize(
+    loss: Array,
+    index: Array,
+    where: Array | None,
+    axis_name: AxisName | None = None,
+) -> Array:
+    """The loss, NaN where the label is out of range, 0 where all classes are masked."""
+    loss = nan_if_invalid(loss, index)
+    if where is None:
+        return loss
+    return apply_mask(loss, any_shard(jnp.any(where, -1), axis_name))

@@ -9,12 +9,20 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Integer
 
+from jaxml._core.collectives import num_shards
 from jaxml._core.linear_softmax import Classes, Rows, logit_sums
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import softmax_nll
-from jaxml._core.types import Count, Fraction, NonNegative, Positive, compute_dtype
-from jaxml.losses._labels import label_index, nan_if_invalid
+from jaxml._core.types import (
+    AxisName,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    compute_dtype,
+)
+from jaxml.losses._labels import label_index, nan_if_invalid, shard_index
 
 
 @public(upcast=False)
@@ -28,6 +36,7 @@ def linear_cross_entropy(
     z_loss: NonNegative = 0.0,
     softcap: Positive | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """The cross entropy of a linear layer's logits, which are never materialized.
 
@@ -46,6 +55,8 @@ def linear_cross_entropy(
         z_loss: ζ >= 0, the weight of the penalty on lse.
         softcap: c > 0, a soft bound on |z|; none by default.
         block: The rows, and the classes, of a tile. By default the platform decides.
+        axis_name: The mesh axes over which w and the bias are sharded by class, in
+            `jax.shard_map`. The labels count all classes.
 
     Reference:
         Wijmans et al., Cut your losses in large-vocabulary language models, ICLR 2025,
@@ -56,11 +67,15 @@ def linear_cross_entropy(
         Array([1.3862944,       nan], dtype=float32)
     """
     dtype = compute_dtype(x.dtype, w.dtype)
-    index = label_index(labels.reshape(-1), w.shape[1])
+    num_classes = w.shape[1]
+    index = label_index(labels.reshape(-1), num_classes * num_shards(axis_name))
+    local_index = shard_index(index, num_classes, axis_name)
     rows = Rows(x.reshape(-1, x.shape[-1]))
     cap = None if softcap is None else jnp.asarray(softcap, dtype)
     classes = Classes(w, bias=None if bias is None else bias.astype(dtype))
-    label_logit, other_lse, mean = logit_sums(rows, classes, index, cap, block)
+    label_logit, other_lse, mean = logit_sums(
+        rows, classes, local_index, cap, block, axis_name
+    )
     nll = softmax_nll(label_logit, other_lse)
     lse = jnp.logaddexp(other_lse, label_logit)
     loss = multiply_no_nan(1 - label_smoothing, nll)

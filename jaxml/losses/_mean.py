@@ -4,9 +4,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jaxml._core.collectives import sum_shards
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_divide
+from jaxml._core.types import AxisName
 
 
 @public
@@ -15,6 +17,7 @@ def mean(
     *,
     weights: Float[Array, "*shape"] | None = None,
     where: Bool[Array, "*shape"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, ""]:
     """The weighted mean of the unmasked values.
 
@@ -28,6 +31,9 @@ def mean(
         weights: w >= 0, all 1 by default. For class weights, pass
             `weights=class_weights[labels]`.
         where: The values that count, all by default.
+        axis_name: The mesh axes over which the values are sharded, in
+            `jax.shard_map`: the mean is over all devices, and its gradient too. It
+            must not be averaged or divided by the number of devices again.
 
     Example:
         >>> mean(jnp.array([1.0, 2.0, jnp.nan]), where=jnp.array([True, True, False]))
@@ -35,4 +41,5 @@ def mean(
     """
     weights = apply_mask(jnp.ones_like(values) if weights is None else weights, where)
     weighted = multiply_no_nan(weights, apply_mask(values, where))
-    return safe_divide(jnp.sum(weighted), jnp.sum(weights))
+    total = sum_shards(jnp.sum(weighted), axis_name)
+    return safe_divide(total, sum_shards(jnp.sum(weights), axis_name))

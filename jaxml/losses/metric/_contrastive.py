@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxml._core.blocks import map_blocks, map_blocks_fused_grad, scan_blocks
-from jaxml._core.collectives import vary_together
+from jaxml._core.collectives import gather_rows, local_rows, vary_together
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import (
@@ -23,10 +23,15 @@ from jaxml._core.matmul import (
 )
 from jaxml._core.public import public
 from jaxml._core.safe import zero_if_inf
-from jaxml._core.softmax import LogSumExp, logsumexp, softmax_nll
+from jaxml._core.softmax import (
+    LogSumExp,
+    logsumexp,
+    logsumexp_shards,
+    softmax_nll,
+)
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import Count, Positive, Scalar
-from jaxml.losses.metric._per_anchor import factors, zero_unused
+from jaxml._core.types import AxisName, Count, Positive, Scalar
+from jaxml.losses.metric._per_anchor import factors, row_index, zero_unused
 
 
 @public(upcast=False)
@@ -35,8 +40,9 @@ def info_nce(
     keys: Float[Array, "m d"],
     *,
     temperature: Positive = 0.1,
-    where: Bool[Array, "n m"] | None = None,
+    where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of identifying the key of each query among all keys.
 
@@ -51,6 +57,9 @@ def info_nce(
         temperature: τ > 0, in the units of the similarity.
         where: The pairs that take part. A query without its key has loss 0.
         block: The number of queries per tile.
+        axis_name: The mesh axes over which queries and keys are sharded, in
+            `jax.shard_map`: the keys of all devices are candidates, and `where` has a
+            column for each of them.
 
     Raises:
         TypeError: If there are fewer keys than queries.
@@ -63,10 +72,9 @@ def info_nce(
         >>> info_nce(jnp.eye(3), jnp.eye(3))
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
-    queries, keys = zero_unused(queries, keys, where)
     if len(keys) < len(queries):
         raise_invalid(TypeError, "keys", "be at least as many as queries", keys)
-    return _matching_nll(queries, keys, temperature, where, block)
+    return _matching_nll(queries, keys, temperature, where, block, axis_name)
 
 
 @public(upcast=False)
@@ -75,6 +83,7 @@ def n_pair_loss(
     positives: Float[Array, "n d"],
     *,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of identifying each anchor's positive among all positives.
 
@@ -87,6 +96,8 @@ def n_pair_loss(
         anchors: a.
         positives: p, in the order of the anchors.
         block: The number of anchors per tile.
+        axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`:
+            the positives of all devices are candidates.
 
     Reference:
         Sohn, Improved deep metric learning with multi-class N-pair loss objective,
@@ -96,7 +107,7 @@ def n_pair_loss(
         >>> n_pair_loss(jnp.zeros((2, 3)), jnp.ones((2, 3)))
         Array([0.6931472, 0.6931472], dtype=float32)
     """
-    return _matching_nll(anchors, positives, block=block)
+    return _matching_nll(anchors, positives, block=block, axis_name=axis_name)
 
 
 def _matching_nll(
@@ -105,10 +116,13 @@ def _matching_nll(
     temperature: Scalar = 1.0,
     where: Array | None = None,
     block: int | None = None,
+    axis_name: AxisName | None = None,
 ) -> Array:
     """-log softmax(s)ᵢᵢ with s = q·k / τ, and 0 if the pair (i, i) is masked."""
-    queries, keys = factors(queries, keys)
-    positives, index = keys[: len(queries)], jnp.arange(len(queries))
+    n, index = len(queries), row_index(keys, axis_name)[: len(queries)]
+    keys = gather_rows(keys, axis_name)
+    queries, keys = factors(*zero_unused(queries, keys, where, axis_name))
+    positives = local_rows(keys, axis_name)[:n]
     scale = jnp.asarray(1 / temperature, keys.dtype)
     shared = vary_together((materialized_transpose(keys), scale))
     return map_blocks_fused_grad(
@@ -119,7 +133,8 @@ def _matching_nll(
 def _block_nll(rows: tuple, shared: tuple) -> Array:
     queries, positives, index, mask = rows
     keys_t, scale = shared
-    is_positive = index[:, None] == jnp.arange(keys_t.shape[1])[None]
+    columns = jnp.arange(keys_t.shape[1], dtype=index.dtype)
+    is_positive = index[:, None] == columns[None]
     is_negative = ~is_positive if mask is None else ~is_positive & mask
     has_positive = None if mask is None else jnp.any(is_positive & mask, 1)
     positive_logit = scale * jnp.sum(queries.astype(positives.dtype) * positives, 1)
@@ -135,6 +150,7 @@ def clip_loss(
     *,
     temperature: Positive = 0.07,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of identifying each pair, averaged over both directions.
 
@@ -145,6 +161,8 @@ def clip_loss(
         b: Embeddings of the other, in the same order.
         temperature: τ > 0, in the units of the similarity.
         block: The number of rows per tile.
+        axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`:
+            the rows of all devices are candidates.
 
     Reference:
         Radford et al., Learning transferable visual models from natural language
@@ -154,20 +172,21 @@ def clip_loss(
         >>> clip_loss(jnp.eye(3), jnp.eye(3), temperature=0.1)
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
-    a, b = factors(a, b)
+    index = row_index(a, axis_name)
+    a, b = factors(a, gather_rows(b, axis_name))
     scale = jnp.asarray(1 / temperature, b.dtype)
-    positive_logit = scale * jnp.sum(a.astype(b.dtype) * b, 1)
-    row_lse, col_lse = _off_diagonal_lse(block, *vary_together((a, b, scale)))
+    positive_logit = scale * jnp.sum(a.astype(b.dtype) * local_rows(b, axis_name), 1)
+    row_lse, col_lse = _off_diagonal_lse(block, *vary_together((a, b, scale, index)))
+    col_lse = local_rows(logsumexp_shards(col_lse, axis_name), axis_name)
     return (
         softmax_nll(positive_logit, row_lse) + softmax_nll(positive_logit, col_lse)
     ) / 2
 
 
 def _scan_off_diagonal_lse(
-    block: int | None, a: Array, b: Array, scale: Array
+    block: int | None, a: Array, b: Array, scale: Array, index: Array
 ) -> tuple[Array, Array]:
-    """log Σⱼ e^sᵢⱼ and log Σⱼ e^sⱼᵢ over j ≠ i, with s = scale a·b."""
-    columns = jnp.arange(len(b))
+    """log Σⱼ e^sᵢⱼ of each row i and log Σᵢ e^sᵢⱼ of each column j, over indexᵢ ≠ j."""
 
     def step(col_sum: LogSumExp, block_rows: tuple) -> tuple[LogSumExp, Array]:
         a, index = block_rows
@@ -175,32 +194,32 @@ def _scan_off_diagonal_lse(
         return col_sum.update(s, 0), logsumexp(s, 1)
 
     init = LogSumExp.empty(b[:, 0] if b.shape[1] else jnp.zeros_like(b, shape=len(b)))
-    col_sum, row_lse = scan_blocks(step, init, (a, columns), 4 * len(b), block)
+    col_sum, row_lse = scan_blocks(step, init, (a, index), 4 * len(b), block)
     return row_lse, col_sum.log()
 
 
 def _off_diagonal_logits(a: Array, b: Array, scale: Array, index: Array) -> Array:
     """s of a block of rows, -∞ on the diagonal."""
-    is_diagonal = index[:, None] == jnp.arange(len(b))[None]
+    is_diagonal = index[:, None] == jnp.arange(len(b), dtype=index.dtype)[None]
     return jnp.where(is_diagonal, -jnp.inf, scale * matmul(a, b.T))
 
 
 def _off_diagonal_lse_fwd(
-    block: int | None, a: Array, b: Array, scale: Array
+    block: int | None, a: Array, b: Array, scale: Array, index: Array
 ) -> tuple[tuple, tuple]:
     # the scan can be differentiated again; a function with a VJP rule has no JVP
-    row_lse, col_lse = _scan_off_diagonal_lse(block, a, b, scale)
-    return (row_lse, col_lse), (a, b, scale, row_lse, col_lse)
+    row_lse, col_lse = _scan_off_diagonal_lse(block, a, b, scale, index)
+    return (row_lse, col_lse), (a, b, scale, index, row_lse, col_lse)
 
 
 def _off_diagonal_lse_bwd(
     block: int | None, residuals: tuple, cts: tuple
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, None]:
     """Recomputes s block by block, whose cotangents are, for i ≠ j,
 
     row_ctᵢ e^(sᵢⱼ - row_lseᵢ) + col_ctⱼ e^(sᵢⱼ - col_lseⱼ)
     """
-    a, b, scale, row_lse, col_lse = residuals
+    a, b, scale, index, row_lse, col_lse = residuals
     row_ct, col_ct = cts
 
     def step(b_t_ct: Array, block_rows: tuple) -> tuple[Array, tuple]:
@@ -215,11 +234,11 @@ def _off_diagonal_lse_bwd(
             jnp.sum(a.astype(b.dtype) * a_ct, 1),
         )
 
-    rows = a, jnp.arange(len(b)), row_lse, row_ct
+    rows = a, index, row_lse, row_ct
     b_t_ct, (a_ct, row_scale_ct) = scan_blocks(
         step, jnp.zeros_like(b.T), rows, 4 * len(b), block
     )
-    return a_ct.astype(a.dtype), scale * b_t_ct.T, jnp.sum(row_scale_ct)
+    return a_ct.astype(a.dtype), scale * b_t_ct.T, jnp.sum(row_scale_ct), None
 
 
 _off_diagonal_lse = jax.custom_vjp(_scan_off_diagonal_lse, nondiff_argnums=(0,))
@@ -234,6 +253,7 @@ def siglip_loss(
     scale: Positive,
     bias: Scalar,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """Binary cross entropy of every pair, without a softmax over the batch.
 
@@ -245,6 +265,8 @@ def siglip_loss(
         scale: t > 0, learned. The paper starts at 10.
         bias: β, learned. The paper starts at -10, because most pairs do not match.
         block: The number of rows per tile.
+        axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`:
+            the rows of all devices are candidates.
 
     Reference:
         Zhai et al., Sigmoid loss for language image pre-training, ICCV 2023,
@@ -254,8 +276,9 @@ def siglip_loss(
         >>> siglip_loss(jnp.eye(3), jnp.eye(3), scale=10.0, bias=-5.0)
         Array([0.02014605, 0.02014605, 0.02014605], dtype=float32)
     """
-    a, b = factors(a, b)
-    columns = jnp.arange(len(b))
+    index = row_index(a, axis_name)
+    a, b = factors(a, gather_rows(b, axis_name))
+    columns = jnp.arange(len(b), dtype=index.dtype)
 
     def block_losses(rows: tuple) -> Array:
         a, index = rows
@@ -263,4 +286,4 @@ def siglip_loss(
         is_match = index[:, None] == columns[None]
         return jnp.sum(softplus(jnp.where(is_match, -logits, logits)), 1)
 
-    return map_blocks(block_losses, (a, columns), 4 * len(b), block)
+    return map_blocks(block_losses, (a, index), 4 * len(b), block)

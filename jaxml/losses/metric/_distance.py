@@ -2,7 +2,8 @@
 
 d is the Euclidean distance of an anchor and a candidate, with derivative 0 at 0. Sums
 over p and n run over the anchor's positives and negatives. The package `metric`
-explains `references`, `reference_labels` and `block`.
+explains
+`references`, `reference_labels`, `block` and `axis_name`.
 """
 
 import jax
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Integer
 
+from jaxml._core.collectives import any_shard, gather_rows, local_rows
 from jaxml._core.masking import apply_mask, masked_mean
 from jaxml._core.public import public
 from jaxml._core.safe import safe_sqrt
 from jaxml._core.softmax import logsumexp, softmax_nll
-from jaxml._core.types import Count, NonNegative, Scalar
+from jaxml._core.types import AxisName, Count, NonNegative, Scalar
 from jaxml.losses.metric._per_anchor import (
     anchor_batch,
     euclidean_distance,
@@ -33,6 +35,7 @@ def batch_contrastive_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The mean contrastive loss of the anchor's pairs.
 
@@ -58,7 +61,9 @@ def batch_contrastive_loss(
         losses = jnp.where(positive, d_sq, jnp.square(violation))
         return masked_mean(losses, positive | negative)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, squared_euclidean_distance, formula)
 
 
@@ -73,6 +78,7 @@ def margin_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """Hinge loss that separates positives from negatives at a distance β.
 
@@ -100,7 +106,9 @@ def margin_loss(
         signed_distance = jnp.where(positive, d - beta, beta - d)
         return masked_mean(jax.nn.relu(margin + signed_distance), positive | negative)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, euclidean_distance, formula)
 
 
@@ -114,6 +122,7 @@ def lifted_structure_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """Each positive against a soft maximum over the negatives of both of its ends.
 
@@ -136,21 +145,31 @@ def lifted_structure_loss(
         >>> lifted_structure_loss(x, jnp.array([7, 7, 8]))
         Array([1.0864515, 1.0864515, 0.       ], dtype=float32)
     """
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
 
     def negatives_lse(d: Array, positive: Array, negative: Array) -> Array:
         return logsumexp(margin - d, 0, negative)
 
     if references is None:
-        positives_lse = map_anchors(batch, euclidean_distance, negatives_lse)
+        lse = map_anchors(batch, euclidean_distance, negatives_lse)
     else:
-        bank = anchor_batch(batch.candidates, batch.candidate_labels, block=block)
-        is_used = None if where is None else jnp.any(where, 0)
+        candidates, candidate_labels = batch.candidates, batch.candidate_labels
+        bank = anchor_batch(
+            local_rows(candidates, axis_name),
+            local_rows(candidate_labels, axis_name),
+            candidates,
+            candidate_labels,
+            block=block,
+        )
+        is_used = None if where is None else any_shard(jnp.any(where, 0), axis_name)
 
         def used_negatives_lse(d: Array, positive: Array, negative: Array) -> Array:
             return negatives_lse(d, positive, apply_mask(negative, is_used, False))
 
-        positives_lse = map_anchors(bank, euclidean_distance, used_negatives_lse)
+        lse = map_anchors(bank, euclidean_distance, used_negatives_lse)
+    positives_lse = gather_rows(lse, axis_name)
 
     def formula(d: Array, positive: Array, negative: Array) -> Array:
         anchor_lse = jnp.full_like(d, negatives_lse(d, positive, negative))
@@ -169,6 +188,7 @@ def nca_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The negative log-probability that a random neighbor has the anchor's class.
 
@@ -195,5 +215,7 @@ def nca_loss(
         positives_lse = apply_mask(positives_lse, jnp.any(positive), jnp.inf)
         return softmax_nll(positives_lse, logsumexp(-d_sq, 0, negative))
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, squared_euclidean_distance, formula)

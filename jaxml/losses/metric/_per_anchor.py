@@ -19,6 +19,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxml._core.blocks import map_blocks
+from jaxml._core.collectives import any_shard, first_index, gather_rows
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import (
@@ -29,7 +30,7 @@ from jaxml._core.matmul import (
     pairwise_squared_euclidean,
 )
 from jaxml._core.public import public
-from jaxml._core.types import Count, compute_dtype
+from jaxml._core.types import AxisName, Count, compute_dtype
 
 Formula = Callable[[Array, Array, Array], Array]
 """(similarities or distances, positive, negative) -> loss; each argument is [m]."""
@@ -44,8 +45,9 @@ def in_batch(
     queries: Float[Array, "n d"],
     keys: Float[Array, "m d"],
     *,
-    where: Bool[Array, "n m"] | None = None,
+    where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """Your own loss of one query's similarities, applied to a batch of queries.
 
@@ -61,6 +63,8 @@ def in_batch(
         keys: k.
         where: The pairs that take part. The others have similarity -∞.
         block: The number of queries per tile.
+        axis_name: The mesh axes over which queries and keys are sharded, in
+            `jax.shard_map`. m and the index count the rows of all devices.
 
     Reference:
         Cheng et al., Breaking the memory barrier: near infinite batch size scaling for
@@ -71,14 +75,15 @@ def in_batch(
         >>> in_batch(lambda s, i: jax.nn.logsumexp(s) - s[i], x, 10 * x)
         Array([9.059906e-05, 9.059906e-05, 9.059906e-05], dtype=float32)
     """
-    queries, keys = factors(*zero_unused(queries, keys, where))
+    keys = gather_rows(keys, axis_name)
+    queries, keys = factors(*zero_unused(queries, keys, where, axis_name))
     similarities = dot_similarity(keys)
 
     def block_losses(rows: tuple) -> Array:
         q, index, mask = rows
         return jax.vmap(row_loss)(apply_mask(similarities(q), mask, -jnp.inf), index)
 
-    rows = queries, jnp.arange(len(queries)), where
+    rows = queries, row_index(queries, axis_name), where
     return map_blocks(block_losses, rows, len(keys), block)
 
 
@@ -87,6 +92,8 @@ class AnchorBatch(NamedTuple):
 
     anchors: Array
     labels: Array
+    index: Array
+    """The index of each anchor among the anchors of all devices."""
     candidates: Array
     candidate_labels: Array
     where: Array | None
@@ -102,22 +109,44 @@ def anchor_batch(
     reference_labels: Array | None = None,
     where: Array | None = None,
     block: int | None = None,
+    axis_name: AxisName | None = None,
 ) -> AnchorBatch:
     """The batch that the shared arguments of the in-batch losses describe."""
     if (references is None) != (reference_labels is None):
         requirement = "be given together with reference_labels"
         raise_invalid(TypeError, "references", requirement, references)
+    excludes_self = references is None
     candidates = embeddings if references is None else references
     candidate_labels = labels if reference_labels is None else reference_labels
-    anchors, candidates = factors(*zero_unused(embeddings, candidates, where))
-    excludes_self = references is None
+    candidates, candidate_labels = (
+        gather_rows(x, axis_name) for x in (candidates, candidate_labels)
+    )
+    anchors, candidates = factors(
+        *zero_unused(embeddings, candidates, where, axis_name)
+    )
+    index = row_index(embeddings, axis_name)
     return AnchorBatch(
-        anchors, labels, candidates, candidate_labels, where, block, excludes_self
+        anchors,
+        labels,
+        index,
+        candidates,
+        candidate_labels,
+        where,
+        block,
+        excludes_self,
     )
 
 
+def row_index(rows: Array, axis_name: AxisName | None) -> Array:
+    """The index of each row among the rows of all devices."""
+    return first_index(len(rows), axis_name) + jnp.arange(len(rows), dtype=jnp.int32)
+
+
 def zero_unused(
-    anchors: Array, candidates: Array, where: Array | None
+    anchors: Array,
+    candidates: Array,
+    where: Array | None,
+    axis_name: AxisName | None = None,
 ) -> tuple[Array, Array]:
     """Both, with 0 in each row that takes part in no pair, because it may be NaN."""
     if where is None:
@@ -126,7 +155,8 @@ def zero_unused(
     if where.shape != (n, m):
         raise_invalid(TypeError, "where", f"be of shape [{n},{m}], all pairs", where)
     anchors = apply_mask(anchors, jnp.any(where, 1)[:, None])
-    return anchors, apply_mask(candidates, jnp.any(where, 0)[:, None])
+    is_used = any_shard(jnp.any(where, 0), axis_name)
+    return anchors, apply_mask(candidates, is_used[:, None])
 
 
 def factors(anchors: Array, candidates: Array) -> tuple[Array, Array]:
@@ -169,9 +199,9 @@ def map_anchor_blocks(
     num_temporaries: int = 4,
 ) -> Array:
     """`map_anchors` for a formula of a block of anchors, of arrays [b m]."""
-    n, m = len(batch.anchors), len(batch.candidates)
+    m = len(batch.candidates)
     if not m:
-        return jnp.zeros_like(batch.candidates, shape=n)
+        return jnp.zeros_like(batch.candidates, shape=len(batch.anchors))
     pairwise_to_candidates = pairwise(batch.candidates)
 
     def block_losses(rows: tuple) -> Array:
@@ -179,11 +209,11 @@ def map_anchor_blocks(
         same = labels[:, None] == batch.candidate_labels[None]
         mask = jnp.ones_like(same) if mask is None else mask
         if batch.excludes_self:
-            mask &= index[:, None] != jnp.arange(m)[None]
+            mask &= index[:, None] != jnp.arange(m, dtype=index.dtype)[None]
         values = apply_mask(pairwise_to_candidates(anchors), mask)
         return formula(values, same & mask, ~same & mask)
 
-    rows = batch.anchors, batch.labels, jnp.arange(n), batch.where
+    rows = batch.anchors, batch.labels, batch.index, batch.where
     return map_blocks(block_losses, rows, num_temporaries * m, batch.block)
 
 

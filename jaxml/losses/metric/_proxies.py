@@ -15,15 +15,23 @@ from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.blocks import map_blocks
+from jaxml._core.collectives import any_shard, max_shards, num_shards, sum_shards
 from jaxml._core.linear_softmax import Classes, LogitSums, Rows, logit_sums
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import matmul
 from jaxml._core.public import public
 from jaxml._core.safe import directions, l2_normalize, norm, safe_divide
-from jaxml._core.softmax import logsumexp, softmax_nll
+from jaxml._core.softmax import logsumexp, logsumexp_shards, softmax_nll
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import NonNegative, Positive, Range, Scalar, compute_dtype
-from jaxml.losses._labels import label_index, label_mask, nan_if_invalid
+from jaxml._core.types import (
+    AxisName,
+    NonNegative,
+    Positive,
+    Range,
+    Scalar,
+    compute_dtype,
+)
+from jaxml.losses._labels import label_index, label_mask, nan_if_invalid, shard_index
 
 
 @public(upcast=False)
@@ -33,6 +41,7 @@ def normalized_softmax_loss(
     labels: Integer[Array, "*batch"],
     *,
     temperature: Positive = 0.05,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Softmax cross entropy of the cosines: a classifier that ignores lengths.
 
@@ -43,6 +52,8 @@ def normalized_softmax_loss(
         proxies: A vector of any length for each class.
         labels: The true classes.
         temperature: τ > 0. Low values give more weight to the nearest other proxies.
+        axis_name: The mesh axes over which the proxies are sharded by class, in
+            `jax.shard_map`. The labels count all classes.
 
     Reference:
         Zhai and Wu, Classification is a strong baseline for deep metric learning, BMVC
@@ -55,11 +66,9 @@ def normalized_softmax_loss(
         ... )
         Array([0.3132617], dtype=float32)
     """
-    index = label_index(labels, len(proxies))
-    label_logit, other_lse, _ = _cosine_sums(
-        embeddings, proxies, index, 1 / temperature
-    )
-    return nan_if_invalid(softmax_nll(label_logit, other_lse), index)
+    scale = 1 / temperature
+    index, sums = _cosine_sums(embeddings, proxies, labels, scale, axis_name)
+    return nan_if_invalid(softmax_nll(sums.label_logit, sums.other_lse), index)
 
 
 @public(upcast=False)
@@ -70,6 +79,7 @@ def cosface_loss(
     *,
     margin: NonNegative = 0.35,
     scale: Positive = 64.0,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Softmax cross entropy of the cosines, with a margin on the label's cosine.
 
@@ -83,6 +93,8 @@ def cosface_loss(
         labels: The true classes.
         margin: m >= 0, by which the label's cosine should exceed all others.
         scale: s > 0, the inverse of a temperature.
+        axis_name: The mesh axes over which the proxies are sharded by class, in
+            `jax.shard_map`. The labels count all classes.
 
     Reference:
         Wang et al., CosFace: large margin cosine loss for deep face recognition, CVPR
@@ -93,8 +105,7 @@ def cosface_loss(
         >>> cosface_loss(embeddings, proxies, jnp.array([0]), margin=0.5, scale=10.0)
         Array([5.0067153], dtype=float32)
     """
-    index = label_index(labels, len(proxies))
-    sums = _cosine_sums(embeddings, proxies, index, scale)
+    index, sums = _cosine_sums(embeddings, proxies, labels, scale, axis_name)
     label_logit = sums.label_logit - scale * margin
     return nan_if_invalid(softmax_nll(label_logit, sums.other_lse), index)
 
@@ -107,6 +118,7 @@ def arcface_loss(
     *,
     margin: Annotated[Scalar, Range("be in [0, π]", lambda m: 0 <= m <= np.pi)] = 0.5,
     scale: Positive = 64.0,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Softmax cross entropy of the cosines, with a margin on the label's angle θ.
 
@@ -122,6 +134,8 @@ def arcface_loss(
         labels: The true classes.
         margin: m in [0, π], in radians.
         scale: s > 0, the inverse of a temperature.
+        axis_name: The mesh axes over which the proxies are sharded by class, in
+            `jax.shard_map`. The labels count all classes.
 
     Reference:
         Deng et al., ArcFace: additive angular margin loss for deep face recognition,
@@ -132,11 +146,11 @@ def arcface_loss(
         >>> arcface_loss(embeddings, jnp.eye(2), labels, margin=jnp.pi / 2, scale=1.0)
         Array([0.6931472], dtype=float32)
     """
-    index = label_index(labels, len(proxies))
-    other_lse = _cosine_sums(embeddings, proxies, index, scale).other_lse
-    dtype = other_lse.dtype
+    index, sums = _cosine_sums(embeddings, proxies, labels, scale, axis_name)
+    dtype = sums.other_lse.dtype
     x = l2_normalize(embeddings.astype(dtype))
-    label_proxies = l2_normalize(_take_proxy(index, proxies.astype(dtype)))
+    label_proxies = _take_proxy(index, proxies.astype(dtype), axis_name)
+    label_proxies = l2_normalize(label_proxies)
     cos_theta = jnp.sum(x * label_proxies, -1)
     sin_theta = _sine(x, label_proxies)
     cos_theta_plus_m = cos_theta * jnp.cos(margin) - sin_theta * jnp.sin(margin)
@@ -144,7 +158,7 @@ def arcface_loss(
     label_cosine = jnp.where(
         cos_theta < -jnp.cos(margin), linear_extension, cos_theta_plus_m
     )
-    return nan_if_invalid(softmax_nll(scale * label_cosine, other_lse), index)
+    return nan_if_invalid(softmax_nll(scale * label_cosine, sums.other_lse), index)
 
 
 def _sine(x: Array, y: Array) -> Array:
@@ -158,6 +172,8 @@ def proxy_nca_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
     labels: Integer[Array, "*batch"],
+    *,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Neighborhood component analysis with the proxies as the neighbors.
 
@@ -171,6 +187,8 @@ def proxy_nca_loss(
         embeddings: Vectors of any length.
         proxies: A vector of any length for each class.
         labels: The true classes.
+        axis_name: The mesh axes over which the proxies are sharded by class, in
+            `jax.shard_map`. The labels count all classes.
 
     Reference:
         Movshovitz-Attias et al., No fuss distance metric learning using proxies, ICCV
@@ -180,9 +198,9 @@ def proxy_nca_loss(
         >>> proxy_nca_loss(jnp.array([[3.0, 0.0]]), jnp.eye(2), jnp.array([0]))
         Array([-2.], dtype=float32)
     """
-    index = label_index(labels, len(proxies))
-    sums = _cosine_sums(embeddings, proxies, index, 2.0)
-    loss = jnp.where(len(proxies) > 1, sums.other_lse - sums.label_logit, 0.0)
+    index, sums = _cosine_sums(embeddings, proxies, labels, 2.0, axis_name)
+    has_others = len(proxies) * num_shards(axis_name) > 1
+    loss = jnp.where(has_others, sums.other_lse - sums.label_logit, 0.0)
     return nan_if_invalid(loss, index)
 
 
@@ -195,6 +213,7 @@ def proxy_anchor_loss(
     margin: Scalar = 0.1,
     alpha: Positive = 32.0,
     where: Bool[Array, "n"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, ""]:
     """Every proxy against the batch: attracts its class and repels all other classes.
 
@@ -211,6 +230,8 @@ def proxy_anchor_loss(
         margin: δ. Cosines should be above δ for positives, below -δ for negatives.
         alpha: α > 0, the scale.
         where: The embeddings that take part.
+        axis_name: The mesh axes over which the embeddings and labels are sharded, in
+            `jax.shard_map`. Each device has all proxies.
 
     Reference:
         Kim et al., Proxy anchor loss for deep metric learning, CVPR 2020,
@@ -225,29 +246,27 @@ def proxy_anchor_loss(
     index = jnp.where(mask, label_index(labels, num_classes), -1)
     is_present = jnp.zeros(num_classes, compute_dtype(embeddings.dtype))
     is_present = is_present.at[index].set(1.0, mode="drop", wrap_negative_indices=False)
+    is_present = max_shards(is_present, axis_name)
     positive_weights = safe_divide(is_present, jnp.sum(is_present))  # 1/P
     x, inverse_norm = directions(apply_mask(embeddings, mask[:, None]))
     x = x.astype(inverse_norm.dtype)
 
-    def attract_and_repel(block: tuple[Array, ...]) -> Array:
-        proxies, proxy_scale, class_ids, positive_weight = block
+    def attract_and_repel(block: tuple[Array, ...]) -> tuple[Array, Array]:
+        proxies, proxy_scale, class_ids = block
         cosines = proxy_scale[:, None] * inverse_norm[None] * matmul(proxies, x.T)
         is_positive = index[None] == class_ids[:, None]
         is_negative = ~is_positive & mask[None]
         positive_lse = logsumexp(-alpha * (cosines - margin), mask=is_positive)
         negative_lse = logsumexp(alpha * (cosines + margin), mask=is_negative)
-        return (
-            positive_weight * softplus(positive_lse)
-            + softplus(negative_lse) / num_classes
-        )
+        return positive_lse, negative_lse
 
     class_ids = jnp.arange(num_classes, dtype=index.dtype)
-    losses = map_blocks(
-        attract_and_repel,
-        (*directions(proxies), class_ids, positive_weights),
-        4 * len(labels),
-    )
-    return jnp.where(jnp.all(mask == (index >= 0)), jnp.sum(losses), jnp.nan)
+    rows = *directions(proxies), class_ids
+    lse = jnp.stack(map_blocks(attract_and_repel, rows, 4 * len(labels)), -1)
+    positive_loss, negative_loss = softplus(logsumexp_shards(lse, axis_name)).T
+    loss = jnp.sum(positive_weights * positive_loss) + jnp.mean(negative_loss)
+    is_invalid = any_shard(jnp.any(mask != (index >= 0)), axis_name)
+    return jnp.where(is_invalid, jnp.nan, loss)
 
 
 @public(upcast=False)
@@ -259,6 +278,7 @@ def soft_triple_loss(
     margin: NonNegative = 0.01,
     gamma: Positive = 0.1,
     scale: Positive = 20.0,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Softmax cross entropy of the similarities to classes with several centers each.
 
@@ -274,6 +294,8 @@ def soft_triple_loss(
         margin: δ >= 0, by which the label's similarity should exceed all others.
         gamma: γ > 0. Low values make the nearest center represent its class.
         scale: λ > 0, the inverse of a temperature.
+        axis_name: The mesh axes over which the centers are sharded by class, in
+            `jax.shard_map`. The labels count all classes.
 
     Reference:
         Qian et al., SoftTriple loss: deep metric learning without triplet sampling,
@@ -285,22 +307,25 @@ def soft_triple_loss(
         Array([0.6931472], dtype=float32)
     """
     num_classes, k, d = centers.shape
-    index = label_index(labels, num_classes).reshape(-1)
+    index = label_index(labels, num_classes * num_shards(axis_name)).reshape(-1)
+    local_index = shard_index(index, num_classes, axis_name)
     x, inverse_norm = directions(embeddings.reshape(-1, d))
     w, center_scale = directions(centers.reshape(-1, d))
     w = w.astype(center_scale.dtype)  # its gradient is a sum over blocks
 
-    def block_nll(rows: tuple[Array, Array, Array]) -> Array:
+    def block_sums(rows: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         x, inverse_norm, index = rows
         cosines = inverse_norm[:, None] * center_scale[None] * matmul(x, w.T)
         cosines = cosines.reshape(-1, num_classes, k)
         logits = scale * _soft_assignment(cosines, gamma)
         is_label = label_mask(index, logits)
-        label_logit = jnp.sum(apply_mask(logits, is_label), 1) - scale * margin
-        return softmax_nll(label_logit, logsumexp(logits, mask=~is_label))
+        label_logit = jnp.sum(apply_mask(logits, is_label), 1)
+        return label_logit, logsumexp(logits, mask=~is_label)
 
-    rows = x, inverse_norm, index
-    nll = map_blocks(block_nll, rows, 4 * num_classes * k)
+    rows = x, inverse_norm, local_index
+    label_logit, other_lse = map_blocks(block_sums, rows, 4 * num_classes * k)
+    label_logit = sum_shards(label_logit, axis_name) - scale * margin
+    nll = softmax_nll(label_logit, logsumexp_shards(other_lse, axis_name))
     return nan_if_invalid(nll, index).reshape(labels.shape)
 
 
@@ -309,19 +334,27 @@ def _soft_assignment(cosines: Array, gamma: Scalar) -> Array:
     return jnp.sum(jax.nn.softmax(cosines / gamma) * cosines, -1)
 
 
-def _take_proxy(index: Array, proxies: Array) -> Array:
-    """The proxy or centers of the label, 0 if the label is out of range."""
-    return proxies.at[index].get(
+def _take_proxy(index: Array, proxies: Array, axis_name: AxisName | None) -> Array:
+    """The proxy of the label, 0 if the label is out of range."""
+    local_index = shard_index(index, len(proxies), axis_name)
+    local_proxy = proxies.at[local_index].get(
         mode="fill", fill_value=0.0, wrap_negative_indices=False
     )
+    return sum_shards(local_proxy, axis_name)
 
 
 def _cosine_sums(
-    embeddings: Array, proxies: Array, index: Array, scale: Scalar
-) -> LogitSums:
-    """The sums of the logits s cosⱼ of each embedding."""
+    embeddings: Array,
+    proxies: Array,
+    labels: Array,
+    scale: Scalar,
+    axis_name: AxisName | None,
+) -> tuple[Array, LogitSums]:
+    """The index of each label, and the sums of the logits s cosⱼ of each embedding."""
+    index = label_index(labels, len(proxies) * num_shards(axis_name))
+    local_index = shard_index(index, len(proxies), axis_name)
     x, inverse_norm = directions(embeddings.reshape(-1, embeddings.shape[-1]))
     w, class_scale = directions(proxies)
     rows, classes = Rows(x, scale * inverse_norm), Classes(w.T, class_scale)
-    sums = logit_sums(rows, classes, index.reshape(-1))
-    return jax.tree.map(lambda values: values.reshape(index.shape), sums)
+    sums = logit_sums(rows, classes, local_index.reshape(-1), axis_name=axis_name)
+    return index, jax.tree.map(lambda values: values.reshape(index.shape), sums)

@@ -2,8 +2,8 @@
 
 The similarity s of an anchor and a candidate is their dot product as given, which
 `activations.l2_normalize` makes a cosine. Sums over p and n run over the anchor's
-positives and negatives. The package `metric` explains `references`,
-`reference_labels` and `block`.
+positives and negatives. The package `metric` explains
+`references`, `reference_labels`, `block` and `axis_name`.
 """
 
 import math
@@ -21,7 +21,7 @@ from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import log_softmax, logsumexp, softmax_nll
 from jaxml._core.special.logistic import sigmoid, softplus
-from jaxml._core.types import Count, Fraction, Positive, Range, Scalar
+from jaxml._core.types import AxisName, Count, Fraction, Positive, Range, Scalar
 from jaxml.losses.metric._per_anchor import (
     anchor_batch,
     dot_similarity,
@@ -40,6 +40,7 @@ def nt_xent(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of identifying each positive among all negatives.
 
@@ -66,7 +67,9 @@ def nt_xent(
         s = s / temperature
         return masked_mean(softmax_nll(s, logsumexp(s, 0, negative)), positive)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, dot_similarity, formula)
 
 
@@ -80,6 +83,7 @@ def supcon_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The cross entropy of identifying each positive among all candidates.
 
@@ -106,7 +110,9 @@ def supcon_loss(
         log_p = log_softmax(s / temperature, 0, positive | negative)
         return masked_mean(-log_p, positive)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, dot_similarity, formula)
 
 
@@ -122,6 +128,7 @@ def multi_similarity_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """Soft penalties for positives below, and negatives above, a base similarity.
 
@@ -151,7 +158,9 @@ def multi_similarity_loss(
         negative_term = softplus(logsumexp(beta * (s - base), 0, negative)) / beta
         return positive_term + negative_term
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, dot_similarity, formula)
 
 
@@ -166,6 +175,7 @@ def circle_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """Pair similarities weighted by their distance from the optimum.
 
@@ -199,7 +209,9 @@ def circle_loss(
         positives_lse = logsumexp(logits_p, 0, positive)
         return softplus(logsumexp(logits_n, 0, negative) + positives_lse)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, dot_similarity, formula)
 
 
@@ -213,6 +225,7 @@ def smooth_ap_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """One minus a smoothed average precision of retrieving the positives.
 
@@ -249,7 +262,9 @@ def smooth_ap_loss(
 
         return masked_mean(lax.map(one_minus_precision, (s, candidates)), positive)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, dot_similarity, formula)
 
 
@@ -265,6 +280,7 @@ def angular_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """A soft bound on the angle at the negative in each triplet of an anchor.
 
@@ -288,7 +304,9 @@ def angular_loss(
         >>> angular_loss(x, jnp.array([7, 7, 8]))
         Array([0.03222365, 0.03222365, 0.        ], dtype=float32)
     """
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     similarities = dot_similarity(batch.candidates)
     tan_sq = jnp.square(jnp.tan(jnp.asarray(angle)))
 

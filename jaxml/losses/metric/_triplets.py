@@ -2,7 +2,8 @@
 
 d is the Euclidean distance of an anchor and a candidate, with derivative 0 at 0. An
 anchor without a positive or without a negative has loss 0. The package `metric`
-explains `references`, `reference_labels` and `block`.
+explains
+`references`, `reference_labels`, `block` and `axis_name`.
 """
 
 import jax
@@ -14,7 +15,7 @@ from jaxml._core.masking import apply_mask, masked_mean
 from jaxml._core.public import public
 from jaxml._core.safe import safe_divide
 from jaxml._core.sorting import sort_rows, sum_runs
-from jaxml._core.types import Count, NonNegative, Scalar
+from jaxml._core.types import AxisName, Count, NonNegative, Scalar
 from jaxml.losses.metric._per_anchor import (
     anchor_batch,
     euclidean_distance,
@@ -33,6 +34,7 @@ def batch_hard_triplet_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The triplet loss of the farthest positive and the nearest negative.
 
@@ -61,7 +63,9 @@ def batch_hard_triplet_loss(
         loss = jax.nn.relu(farthest_positive - nearest_negative + margin)
         return apply_mask(loss, has_both)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchors(batch, euclidean_distance, formula)
 
 
@@ -75,6 +79,7 @@ def batch_semihard_triplet_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The mean triplet loss of each positive with the nearest negative beyond it.
 
@@ -118,7 +123,9 @@ def batch_semihard_triplet_loss(
         num_triplets = jnp.sum(positive, 1, dtype=d.dtype)
         return _hinge_mean(d, margin, counts, positive, negative, num_triplets)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchor_blocks(batch, euclidean_distance, formula, num_temporaries=32)
 
 
@@ -132,6 +139,7 @@ def batch_all_triplet_loss(
     reference_labels: Integer[Array, "m"] | None = None,
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
     """The mean triplet loss of all of the anchor's triplets.
 
@@ -174,7 +182,9 @@ def batch_all_triplet_loss(
         )
         return _hinge_mean(d, margin, counts, positive, negative, num_triplets)
 
-    batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
+    batch = anchor_batch(
+        embeddings, labels, references, reference_labels, where, block, axis_name
+    )
     return map_anchor_blocks(batch, euclidean_distance, formula, num_temporaries=32)
 
 

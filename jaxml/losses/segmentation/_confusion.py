@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Integer
 
+from jaxml._core.collectives import any_shard, sum_shards
 from jaxml._core.contract import describe, raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import safe_divide, safe_sqrt
-from jaxml._core.types import Axes, Fraction
+from jaxml._core.types import Axes, AxisName, Fraction
 from jaxml.losses._labels import label_index
 
 
@@ -30,20 +31,29 @@ class ConfusionCounts(NamedTuple):
 
 
 def confusion_counts(
-    p: Array, t: Array, axis: Axes, where: Array | None
+    p: Array,
+    t: Array,
+    axis: Axes,
+    where: Array | None,
+    axis_name: AxisName | None = None,
 ) -> ConfusionCounts:
     """The soft counts of a predicted region p and a true region t, both in [0, 1]."""
     axes = pixel_axes(axis, p)
     p, t = mask_pixels(p, where), mask_pixels(t, where)
-    return ConfusionCounts(
-        *(jnp.sum(x, axes) for x in (p * t, p * (1 - t), t * (1 - p)))
-    )
+    counts = (jnp.sum(x, axes) for x in (p * t, p * (1 - t), t * (1 - p)))
+    return sum_shards(ConfusionCounts(*counts), axis_name)
 
 
-def true_negatives(p: Array, t: Array, axis: Axes, where: Array | None) -> Array:
+def true_negatives(
+    p: Array,
+    t: Array,
+    axis: Axes,
+    where: Array | None,
+    axis_name: AxisName | None = None,
+) -> Array:
     """Σ (1 - p)(1 - t): the unmasked pixels that are in neither region."""
     p, t = mask_pixels(p, where, fill=1.0), mask_pixels(t, where, fill=1.0)
-    return jnp.sum((1 - p) * (1 - t), pixel_axes(axis, p))
+    return sum_shards(jnp.sum((1 - p) * (1 - t), pixel_axes(axis, p)), axis_name)
 
 
 def mask_pixels(x: Array, where: Array | None, fill: float = 0.0) -> Array:
@@ -79,6 +89,7 @@ def sensitivity_specificity_loss(
     sensitivity: Fraction = 0.5,
     axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch classes"]:
     """The weighted mean of the squared errors inside and outside the true region.
 
@@ -92,6 +103,8 @@ def sensitivity_specificity_loss(
         sensitivity: λ in [0, 1], the weight of the error inside the region.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: the counts are those of all devices.
 
     Reference:
         Brosch et al., Deep convolutional encoder networks for multiple sclerosis lesion
@@ -108,7 +121,8 @@ def sensitivity_specificity_loss(
     squared_error = (t - p) ** 2
 
     def mean_over(region: Array) -> Array:
-        return safe_divide(jnp.sum(squared_error * region, axes), jnp.sum(region, axes))
+        sums = jnp.sum(squared_error * region, axes), jnp.sum(region, axes)
+        return safe_divide(*sum_shards(sums, axis_name))
 
     return sensitivity * mean_over(t) + (1 - sensitivity) * mean_over(outside)
 
@@ -120,6 +134,7 @@ def matthews_loss(
     *,
     axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch classes"]:
     """One minus the Matthews correlation coefficient of the two regions.
 
@@ -135,6 +150,8 @@ def matthews_loss(
         targets: t in [0, 1].
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: the counts are those of all devices.
 
     Reference:
         Abhishek and Hamarneh, Matthews correlation coefficient loss for deep
@@ -145,8 +162,8 @@ def matthews_loss(
         >>> matthews_loss(jnp.full_like(t, 0.5), t), matthews_loss(t, t)
         (Array([1.], dtype=float32), Array([0.], dtype=float32))
     """
-    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
-    tn = true_negatives(probabilities, targets, axis, where)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where, axis_name)
+    tn = true_negatives(probabilities, targets, axis, where, axis_name)
     # predicted positives, positives, negatives, predicted negatives
     marginals = tp + fp, tp + fn, tn + fp, tn + fn
     root_pp, root_p, root_n, root_pn = map(safe_sqrt, marginals)
@@ -168,6 +185,7 @@ def present(
     *,
     axis: Axes = (-2, -1),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Bool[Array, "*batch classes"]:
     """Whether a class occurs in the image: the mask for a mean over present classes.
 
@@ -176,6 +194,7 @@ def present(
         num_classes: The number of classes.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: As in `dice_loss`.
 
     Example:
         >>> present(jnp.array([[0, 2], [2, 2]]), 4)
@@ -183,4 +202,5 @@ def present(
     """
     axes = pixel_axes(axis, labels, allow_last=True)
     index = apply_mask(label_index(labels, num_classes), where, -1)
-    return jnp.any(jax.nn.one_hot(index, num_classes, dtype=bool), axes)
+    is_present = jnp.any(jax.nn.one_hot(index, num_classes, dtype=bool), axes)
+    return any_shard(is_present, axis_name)

@@ -14,11 +14,12 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from jaxml._core.blocks import map_blocks
+from jaxml._core.collectives import sum_shards
 from jaxml._core.contract import cast_floats
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_divide
-from jaxml._core.types import Axes, NonNegative, Range
+from jaxml._core.types import Axes, AxisName, NonNegative, Range
 from jaxml.losses.segmentation._confusion import mask_pixels, pixel_axes
 
 
@@ -161,6 +162,7 @@ def boundary_loss(
     *,
     axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch classes"]:
     """The signed distance to the true contour, weighted by the predicted probability.
 
@@ -174,6 +176,8 @@ def boundary_loss(
             inside the region. `scipy.ndimage` can compute it once per image.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: the counts are those of all devices.
 
     Reference:
         Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019,
@@ -187,4 +191,5 @@ def boundary_loss(
     axes = pixel_axes(axis, probabilities)
     p, phi = mask_pixels(probabilities, where), mask_pixels(distances, where)
     num_pixels = jnp.sum(mask_pixels(jnp.ones_like(p), where), axes)
-    return safe_divide(jnp.sum(multiply_no_nan(p, phi), axes), num_pixels)
+    sums = jnp.sum(multiply_no_nan(p, phi), axes), num_pixels
+    return safe_divide(*sum_shards(sums, axis_name))

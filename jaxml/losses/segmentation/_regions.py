@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import safe_divide, safe_power
-from jaxml._core.types import Axes, NonNegative, Positive, Scalar
+from jaxml._core.types import Axes, AxisName, NonNegative, Positive, Scalar
 from jaxml.losses.segmentation._confusion import ConfusionCounts, confusion_counts
 
 
@@ -27,6 +27,7 @@ def dice_loss(
     smooth: NonNegative = 0.0,
     axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch classes"]:
     """One minus the Dice coefficient (the F1 score) of the two regions.
 
@@ -41,6 +42,8 @@ def dice_loss(
         smooth: s >= 0, in pixels. It lowers the loss, most of all of small regions.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: the counts are those of all devices.
 
     Reference:
         Milletari, Navab and Ahmadi, V-Net, 3DV 2016, https://arxiv.org/abs/1606.04797
@@ -49,7 +52,7 @@ def dice_loss(
         >>> dice_loss(jnp.full((4, 4, 1), 1.0), jnp.full((4, 4, 1), 0.5))
         Array([0.33333334], dtype=float32)
     """
-    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where, axis_name)
     num_errors = fp + fn
     return safe_divide(num_errors, 2 * tp + num_errors + smooth)
 
@@ -62,6 +65,7 @@ def generalized_dice_loss(
     smooth: NonNegative = 0.0,
     axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """The Dice loss of all classes together, with more weight on small classes.
 
@@ -76,6 +80,8 @@ def generalized_dice_loss(
         smooth: s >= 0, added to both weighted sums.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: the counts are those of all devices.
 
     Reference:
         Sudre et al., Generalised Dice overlap as a deep learning loss function for
@@ -86,7 +92,7 @@ def generalized_dice_loss(
         >>> generalized_dice_loss(jnp.full_like(t, 0.5), t)
         Array(0.625, dtype=float32)
     """
-    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where, axis_name)
     num_errors = fp + fn
     size = tp + fn  # Σt
     is_present = size > 0
@@ -111,6 +117,7 @@ def tversky_loss(
     smooth: NonNegative = 0.0,
     axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch classes"]:
     """Dice loss with separate weights for false positives and false negatives.
 
@@ -126,6 +133,8 @@ def tversky_loss(
         smooth: s >= 0, in pixels.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: the counts are those of all devices.
 
     Reference:
         Salehi, Erdogmus and Gholipour, Tversky loss function for image segmentation,
@@ -136,7 +145,7 @@ def tversky_loss(
         >>> tversky_loss(p, t, alpha=0.5, beta=1.0)
         Array([0.33333334], dtype=float32)
     """
-    counts = confusion_counts(probabilities, targets, axis, where)
+    counts = confusion_counts(probabilities, targets, axis, where, axis_name)
     return _one_minus_tversky_index(counts, alpha, beta, smooth)
 
 
@@ -151,6 +160,7 @@ def focal_tversky_loss(
     smooth: NonNegative = 0.0,
     axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch classes"]:
     """A power of the Tversky loss, to give more or less weight to easy regions.
 
@@ -168,6 +178,8 @@ def focal_tversky_loss(
         smooth: s >= 0, in pixels.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: the counts are those of all devices.
 
     Reference:
         Abraham and Khan, A novel focal Tversky loss function, ISBI 2019,
@@ -177,7 +189,7 @@ def focal_tversky_loss(
         >>> focal_tversky_loss(jnp.ones((2, 2, 1)), jnp.full((2, 2, 1), 0.5), gamma=0.5)
         Array([0.57735026], dtype=float32)
     """
-    counts = confusion_counts(probabilities, targets, axis, where)
+    counts = confusion_counts(probabilities, targets, axis, where, axis_name)
     one_minus_ti = _one_minus_tversky_index(counts, alpha, beta, smooth)
     return safe_power(one_minus_ti, jnp.asarray(gamma))
 
@@ -198,6 +210,7 @@ def jaccard_loss(
     smooth: NonNegative = 0.0,
     axis: Axes = (-3, -2),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch classes"]:
     """One minus the intersection over union (IoU) of the two regions.
 
@@ -209,6 +222,8 @@ def jaccard_loss(
         smooth: s >= 0, in pixels.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: the counts are those of all devices.
 
     Reference:
         Rahman and Wang, Optimizing intersection-over-union in deep neural networks for
@@ -218,6 +233,6 @@ def jaccard_loss(
         >>> jaccard_loss(jnp.ones((2, 2, 1)), jnp.full((2, 2, 1), 0.5))
         Array([0.5], dtype=float32)
     """
-    tp, fp, fn = confusion_counts(probabilities, targets, axis, where)
+    tp, fp, fn = confusion_counts(probabilities, targets, axis, where, axis_name)
     num_errors = fp + fn
     return safe_divide(num_errors, tp + num_errors + smooth)

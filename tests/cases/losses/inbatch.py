@@ -210,7 +210,7 @@ def barlow_twins(a, b, off_diagonal_weight=5e-3):
 
 def row_loss(similarities, index):
     """The loss of one query that the case of `in_batch` lifts to a batch."""
-    weights = np.arange(5.0).astype(similarities.dtype)
+    weights = np.arange(len(similarities)).astype(similarities.dtype)
     return jnp.sum(similarities * weights) + similarities[index]
 
 
@@ -249,7 +249,7 @@ CASES = [
         losses.in_batch,
         two_views,
         lambda q, k: (q @ k.T) @ np.arange(5.0) + np.sum(q * k, 1),
-        adapter=lambda q, k: losses.in_batch(row_loss, q, k),
+        adapter=lambda q, k, **keywords: losses.in_batch(row_loss, q, k, **keywords),
         tol_relative_to_max=True,
         ulps=16,
     ),
@@ -281,8 +281,8 @@ CASES = [
         siglip,
         {"scale": (10.0, 1.0), "bias": (-5.0, 0.0)},
         extremes=(EQUAL_VIEWS, ZERO_VIEWS),
-        adapter=lambda a, b, scale=10.0, bias=-5.0: losses.siglip_loss(
-            a, b, scale=scale, bias=bias
+        adapter=lambda a, b, scale=10.0, bias=-5.0, **keywords: losses.siglip_loss(
+            a, b, scale=scale, bias=bias, **keywords
         ),
         ulps=64,
         tol_relative_to_max=True,
