@@ -32,6 +32,10 @@ MIN_TILE_CLASSES = 1024
 VECTOR_CLASSES = 128
 """The classes of a tile are a multiple of this, for the matrix units."""
 
+GPU_SEGMENTS = 64
+"""A tile has classes of each of (up to) so many equal segments of all classes. If the
+classes are sharded, each device then has a part of every tile."""
+
 
 class Rows(NamedTuple):
     """The inputs of the layer; its arrays have the rows first."""
@@ -105,28 +109,89 @@ def _logits(
 def _for_platform(
     function: Callable, block: int | None, rows: Rows, classes: Classes, *args: Any
 ) -> Any:
-    """function(rows per tile, classes per tile, rows, classes, *args).
+    """function(tiling, rows, classes, *args), with the tiling of the platform.
 
     On an accelerator a tile has all rows, so that a mesh divides the work whichever
     axis is sharded.
     """
     args = rows, classes, *args
     if block:
-        return function(block, block, *args)
+        return function(Tiling(block, block), *args)
     num_rows, num_classes = len(rows.x), classes.w.shape[1]
     at_most = max(MIN_TILE_CLASSES, ACCELERATOR_TILE_ELEMENTS // max(1, num_rows))
     num_tiles = max(1, math.ceil(num_classes / at_most))
     num_vectors = math.ceil(num_classes / num_tiles / VECTOR_CLASSES)
     tile_classes = max(1, num_vectors) * VECTOR_CLASSES
+    whole_rows = functools.partial(Tiling, num_rows, tile_classes)
+    # a TPU would copy w to divide it into segments
     return lax.platform_dependent(
         *args,
-        cpu=functools.partial(function, CPU_TILE, CPU_TILE),
-        default=functools.partial(function, num_rows, tile_classes),
+        cpu=functools.partial(function, Tiling(CPU_TILE, CPU_TILE)),
+        tpu=functools.partial(function, whole_rows()),
+        default=functools.partial(
+            function, whole_rows(math.gcd(num_classes, GPU_SEGMENTS))
+        ),
     )
 
 
-def _slice(tile: Tile, arrays: PyTree, axis: int) -> PyTree:
-    return jax.tree.map(lambda a: tile.slice(a, axis), arrays)
+class Tiling(NamedTuple):
+    """The rows and the classes of a tile."""
+
+    rows: int
+    classes: int
+    segments: int = 1
+    """The classes are so many segments, and a tile has as many of each."""
+
+    def row_tiles(self, rows: Rows) -> tuple[int, Callable[[Array], Tile]]:
+        return tiles(len(rows.x), self.rows)
+
+    def class_tiles(
+        self, classes: Classes
+    ) -> tuple[int, Callable[[Array], "ClassTile"]]:
+        """The number of tiles of segmented classes, and the i-th."""
+        length = classes.w.shape[-1]
+        count, tile = tiles(length, max(1, self.classes // self.segments))
+        first = length * jnp.arange(self.segments, dtype=jnp.int32)[:, None]
+
+        def class_tile(i: Array) -> ClassTile:
+            part = tile(i)
+            index = (first + part.index[None]).reshape(-1)
+            is_new = jnp.tile(part.is_new, self.segments)
+            return ClassTile(part, self.segments, index, is_new)
+
+        return count, class_tile
+
+    def split(self, classes: Classes) -> Classes:
+        """Arrays [... classes] as [... segments length], if there are segments."""
+        if self.segments == 1:
+            return classes
+        return jax.tree.map(
+            lambda a: a.reshape(*a.shape[:-1], self.segments, -1), classes
+        )
+
+
+class ClassTile(NamedTuple):
+    """A tile of segmented classes, which are one axis within the tile."""
+
+    part: Tile
+    """The tile of each segment."""
+    segments: int
+    index: Array
+    is_new: Array
+
+    def slice(self, x: Array) -> Array:
+        tile = self.part.slice(x, -1)
+        return tile if self.segments == 1 else tile.reshape(*tile.shape[:-2], -1)
+
+    def add(self, x: Array, values: Array) -> Array:
+        """x with `values` added to this tile."""
+        tile = self.part.slice(x, -1)
+        values = values.reshape(tile.shape).astype(x.dtype)
+        return self.part.update(x, tile + values, -1)
+
+
+def _slice(tile: Tile | ClassTile, arrays: PyTree) -> PyTree:
+    return jax.tree.map(tile.slice, arrays)
 
 
 def _fold_logits(
@@ -140,26 +205,26 @@ def _fold_logits(
 
 
 def _fold_tiles(
-    tile_rows: int,
-    tile_classes: int,
+    tiling: Tiling,
     rows: Rows,
     classes: Classes,
     index: Array,
     softcap: Array | None,
 ) -> LogitSums:
     num_classes = classes.w.shape[1]
-    num_row_tiles, row_tile = tiles(len(index), tile_rows)
-    num_class_tiles, class_tile = tiles(num_classes, tile_classes)
+    classes = tiling.split(classes)
+    num_row_tiles, row_tile = tiling.row_tiles(rows)
+    num_class_tiles, class_tile = tiling.class_tiles(classes)
     dtype = compute_dtype(rows.x.dtype, classes.w.dtype)
 
     def fold_rows(i: Array, sums: LogitSums) -> LogitSums:
         tile = row_tile(i)
-        part, label = _slice(tile, rows, 0), tile.slice(index)[:, None]
+        part, label = _slice(tile, rows), tile.slice(index)[:, None]
 
         def fold_classes(j: Array, carry: tuple) -> tuple:
             others, label_logit, total = carry
             tile = class_tile(j)
-            weights = _slice(tile, classes, -1)
+            weights = _slice(tile, classes)
             z = _logits(part, weights, softcap, matmul(part.x, weights.w))
             is_label, is_new = tile.index[None] == label, tile.is_new[None]
             others = others.update(jnp.where(is_new & ~is_label, z, -jnp.inf), 1)
@@ -198,8 +263,7 @@ def _logit_sums_bwd(block: int | None, residuals: tuple, cts: LogitSums) -> tupl
 
 
 def _fold_gradients(
-    tile_rows: int,
-    tile_classes: int,
+    tiling: Tiling,
     rows: Rows,
     classes: Classes,
     index: Array,
@@ -209,22 +273,23 @@ def _fold_gradients(
 ) -> tuple[Rows, Classes, Array | None]:
     """Computes the tiles again, for the cotangents of rows, classes and softcap."""
     num_classes = classes.w.shape[1]
-    num_row_tiles, row_tile = tiles(len(index), tile_rows)
-    num_class_tiles, class_tile = tiles(num_classes, tile_classes)
+    class_arrays, classes = classes, tiling.split(classes)
+    num_row_tiles, row_tile = tiling.row_tiles(rows)
+    num_class_tiles, class_tile = tiling.class_tiles(classes)
     ct_dtype = cotangent_dtype(factor_dtype(rows.x.dtype, classes.w.dtype))
     row_values = index, other_lse, *cts._replace(mean=cts.mean / num_classes)
 
     def fold_classes(j: Array, carry: tuple) -> tuple:
         x_cts, classes_cts, softcap_ct = carry
         tile = classes_tile = class_tile(j)
-        weights = _slice(tile, classes, -1)
+        weights = _slice(tile, classes)
 
         def fold_rows(i: Array, carry: tuple) -> tuple:
             x_cts, cts = carry
             tile = row_tile(i)
-            part = _slice(tile, rows, 0)
+            part = _slice(tile, rows)
             label, lse, label_ct, other_ct, mean_ct = (
-                a[:, None] for a in _slice(tile, row_values, 0)
+                a[:, None] for a in _slice(tile, row_values)
             )
             z, vjp = jax.vjp(
                 lambda products, bias, softcap: _logits(
@@ -255,11 +320,7 @@ def _fold_gradients(
         weights_ct = Classes(
             w_ct, _scale_ct(weights.w, w_ct, weights.scale, 0), bias_ct
         )
-        classes_cts = jax.tree.map(
-            lambda a, ct: tile.update(a, tile.slice(a, -1) + ct.astype(a.dtype), -1),
-            classes_cts,
-            weights_ct,
-        )
+        classes_cts = jax.tree.map(classes_tile.add, classes_cts, weights_ct)
         return x_cts, classes_cts, softcap_ct
 
     init = (
@@ -269,6 +330,9 @@ def _fold_gradients(
     )
     x_ct, classes_ct, softcap_ct = lax.fori_loop(0, num_class_tiles, fold_classes, init)
     rows_ct = Rows(x_ct.astype(rows.x.dtype), _scale_ct(rows.x, x_ct, rows.scale, 1))
+    classes_ct = jax.tree.map(
+        lambda ct, a: ct.reshape(a.shape), classes_ct, class_arrays
+    )
     return rows_ct, classes_ct, softcap_ct
 
 
