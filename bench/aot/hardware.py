@@ -207,7 +207,8 @@ def compile_for(
         jax.tree.map(functools.partial(place, spec=spec), array)
         for array, spec in zip(arrays, specs)
     )
-    lowered = jax.jit(function, donate_argnums=donated).lower(*shapes)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # as jax.set_mesh does
+        lowered = jax.jit(function, donate_argnums=donated).lower(*shapes)
     wall, cpu = time.perf_counter(), time.process_time()
     program = lowered.compile(compiler_options=dict(hardware.compiler_options))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

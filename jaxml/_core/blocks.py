@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.dtypes import float0
 
+from jaxml._core.collectives import num_row_shards
 from jaxml._core.types import PyTree
 
 CPU_BLOCK_ELEMENTS = 2**21
@@ -58,12 +59,12 @@ def scan_blocks(
     """`lax.scan` over blocks of rows: the last carry, and the values of all rows.
 
     The platform for which the program is compiled decides the size of a block, unless
-    `block` gives it.
+    `block` gives it. On a mesh it is the size of each device's part of the block.
     """
     count = len(jax.tree.leaves(rows)[0])
 
     def scan(max_elements: int) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
-        size = block or max(1, max_elements // max(1, row_size))
+        size = block or max(1, num_row_shards() * max_elements // max(1, row_size))
         return functools.partial(_scan_blocks, step, min(size, count))
 
     if block or row_size * count <= CPU_BLOCK_ELEMENTS:
@@ -83,17 +84,28 @@ def _scan_blocks(
     init: PyTree,
     rows: PyTree,
 ) -> tuple[PyTree, PyTree]:
-    """`lax.scan` over blocks of `size` rows; the last block may be shorter."""
+    """`lax.scan` over blocks of `size` rows; the last block may be shorter.
+
+    On a mesh, a block has every k-th row, so that each device has a part of it.
+    """
     count = len(jax.tree.leaves(rows)[0])
     if size == count:
         return step(init, rows)
     whole = count - count % size
+    strided = num_row_shards() > 1
 
     def split(x: Array) -> Array:
-        return x[:whole].reshape(-1, size, *x.shape[1:])
+        x = x[:whole]
+        if strided:
+            return x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
+        return x.reshape(-1, size, *x.shape[1:])
+
+    def merge(blocks: Array) -> Array:
+        blocks = blocks.swapaxes(0, 1) if strided else blocks
+        return blocks.reshape(whole, *blocks.shape[2:])
 
     carry, blocks = lax.scan(step, init, jax.tree.map(split, rows))
-    values = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), blocks)
+    values = jax.tree.map(merge, blocks)
     if whole == count:
         return carry, values
     carry, last = step(carry, jax.tree.map(lambda x: x[whole:], rows))

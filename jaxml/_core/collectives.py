@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 
 from jaxml._core.contract import raise_invalid
 from jaxml._core.types import AxisName, PyTree, compute_dtype
@@ -90,9 +91,22 @@ def gather_rows(x: Array, axis_name: AxisName | None) -> Array:
     """The rows of all devices.
 
     16-bit rows travel as they are and arrive in float32, in which their cotangents are
-    summed.
+    summed. Without `axis_name`, the compiler gathers them, once, if it knows of a mesh.
     """
-    return x if axis_name is None else _gather_rows(x, axis_name)
+    if axis_name is not None:
+        return _gather_rows(x, axis_name)
+    return (
+        lax.with_sharding_constraint(x, PartitionSpec()) if num_row_shards() > 1 else x
+    )
+
+
+def num_row_shards() -> int:
+    """Over how many devices the compiler divides rows, on the mesh of `jax.set_mesh`.
+
+    They are taken to be sharded over the first axis. It is 1 without a mesh.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.axis_sizes[0] if mesh.auto_axes[:1] == mesh.axis_names[:1] != () else 1
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
