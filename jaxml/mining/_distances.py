@@ -134,6 +134,7 @@ def _reduce_power_sum(x: Array, y: Array, scale: Array, p: Array) -> Array:
 
 @jax.custom_jvp
 def _power_sum(x: Array, y: Array, scale: Array, p: Array) -> Array:
+    """Σₖ |(xᵢₖ - yⱼₖ) / scaleᵢⱼ|ᵖ over the features that differ."""
     ratio, differs = _ratio(x, y, scale)
     return jnp.sum(apply_mask(ratio**p, differs), -1)
 
