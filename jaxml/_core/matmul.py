@@ -19,7 +19,7 @@ from jaxml._core.safe import safe_divide, safe_sqrt
 from jaxml._core.softmax import exp_terms, logsumexp
 from jaxml._core.types import compute_dtype
 
-CPU_FEATURES, ACCELERATOR_FEATURES = 2, 16
+CPU_FEATURES, TPU_FEATURES = 2, 16
 """The features per step of a scan. They share one pass over its [n m] accumulator."""
 
 
@@ -144,33 +144,27 @@ def reduce_features(
     def fused(x: Array, y: Array) -> Array:
         return combine.reduce(term(x[:, None] - y[None]), -1, initial=0.0)
 
-    scan = functools.partial(_scan_features, combine, term)
+    scan = functools.partial(scan_features, combine, term)
     return lax.platform_dependent(
         x,
         y,
-        cpu=functools.partial(scan, CPU_FEATURES),
-        tpu=functools.partial(scan, ACCELERATOR_FEATURES),
+        cpu=scan,
+        tpu=functools.partial(scan, per_step=TPU_FEATURES),
         default=fused,
     )
 
 
 def scan_features(
-    combine: Any, term: Callable[[Array], Array], x: Array, y: Array
+    combine: Any,
+    term: Callable[[Array], Array],
+    x: Array,
+    y: Array,
+    per_step: int = CPU_FEATURES,
 ) -> Array:
-    """`reduce_features`, a few features at a time in its derivatives too."""
-    scan = functools.partial(_scan_features, combine, term)
-    return lax.platform_dependent(
-        x,
-        y,
-        cpu=functools.partial(scan, CPU_FEATURES),
-        default=functools.partial(scan, ACCELERATOR_FEATURES),
-    )
+    """`reduce_features`, a few features at a time in its derivatives too.
 
-
-def _scan_features(
-    combine: Any, term: Callable[[Array], Array], per_step: int, x: Array, y: Array
-) -> Array:
-    """Pads the features to a multiple of `per_step`; padded ones have difference 0."""
+    The features are padded to a multiple of `per_step`; padded ones have difference 0.
+    """
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def feature_term(x_k: Array, y_k: Array) -> Array:
@@ -181,9 +175,12 @@ def _scan_features(
             total = combine(total, feature_term(x_k, y_k))
         return total, None
 
-    def by_step(rows: Array) -> list[Array]:
+    def by_step(rows: Array) -> Array | list[Array]:
         columns = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % per_step))).T
-        return [columns[k::per_step] for k in range(per_step)]
+        if per_step == CPU_FEATURES:  # XLA:CPU reads separate arrays faster
+            return [columns[k::per_step] for k in range(per_step)]
+        # a TPU's compiler takes a minute for separate arrays
+        return columns.reshape(len(columns) // per_step, per_step, len(rows))
 
     init = jnp.zeros_like(x, shape=(len(x), len(y)))
     return lax.scan(add_features, init, (by_step(x), by_step(y)))[0]

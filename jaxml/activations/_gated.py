@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from jaxml._core.contract import raise_invalid
 from jaxml._core.public import public
 from jaxml._core.special import logistic
-from jaxml._core.special.partials import with_partials
 from jaxml._core.types import compute_dtype
 from jaxml.activations._axis import check_axis
 from jaxml.activations._kernels import normal, sigmoid_gated
@@ -124,15 +123,34 @@ def _gated_linear_unit(
     if x.shape[axis] % 2:
         raise_invalid(TypeError, "x", f"have an even length along axis {axis}", x)
 
-    @with_partials(lambda a, b: gate(b), lambda a, b: a * gate_derivative(b))
-    def gated(a: Array, b: Array) -> Array:
-        return a * gate(b)
-
-    @jax.checkpoint
-    def split_and_gate(x: Array) -> Array:
+    def halves(x: Array) -> list[Array]:
         # split before the upcast: a TPU would keep a float32 copy of x
         dtype = compute_dtype(x.dtype)
-        a, b = (half.astype(dtype) for half in jnp.split(x, 2, axis))
-        return gated(a, b).astype(x.dtype)
+        return [half.astype(dtype) for half in jnp.split(x, 2, axis)]
 
-    return split_and_gate(x)
+    @jax.custom_jvp
+    def gated(x: Array) -> Array:
+        a, b = halves(x)
+        return (a * gate(b)).astype(x.dtype)
+
+    @gated.defjvp
+    def gated_jvp(primals: tuple, tangents: tuple) -> tuple:
+        (x,), (x_dot,) = primals, tangents
+
+        @jax.checkpoint
+        def tangent(x: Array, x_dot: Array) -> Array:
+            a, b = halves(x)
+            a_dot, b_dot = halves(x_dot)
+            # a GPU would keep an array that the gate and its derivative share
+            _, b_again = halves(_separate_on_gpu(x))
+            result = gate(b) * a_dot + a * gate_derivative(b_again) * b_dot
+            return result.astype(x.dtype)
+
+        return gated(x), tangent(x, x_dot)
+
+    return gated(x)
+
+
+def _separate_on_gpu(x: Array) -> Array:
+    """x, but a GPU shares no work between formulas of x and of this."""
+    return lax.platform_dependent(x, cuda=lax.optimization_barrier, default=lambda x: x)

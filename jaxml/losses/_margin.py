@@ -165,9 +165,25 @@ def multiclass_hinge_loss(
     """
     index = label_index(labels, scores.shape[-1])
     other_scores = jnp.where(label_mask(index, scores), -jnp.inf, scores)
-    max_other = jnp.max(other_scores, -1)
+    max_other = _max(other_scores)
     loss = jax.nn.relu(margin + max_other - take_label(index, scores))
     return nan_if_invalid(loss, index)
+
+
+@jax.custom_jvp
+def _max(x: Array) -> Array:
+    """The maximum along the last axis. Equal maxima share the derivative."""
+    return jnp.max(x, -1)
+
+
+@_max.defjvp
+def _max_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x,), (x_dot,) = primals, tangents
+    x_max = _max(x)
+    num_maxima = jnp.sum(x == x_max[..., None], -1, dtype=x.dtype)
+    # compared again: a GPU would keep the mask between the passes over x
+    is_max = x == lax.optimization_barrier(x_max)[..., None]
+    return x_max, jnp.sum(apply_mask(x_dot, is_max), -1) / num_maxima
 
 
 @public

@@ -1,16 +1,19 @@
 """Distances and similarities of all pairs of embeddings, `[n m]`.
 
 Embeddings are not normalized, except by the cosine. No intermediate array is larger
-than the result: what is not a matrix product accumulates feature by feature.
+than the result: what is not a matrix product accumulates feature by feature, or is one
+fused reduction.
 """
 
 import math
 from typing import Annotated
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
+from jaxml._core.blocks import GPU_BLOCK_ELEMENTS, map_blocks
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import (
     matmul,
@@ -98,12 +101,80 @@ def lp(
     p = jnp.asarray(p)
     # the largest difference of a pair, so that no power overflows
     scale = reduce_features(jnp.maximum, jnp.abs, *lax.stop_gradient((x, y)))
+    power_sum = lax.platform_dependent(
+        x, y, scale, p, cpu=_scan_power_sum, default=_reduce_power_sum
+    )
+    return scale * safe_power(power_sum, 1 / p)
+
+
+def _scan_power_sum(x: Array, y: Array, scale: Array, p: Array) -> Array:
+    """Σₖ |(xᵢₖ - yⱼₖ) / scaleᵢⱼ|ᵖ, a few features at a time; the scale is constant."""
 
     def term(difference: Array) -> Array:
         ratio = safe_divide(jnp.abs(difference), scale)
         return apply_mask(safe_power(ratio, p), ratio > 0)  # |x| has derivative 1 at 0
 
-    return scale * safe_power(scan_features(jnp.add, term, x, y), 1 / p)
+    return scan_features(jnp.add, term, x, y)
+
+
+def _reduce_power_sum(x: Array, y: Array, scale: Array, p: Array) -> Array:
+    """`_scan_power_sum` as fused reductions, for a block of x at a time.
+
+    Second derivatives hold the terms of a block.
+    """
+
+    def block_sums(rows: tuple[Array, Array]) -> Array:
+        x, scale = rows
+        return _power_sum(x, y, scale, p)
+
+    rows = x, jnp.where(scale == 0, 1.0, scale)
+    block = max(1, GPU_BLOCK_ELEMENTS // max(1, y.size))
+    return map_blocks(block_sums, rows, y.size, block)
+
+
+@jax.custom_jvp
+def _power_sum(x: Array, y: Array, scale: Array, p: Array) -> Array:
+    """Σₖ |(xᵢₖ - yⱼₖ) / scaleᵢⱼ|ᵖ over the features that differ."""
+    ratio, differs = _ratio(x, y, scale)
+    return jnp.sum(apply_mask(ratio**p, differs), -1)
+
+
+@_power_sum.defjvp
+def _power_sum_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """One reduction for each tangent.
+
+    A GPU would keep terms that two of them share: the barriers make them different.
+    """
+    (_, _, scale, p), (x_dot, y_dot, _, p_dot) = primals, tangents
+    for_x = lax.optimization_barrier(primals)
+    for_y = lax.optimization_barrier(for_x)
+    for_p = lax.optimization_barrier(for_y)
+
+    def slope(x: Array, y: Array, scale: Array, p: Array) -> Array:
+        ratio, _ = _ratio(x, y, scale)
+        return jnp.sign(x[:, None] - y[None]) * ratio ** (p - 1)
+
+    @jax.checkpoint
+    def x_term(x_dot: Array, *primals: Array) -> Array:
+        return jnp.sum(slope(*primals) * x_dot[:, None], -1)
+
+    @jax.checkpoint
+    def y_term(y_dot: Array, *primals: Array) -> Array:
+        return jnp.sum(slope(*primals) * y_dot[None], -1)
+
+    @jax.checkpoint
+    def p_slope(x: Array, y: Array, scale: Array, p: Array) -> Array:
+        ratio, _ = _ratio(x, y, scale)
+        return jnp.sum(ratio**p * jnp.log(ratio), -1)
+
+    difference_term = p / scale * (x_term(x_dot, *for_x) - y_term(y_dot, *for_y))
+    return _power_sum(*primals), difference_term + p_dot * p_slope(*for_p)
+
+
+def _ratio(x: Array, y: Array, scale: Array) -> tuple[Array, Array]:
+    """|xᵢₖ - yⱼₖ| / scaleᵢⱼ, with 1 instead of 0, and whether the features differ."""
+    ratio = jnp.abs(x[:, None] - y[None]) / scale[..., None]
+    return apply_mask(ratio, ratio > 0, 1.0), ratio > 0
 
 
 @public(upcast=False, keep_dtype=True)

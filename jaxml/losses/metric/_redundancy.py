@@ -5,14 +5,15 @@ Row i of one view and row i of the other are a pair. The event is the whole batc
 features at a time.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
-from jaxml._core.blocks import map_blocks
+from jaxml._core.blocks import map_blocks, scan_blocks
 from jaxml._core.contract import raise_invalid
 from jaxml._core.matmul import matmul
 from jaxml._core.public import public
@@ -56,8 +57,9 @@ def vicreg_loss(
         Array(6.25, dtype=float32)
     """
     _check_num_rows(a)
-    variance_term = _variance_term(a) + _variance_term(b)
-    covariance_term = _covariance_term(a) + _covariance_term(b)
+    a_centered, b_centered = _center(a), _center(b)
+    variance_term = _variance_term(a_centered) + _variance_term(b_centered)
+    covariance_term = _covariance_term(a_centered) + _covariance_term(b_centered)
     invariance_term = jnp.mean(jnp.square(a - b))
     return (
         multiply_no_nan(invariance_weight, invariance_term)
@@ -66,18 +68,54 @@ def vicreg_loss(
     )
 
 
-def _variance_term(x: Array) -> Array:
-    return jnp.mean(jax.nn.relu(1 - jnp.sqrt(jnp.var(x, 0, ddof=1) + 1e-4)))
+def _center(x: Array) -> Array:
+    return x - jnp.mean(x, 0)[None]
 
 
-def _covariance_term(x: Array) -> Array:
-    centered = x - jnp.mean(x, 0)[None]
+def _variance_term(centered: Array) -> Array:
+    variance = jnp.sum(jnp.square(centered), 0) / (len(centered) - 1)
+    return jnp.mean(jax.nn.relu(1 - jnp.sqrt(variance + 1e-4)))
 
-    def off_diagonal_square(cov: Array, is_diagonal: Array) -> Array:
-        return jnp.where(is_diagonal, 0, jnp.square(cov))
 
-    sums = _sum_over_features(centered / (len(x) - 1), centered, off_diagonal_square)
-    return jnp.mean(sums)
+def _covariance_term(centered: Array) -> Array:
+    # an accelerator would keep a copy of the features for each way it reads them
+    features = lax.platform_dependent(
+        centered.T, cpu=lambda x: x, default=lax.optimization_barrier
+    )
+    return _sum_of_squared_covariances(features) / len(features)
+
+
+@jax.custom_jvp
+def _sum_of_squared_covariances(x: Array) -> Array:
+    """Σᵢ≠ⱼ cov(xᵢ, xⱼ)² of features xᵢ with mean 0, the rows: [d n]."""
+
+    def block_sums(features: tuple) -> Array:
+        return jnp.sum(jnp.square(_off_diagonal_covariances(features, x)), 1)
+
+    return jnp.sum(map_blocks(block_sums, (x, jnp.arange(len(x))), 2 * len(x)))
+
+
+@_sum_of_squared_covariances.defjvp
+def _sum_of_squared_covariances_jvp(primals: tuple, tangents: tuple) -> tuple:
+    """The slope for xᵢ is 4 / (n - 1) Σⱼ cov(xᵢ, xⱼ) xⱼ: half of it comes from j."""
+    (x,), (x_dot,) = primals, tangents
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def step(carry: None, features: tuple) -> tuple[None, tuple[Array, Array]]:
+        covariances = _off_diagonal_covariances(features, x)
+        slopes = 4 / (x.shape[1] - 1) * matmul(covariances, x)
+        return carry, (jnp.sum(jnp.square(covariances), 1), slopes)
+
+    features = x, jnp.arange(len(x))
+    _, (sums, slopes) = scan_blocks(step, None, features, 2 * len(x))
+    return jnp.sum(sums), jnp.sum(slopes * x_dot)
+
+
+def _off_diagonal_covariances(features: tuple, x: Array) -> Array:
+    """The covariances of a block of features and all features; 0 for a variance."""
+    block, index = features
+    covariances = matmul(block / (x.shape[1] - 1), x.T)
+    return jnp.where(index[:, None] == jnp.arange(len(x))[None], 0, covariances)
 
 
 @public
@@ -121,7 +159,7 @@ def barlow_twins_loss(
 
 def _standardize(x: Array) -> Array:
     """Each feature with mean 0 and standard deviation 1; a constant one is 0."""
-    centered = x - jnp.mean(x, 0)[None]
+    centered = _center(x)
     return safe_divide(centered, safe_sqrt(jnp.mean(jnp.square(centered), 0))[None])
 
 
