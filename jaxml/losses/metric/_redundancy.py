@@ -14,11 +14,13 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxml._core.blocks import map_blocks, scan_blocks
+from jaxml._core.collectives import num_shards, sum_shards
 from jaxml._core.contract import raise_invalid
+from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import matmul
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_divide, safe_sqrt
-from jaxml._core.types import NonNegative
+from jaxml._core.types import AxisName, NonNegative
 
 
 @public
@@ -29,6 +31,7 @@ def vicreg_loss(
     invariance_weight: NonNegative = 25.0,
     variance_weight: NonNegative = 25.0,
     covariance_weight: NonNegative = 1.0,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, ""]:
     """Distance between the views, plus penalties for constant and correlated features.
 
@@ -43,6 +46,8 @@ def vicreg_loss(
         invariance_weight: λ >= 0, for the mean squared difference.
         variance_weight: μ >= 0, for the hinge on each standard deviation.
         covariance_weight: ν >= 0, for the squared covariances.
+        axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`.
+            The statistics are those of all pairs; each device holds d x d covariances.
 
     Raises:
         TypeError: If there is only one row.
@@ -56,11 +61,11 @@ def vicreg_loss(
         >>> vicreg_loss(x, x + 0.5)
         Array(6.25, dtype=float32)
     """
-    _check_num_rows(a)
-    a_centered, b_centered = _center(a), _center(b)
-    variance_term = _variance_term(a_centered) + _variance_term(b_centered)
-    covariance_term = _covariance_term(a_centered) + _covariance_term(b_centered)
-    invariance_term = jnp.mean(jnp.square(a - b))
+    _check_num_rows(a, axis_name)
+    views = _center(a, axis_name), _center(b, axis_name)
+    variance_term = sum(_variance_term(x, axis_name) for x in views)
+    covariance_term = sum(_covariance_term(x, axis_name) for x in views)
+    invariance_term = jnp.mean(_batch_mean(jnp.square(a - b), axis_name))
     return (
         multiply_no_nan(invariance_weight, invariance_term)
         + multiply_no_nan(variance_weight, variance_term)
@@ -68,16 +73,31 @@ def vicreg_loss(
     )
 
 
-def _center(x: Array) -> Array:
-    return x - jnp.mean(x, 0)[None]
+def _batch_mean(x: Array, axis_name: AxisName | None) -> Array:
+    """The mean of each feature over the rows of all devices."""
+    return sum_shards(jnp.sum(x, 0), axis_name) / _num_rows(x, axis_name)
 
 
-def _variance_term(centered: Array) -> Array:
-    variance = jnp.sum(jnp.square(centered), 0) / (len(centered) - 1)
+def _num_rows(x: Array, axis_name: AxisName | None) -> int:
+    return len(x) * num_shards(axis_name)
+
+
+def _center(x: Array, axis_name: AxisName | None) -> Array:
+    return x - _batch_mean(x, axis_name)[None]
+
+
+def _variance_term(centered: Array, axis_name: AxisName | None) -> Array:
+    variance = sum_shards(jnp.sum(jnp.square(centered), 0), axis_name)
+    variance /= _num_rows(centered, axis_name) - 1
     return jnp.mean(jax.nn.relu(1 - jnp.sqrt(variance + 1e-4)))
 
 
-def _covariance_term(centered: Array) -> Array:
+def _covariance_term(centered: Array, axis_name: AxisName | None) -> Array:
+    if axis_name is not None:
+        scaled = centered / (_num_rows(centered, axis_name) - 1)
+        covariances = _all_pairs(scaled, centered, axis_name)
+        squares = jnp.square(apply_mask(covariances, ~_diagonal(centered)))
+        return jnp.mean(jnp.sum(squares, 1))
     # an accelerator would keep a copy of the features for each way it reads them
     features = lax.platform_dependent(
         centered.T, cpu=lambda x: x, default=lax.optimization_barrier
@@ -124,6 +144,7 @@ def barlow_twins_loss(
     b: Float[Array, "n d"],
     *,
     off_diagonal_weight: NonNegative = 5e-3,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, ""]:
     """Distance of the cross-correlation matrix of two views from the identity.
 
@@ -136,6 +157,8 @@ def barlow_twins_loss(
         a: Embeddings of one view, at least two.
         b: Embeddings of the other, in the same order.
         off_diagonal_weight: λ >= 0, for the correlations of different features.
+        axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`.
+            The statistics are those of all pairs; each device holds d x d correlations.
 
     Raises:
         TypeError: If there is only one row.
@@ -148,19 +171,34 @@ def barlow_twins_loss(
         >>> barlow_twins_loss(x, -x)
         Array(8., dtype=float32)
     """
-    _check_num_rows(a)
+    _check_num_rows(a, axis_name)
 
     def cost(c: Array, is_diagonal: Array) -> Array:
         off_diagonal = off_diagonal_weight * jnp.square(c)
         return jnp.where(is_diagonal, jnp.square(1 - c), off_diagonal)
 
-    return jnp.sum(_sum_over_features(_standardize(a) / len(a), _standardize(b), cost))
+    a, b = _standardize(a, axis_name), _standardize(b, axis_name)
+    scaled = a / _num_rows(a, axis_name)
+    if axis_name is not None:
+        return jnp.sum(cost(_all_pairs(scaled, b, axis_name), _diagonal(a)))
+    return jnp.sum(_sum_over_features(scaled, b, cost))
 
 
-def _standardize(x: Array) -> Array:
+def _standardize(x: Array, axis_name: AxisName | None) -> Array:
     """Each feature with mean 0 and standard deviation 1; a constant one is 0."""
-    centered = _center(x)
-    return safe_divide(centered, safe_sqrt(jnp.mean(jnp.square(centered), 0))[None])
+    centered = _center(x, axis_name)
+    variance = _batch_mean(jnp.square(centered), axis_name)
+    return safe_divide(centered, safe_sqrt(variance)[None])
+
+
+def _all_pairs(a: Array, b: Array, axis_name: AxisName) -> Array:
+    """aᵢ·bⱼ of all pairs of features, the columns: [d d]."""
+    return sum_shards(matmul(a.T, b), axis_name)
+
+
+def _diagonal(x: Array) -> Array:
+    """Whether two features are the same: [d d]."""
+    return jnp.eye(x.shape[1], dtype=bool)
 
 
 def _sum_over_features(
@@ -176,6 +214,6 @@ def _sum_over_features(
     return map_blocks(block_sums, (a.T, features), 2 * a.shape[1])
 
 
-def _check_num_rows(a: Array) -> None:
-    if len(a) < 2:
+def _check_num_rows(a: Array, axis_name: AxisName | None) -> None:
+    if _num_rows(a, axis_name) < 2:
         raise_invalid(TypeError, "a", "have at least two rows", a)
