@@ -20,8 +20,12 @@ from jaxml._core.matmul import matmul
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import log_softmax, logsumexp, softmax_nll
-from jaxml._core.special.logistic import sigmoid, softplus
+from jaxml._core.special.logistic import softplus
 from jaxml._core.types import Count, Fraction, Positive, Range, Scalar
+from jaxml.losses.metric._pair_sums import (
+    pairwise_logsumexp,
+    smooth_one_minus_precision,
+)
 from jaxml.losses.metric._per_anchor import (
     anchor_batch,
     dot_similarity,
@@ -237,20 +241,12 @@ def smooth_ap_loss(
     """
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        candidates = jnp.arange(len(s))
-
-        @jax.checkpoint
-        def one_minus_precision(candidate: tuple[Array, Array]) -> Array:
-            s_p, p = candidate
-            is_above = sigmoid((s - s_p) / temperature)
-            n_p = jnp.sum(apply_mask(is_above, negative))
-            p_p = jnp.sum(apply_mask(is_above, positive & (candidates != p)))
-            return n_p / (1 + p_p + n_p)
-
-        return masked_mean(lax.map(one_minus_precision, (s, candidates)), positive)
+        s = s / temperature
+        losses = smooth_one_minus_precision(s, positive, negative)
+        return masked_mean(losses, positive)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchors(batch, dot_similarity, formula)
+    return map_anchors(batch, dot_similarity, formula, accelerator_temporaries=16)
 
 
 @public(upcast=False)
@@ -297,17 +293,18 @@ def angular_loss(
             p, label, s_p, needed = rows
             is_negative = label[:, None] != batch.candidate_labels[None]
             exponents = 4 * tan_sq * similarities(p), 4 * tan_sq * s
-            lse = _pairwise_logsumexp(*exponents, is_negative, negative, needed)
+            lse = _product_logsumexp(*exponents, is_negative, negative, needed)
             return softmax_nll(2 * (1 + tan_sq) * s_p, lse)
 
         rows = batch.candidates, batch.candidate_labels, s.T, positive.T
-        nll = map_blocks(positive_nll, rows, 4 * len(batch.candidates), block)
+        m = len(batch.candidates)
+        nll = map_blocks(positive_nll, rows, 4 * m, block, 16 * m)
         return jax.vmap(masked_mean)(nll.T, positive)
 
-    return map_anchor_blocks(batch, dot_similarity, formula)
+    return map_anchor_blocks(batch, dot_similarity, formula, accelerator_temporaries=32)
 
 
-def _pairwise_logsumexp(
+def _product_logsumexp(
     x: Array, y: Array, x_mask: Array, y_mask: Array, needed: Array
 ) -> Array:
     """log Σₙ e^(xᵢₙ + yⱼₙ) for each row i of x and j of y, over n in both masks.
@@ -325,13 +322,9 @@ def _pairwise_logsumexp(
         log_total = jnp.log(jnp.where(underflowed, 1.0, total))
         return log_total + x_max[:, None] + y_max[None]
 
-    @jax.checkpoint
-    def from_pairs(row: Array) -> Array:
-        return logsumexp(row[None] + y, 1, y_mask)
-
     lse = lax.cond(
         jnp.any(underflowed & needed & has_terms),
-        lambda: lax.map(from_pairs, x),
+        lambda: pairwise_logsumexp(x, y, y_mask),
         from_product,
     )
     return apply_mask(lse, has_terms, -jnp.inf)
