@@ -157,7 +157,7 @@ def map_anchors(
         num_temporaries: About how many arrays [m] the formula creates. It decides the
             number of anchors per block, unless the batch gives it.
         accelerator_temporaries: The same on other platforms than a CPU, if the
-            derivative holds more arrays there.
+            derivative holds more or fewer arrays there.
     """
     return map_anchor_blocks(
         batch,

@@ -18,7 +18,6 @@ from jaxml._core.blocks import map_blocks
 from jaxml._core.masking import apply_mask, masked_mean
 from jaxml._core.matmul import matmul
 from jaxml._core.public import public
-from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import log_softmax, logsumexp, softmax_nll
 from jaxml._core.special.logistic import softplus
 from jaxml._core.types import Count, Fraction, Positive, Range, Scalar
@@ -107,11 +106,12 @@ def supcon_loss(
     """
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        log_p = log_softmax(s / temperature, 0, positive | negative)
+        s = apply_mask(s / temperature, positive | negative, -jnp.inf)
+        log_p = log_softmax(s, 0)
         return masked_mean(-log_p, positive)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchors(batch, dot_similarity, formula)
+    return map_anchors(batch, dot_similarity, formula, accelerator_temporaries=3)
 
 
 @public(upcast=False)
@@ -198,13 +198,13 @@ def circle_loss(
         detached = lax.stop_gradient(s)
         alpha_n = jax.nn.relu(detached + margin)
         alpha_p = jax.nn.relu(1 + margin - detached)
-        logits_n = gamma * multiply_no_nan(alpha_n, s - margin)
-        logits_p = gamma * multiply_no_nan(alpha_p, 1 - margin - s)
+        logits_n = gamma * apply_mask(alpha_n * (s - margin), alpha_n != 0)
+        logits_p = gamma * apply_mask(alpha_p * (1 - margin - s), alpha_p != 0)
         positives_lse = logsumexp(logits_p, 0, positive)
         return softplus(logsumexp(logits_n, 0, negative) + positives_lse)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchors(batch, dot_similarity, formula)
+    return map_anchors(batch, dot_similarity, formula, accelerator_temporaries=3)
 
 
 @public(upcast=False)
