@@ -30,7 +30,7 @@ def map_blocks(
     rows: PyTree,
     row_size: int,
     block: int | None = None,
-    accelerator_row_size: int | None = None,
+    gpu_row_size: int | None = None,
 ) -> Array:
     """One value per row, from a formula of a block of rows.
 
@@ -40,15 +40,15 @@ def map_blocks(
         row_size: About how many numbers the formula makes per row. It decides the
             number of rows per block, unless `block` gives it.
         block: Rows per block.
-        accelerator_row_size: `row_size` on other platforms than a CPU, if it differs:
-            what counts is the memory there, and on a CPU the cache.
+        gpu_row_size: `row_size` on a GPU, if it differs: what counts there is the
+            memory, and on a CPU the cache.
     """
     formula = jax.checkpoint(formula, prevent_cse=False)
 
     def step(carry: None, block_rows: PyTree) -> tuple[None, Array]:
         return carry, formula(block_rows)
 
-    return scan_blocks(step, None, rows, row_size, block, accelerator_row_size)[1]
+    return scan_blocks(step, None, rows, row_size, block, gpu_row_size)[1]
 
 
 def scan_blocks(
@@ -57,7 +57,7 @@ def scan_blocks(
     rows: PyTree,
     row_size: int,
     block: int | None = None,
-    accelerator_row_size: int | None = None,
+    gpu_row_size: int | None = None,
 ) -> tuple[PyTree, PyTree]:
     """`lax.scan` over blocks of rows: the last carry, and the values of all rows.
 
@@ -75,13 +75,12 @@ def scan_blocks(
     scan_on_cpu = scan(CPU_BLOCK_ELEMENTS, row_size)
     if block or row_size * count <= CPU_BLOCK_ELEMENTS:
         return scan_on_cpu(init, rows)
-    row_size = accelerator_row_size or row_size
     return lax.platform_dependent(
         init,
         rows,
         cpu=scan_on_cpu,
         tpu=scan(TPU_BLOCK_ELEMENTS, row_size),
-        default=scan(GPU_BLOCK_ELEMENTS, row_size),
+        default=scan(GPU_BLOCK_ELEMENTS, gpu_row_size or row_size),
     )
 
 

@@ -162,7 +162,7 @@ def lifted_structure_loss(
         euclidean_distance,
         formula,
         num_temporaries=8,
-        accelerator_temporaries=16,
+        gpu_temporaries=16,
     )
 
 

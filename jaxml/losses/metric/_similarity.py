@@ -111,7 +111,7 @@ def supcon_loss(
         return masked_mean(-log_p, positive)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchors(batch, dot_similarity, formula, accelerator_temporaries=3)
+    return map_anchors(batch, dot_similarity, formula, gpu_temporaries=3)
 
 
 @public(upcast=False)
@@ -204,7 +204,7 @@ def circle_loss(
         return softplus(logsumexp(logits_n, 0, negative) + positives_lse)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchors(batch, dot_similarity, formula, accelerator_temporaries=3)
+    return map_anchors(batch, dot_similarity, formula, gpu_temporaries=3)
 
 
 @public(upcast=False)
@@ -246,7 +246,7 @@ def smooth_ap_loss(
         return masked_mean(losses, positive)
 
     batch = anchor_batch(embeddings, labels, references, reference_labels, where, block)
-    return map_anchors(batch, dot_similarity, formula, accelerator_temporaries=16)
+    return map_anchors(batch, dot_similarity, formula, gpu_temporaries=16)
 
 
 @public(upcast=False)
@@ -301,7 +301,7 @@ def angular_loss(
         nll = map_blocks(positive_nll, rows, 4 * m, block, 16 * m)
         return jax.vmap(masked_mean)(nll.T, positive)
 
-    return map_anchor_blocks(batch, dot_similarity, formula, accelerator_temporaries=32)
+    return map_anchor_blocks(batch, dot_similarity, formula, gpu_temporaries=32)
 
 
 def _product_logsumexp(
