@@ -122,12 +122,13 @@ def figures(row: dict[str, Any]) -> dict[str, float]:
         is_known = all(isinstance(v, int | float) for v in values) and values[1]
         return values[0] / values[1] if is_known else None
 
+    temporaries = max(0.0, row["MiB"] - ROUNDING_MIB)
     result = {
         "ms": row["ms"],
         "times": ratio("ms", "peer ms"),
         "times_GiB": ratio("GiB", "peer GiB"),
-        "MiB": max(0.0, row["MiB"] - ROUNDING_MIB),
-        "times_inputs": ratio("MiB", "inputs MiB"),
+        "MiB": temporaries,
+        "times_inputs": temporaries / max(row["inputs MiB"], ROUNDING_MIB),
         "launches": row["launches"],
         "compile_s": row["compile s"],
     }

@@ -31,6 +31,7 @@ def map_blocks(
     rows: PyTree,
     row_size: int,
     block: int | None = None,
+    gpu_row_size: int | None = None,
 ) -> Any:
     """One value per row, or several, from a formula of a block of rows.
 
@@ -40,13 +41,15 @@ def map_blocks(
         row_size: About how many numbers the formula makes per row. It decides the
             number of rows per block, unless `block` gives it.
         block: Rows per block.
+        gpu_row_size: `row_size` on a GPU, if it differs: what counts there is the
+            memory, and on a CPU the cache.
     """
     formula = jax.checkpoint(formula, prevent_cse=False)
 
     def step(carry: None, block_rows: PyTree) -> tuple[None, PyTree]:
         return carry, formula(block_rows)
 
-    return scan_blocks(step, None, rows, row_size, block)[1]
+    return scan_blocks(step, None, rows, row_size, block, gpu_row_size)[1]
 
 
 def scan_blocks(
@@ -55,6 +58,7 @@ def scan_blocks(
     rows: PyTree,
     row_size: int,
     block: int | None = None,
+    gpu_row_size: int | None = None,
 ) -> tuple[PyTree, PyTree]:
     """`lax.scan` over blocks of rows: the last carry, and the values of all rows.
 
@@ -63,18 +67,21 @@ def scan_blocks(
     """
     count = len(jax.tree.leaves(rows)[0])
 
-    def scan(max_elements: int) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
+    def scan(
+        max_elements: int, row_size: int
+    ) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
         size = block or max(1, num_row_shards() * max_elements // max(1, row_size))
         return functools.partial(_scan_blocks, step, min(size, count))
 
+    scan_on_cpu = scan(CPU_BLOCK_ELEMENTS, row_size)
     if block or row_size * count <= CPU_BLOCK_ELEMENTS:
-        return scan(CPU_BLOCK_ELEMENTS)(init, rows)
+        return scan_on_cpu(init, rows)
     return lax.platform_dependent(
         init,
         rows,
-        cpu=scan(CPU_BLOCK_ELEMENTS),
-        tpu=scan(TPU_BLOCK_ELEMENTS),
-        default=scan(GPU_BLOCK_ELEMENTS),
+        cpu=scan_on_cpu,
+        tpu=scan(TPU_BLOCK_ELEMENTS, row_size),
+        default=scan(GPU_BLOCK_ELEMENTS, gpu_row_size or row_size),
     )
 
 

@@ -176,7 +176,13 @@ def lifted_structure_loss(
         lse = logsumexp(jnp.stack([anchor_lse, positives_lse]), 0)
         return masked_mean(jnp.square(jax.nn.relu(d + lse)) / 2, positive)
 
-    return map_anchors(batch, euclidean_distance, formula, num_temporaries=8)
+    return map_anchors(
+        batch,
+        euclidean_distance,
+        formula,
+        num_temporaries=8,
+        gpu_temporaries=16,
+    )
 
 
 @public(upcast=False)

@@ -176,6 +176,7 @@ def map_anchors(
     formula: Formula,
     *,
     num_temporaries: int = 4,
+    gpu_temporaries: int | None = None,
 ) -> Array:
     """The loss of each anchor: [n].
 
@@ -185,9 +186,15 @@ def map_anchors(
         formula: The loss of one anchor.
         num_temporaries: About how many arrays [m] the formula creates. It decides the
             number of anchors per block, unless the batch gives it.
+        gpu_temporaries: The same on a GPU, if the derivative holds more or fewer
+            arrays there.
     """
     return map_anchor_blocks(
-        batch, pairwise, jax.vmap(formula), num_temporaries=num_temporaries
+        batch,
+        pairwise,
+        jax.vmap(formula),
+        num_temporaries=num_temporaries,
+        gpu_temporaries=gpu_temporaries,
     )
 
 
@@ -197,6 +204,7 @@ def map_anchor_blocks(
     formula: Formula,
     *,
     num_temporaries: int = 4,
+    gpu_temporaries: int | None = None,
 ) -> Array:
     """`map_anchors` for a formula of a block of anchors, of arrays [b m]."""
     m = len(batch.candidates)
@@ -214,7 +222,8 @@ def map_anchor_blocks(
         return formula(values, same & mask, ~same & mask)
 
     rows = batch.anchors, batch.labels, batch.index, batch.where
-    return map_blocks(block_losses, rows, num_temporaries * m, batch.block)
+    on_gpu = gpu_temporaries or num_temporaries
+    return map_blocks(block_losses, rows, num_temporaries * m, batch.block, on_gpu * m)
 
 
 def dot_similarity(candidates: Array) -> Callable[[Array], Array]:

@@ -18,10 +18,13 @@ from jaxml._core.blocks import map_blocks
 from jaxml._core.masking import apply_mask, masked_mean
 from jaxml._core.matmul import matmul
 from jaxml._core.public import public
-from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import log_softmax, logsumexp, softmax_nll
-from jaxml._core.special.logistic import sigmoid, softplus
+from jaxml._core.special.logistic import softplus
 from jaxml._core.types import AxisName, Count, Fraction, Positive, Range, Scalar
+from jaxml.losses.metric._pair_sums import (
+    pairwise_logsumexp,
+    smooth_one_minus_precision,
+)
 from jaxml.losses.metric._per_anchor import (
     anchor_batch,
     dot_similarity,
@@ -107,13 +110,14 @@ def supcon_loss(
     """
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        log_p = log_softmax(s / temperature, 0, positive | negative)
+        s = apply_mask(s / temperature, positive | negative, -jnp.inf)
+        log_p = log_softmax(s, 0)
         return masked_mean(-log_p, positive)
 
     batch = anchor_batch(
         embeddings, labels, references, reference_labels, where, block, axis_name
     )
-    return map_anchors(batch, dot_similarity, formula)
+    return map_anchors(batch, dot_similarity, formula, gpu_temporaries=3)
 
 
 @public(upcast=False)
@@ -204,15 +208,15 @@ def circle_loss(
         detached = lax.stop_gradient(s)
         alpha_n = jax.nn.relu(detached + margin)
         alpha_p = jax.nn.relu(1 + margin - detached)
-        logits_n = gamma * multiply_no_nan(alpha_n, s - margin)
-        logits_p = gamma * multiply_no_nan(alpha_p, 1 - margin - s)
+        logits_n = gamma * apply_mask(alpha_n * (s - margin), alpha_n != 0)
+        logits_p = gamma * apply_mask(alpha_p * (1 - margin - s), alpha_p != 0)
         positives_lse = logsumexp(logits_p, 0, positive)
         return softplus(logsumexp(logits_n, 0, negative) + positives_lse)
 
     batch = anchor_batch(
         embeddings, labels, references, reference_labels, where, block, axis_name
     )
-    return map_anchors(batch, dot_similarity, formula)
+    return map_anchors(batch, dot_similarity, formula, gpu_temporaries=3)
 
 
 @public(upcast=False)
@@ -250,22 +254,14 @@ def smooth_ap_loss(
     """
 
     def formula(s: Array, positive: Array, negative: Array) -> Array:
-        candidates = jnp.arange(len(s))
-
-        @jax.checkpoint
-        def one_minus_precision(candidate: tuple[Array, Array]) -> Array:
-            s_p, p = candidate
-            is_above = sigmoid((s - s_p) / temperature)
-            n_p = jnp.sum(apply_mask(is_above, negative))
-            p_p = jnp.sum(apply_mask(is_above, positive & (candidates != p)))
-            return n_p / (1 + p_p + n_p)
-
-        return masked_mean(lax.map(one_minus_precision, (s, candidates)), positive)
+        s = s / temperature
+        losses = smooth_one_minus_precision(s, positive, negative)
+        return masked_mean(losses, positive)
 
     batch = anchor_batch(
         embeddings, labels, references, reference_labels, where, block, axis_name
     )
-    return map_anchors(batch, dot_similarity, formula)
+    return map_anchors(batch, dot_similarity, formula, gpu_temporaries=16)
 
 
 @public(upcast=False)
@@ -315,17 +311,18 @@ def angular_loss(
             p, label, s_p, needed = rows
             is_negative = label[:, None] != batch.candidate_labels[None]
             exponents = 4 * tan_sq * similarities(p), 4 * tan_sq * s
-            lse = _pairwise_logsumexp(*exponents, is_negative, negative, needed)
+            lse = _product_logsumexp(*exponents, is_negative, negative, needed)
             return softmax_nll(2 * (1 + tan_sq) * s_p, lse)
 
         rows = batch.candidates, batch.candidate_labels, s.T, positive.T
-        nll = map_blocks(positive_nll, rows, 4 * len(batch.candidates), block)
+        m = len(batch.candidates)
+        nll = map_blocks(positive_nll, rows, 4 * m, block, 16 * m)
         return jax.vmap(masked_mean)(nll.T, positive)
 
-    return map_anchor_blocks(batch, dot_similarity, formula)
+    return map_anchor_blocks(batch, dot_similarity, formula, gpu_temporaries=32)
 
 
-def _pairwise_logsumexp(
+def _product_logsumexp(
     x: Array, y: Array, x_mask: Array, y_mask: Array, needed: Array
 ) -> Array:
     """log Σₙ e^(xᵢₙ + yⱼₙ) for each row i of x and j of y, over n in both masks.
@@ -343,13 +340,9 @@ def _pairwise_logsumexp(
         log_total = jnp.log(jnp.where(underflowed, 1.0, total))
         return log_total + x_max[:, None] + y_max[None]
 
-    @jax.checkpoint
-    def from_pairs(row: Array) -> Array:
-        return logsumexp(row[None] + y, 1, y_mask)
-
     lse = lax.cond(
         jnp.any(underflowed & needed & has_terms),
-        lambda: lax.map(from_pairs, x),
+        lambda: pairwise_logsumexp(x, y, y_mask),
         from_product,
     )
     return apply_mask(lse, has_terms, -jnp.inf)
