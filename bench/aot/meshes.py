@@ -1,5 +1,13 @@
-"""Programs for eight devices: the same losses, with their arrays divided by a mesh."""
+"""Programs for eight devices: the same losses, with their arrays divided by a mesh.
 
+Each way to divide them is a row: under `jax.jit`, where the compiler communicates, and
+inside `jax.shard_map` with `axis_name`, where the loss does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
 from jax.sharding import PartitionSpec as P
 
 from bench.aot.hardware import Layout
@@ -8,47 +16,90 @@ from bench.aot.programs import (
     HEAD,
     IN_BATCH,
     PROXIES,
+    VIEWS,
     Program,
     Sizes,
     loss,
 )
 
-ROWS, CLASS_BLOCKS = P("data"), P(None, "model")
+ROWS, REPLICATED = P("data"), P()
+BY_CLASS, PROXIES_BY_CLASS = P(None, "model"), P("model")
 
 
 def mesh_programs() -> list[Program]:
     """A row for each usual way to lay out the arrays."""
+    vocabulary = (2, 4), ROWS, BY_CLASS, ROWS
     return [
         on_mesh("cross_entropy", "rows", CLASSES, (8, 1), ROWS, ROWS),
         on_mesh(
             "cross_entropy", "rows x classes", CLASSES, (2, 4), P("data", "model"), ROWS
         ),
-        on_mesh("linear_cross_entropy", "rows", HEAD, (8, 1), ROWS, P(), ROWS),
-        on_mesh("linear_cross_entropy", "FSDP", HEAD, (8, 1), ROWS, ROWS, ROWS),
-        on_mesh(
-            "linear_cross_entropy", "classes", HEAD, (2, 4), ROWS, CLASS_BLOCKS, ROWS
+        in_shard_map(
+            "cross_entropy", "classes", CLASSES, (2, 4), P("data", "model"), ROWS
         ),
-        on_mesh("info_nce", "rows", IN_BATCH, (8, 1), ROWS, ROWS),
-        on_mesh("clip_loss", "rows", IN_BATCH, (8, 1), ROWS, ROWS),
-        on_mesh("siglip_loss", "rows", IN_BATCH, (8, 1), ROWS, ROWS),
-        on_mesh("supcon_loss", "rows", IN_BATCH, (8, 1), ROWS, ROWS),
-        on_mesh("batch_hard_triplet_loss", "rows", IN_BATCH, (8, 1), ROWS, ROWS),
-        on_mesh("arcface_loss", "rows", PROXIES, (8, 1), ROWS, P(), ROWS),
-        on_mesh("arcface_loss", "classes", PROXIES, (2, 4), ROWS, P("model"), ROWS),
+        on_mesh("linear_cross_entropy", "rows", HEAD, (8, 1), ROWS, REPLICATED, ROWS),
+        on_mesh("linear_cross_entropy", "FSDP", HEAD, (8, 1), ROWS, ROWS, ROWS),
+        on_mesh("linear_cross_entropy", "classes", HEAD, *vocabulary),
+        in_shard_map("linear_cross_entropy", "classes", HEAD, *vocabulary),
+        *both_ways("info_nce"),
+        *both_ways("clip_loss"),
+        *both_ways("siglip_loss", scale=10.0, bias=-10.0),
+        *both_ways("supcon_loss"),
+        *both_ways("batch_hard_triplet_loss"),
+        on_mesh("arcface_loss", "rows", PROXIES, (8, 1), ROWS, REPLICATED, ROWS),
+        on_mesh(
+            "arcface_loss", "classes", PROXIES, (2, 4), ROWS, PROXIES_BY_CLASS, ROWS
+        ),
+        in_shard_map(
+            "arcface_loss", "classes", PROXIES, (2, 4), ROWS, PROXIES_BY_CLASS, ROWS
+        ),
+        in_shard_map("vicreg_loss", "rows", VIEWS, (8, 1), ROWS, ROWS),
     ]
 
 
+def both_ways(name: str, **keywords: Any) -> list[Program]:
+    """A loss of all pairs in a batch that is divided by eight."""
+    arguments = name, "rows", IN_BATCH, (8, 1), ROWS, ROWS
+    return [on_mesh(*arguments, **keywords), in_shard_map(*arguments, **keywords)]
+
+
 def on_mesh(
-    name: str, suffix: str, sizes: Sizes, shape: tuple[int, int], *specs: P
+    name: str,
+    suffix: str,
+    sizes: Sizes,
+    shape: tuple[int, int],
+    *specs: P,
+    **keywords: Any,
 ) -> Program:
-    has_two = name in (
-        "linear_cross_entropy",
-        "info_nce",
-        "clip_loss",
-        "siglip_loss",
-        "arcface_loss",
-    )
-    argnums = (0, 1) if has_two else (0,)
-    keywords = {"scale": 10.0, "bias": -10.0} if name == "siglip_loss" else {}
+    """The loss under `jax.jit`, and its gradient for all float arrays."""
+    is_labeled = name in ("cross_entropy", "supcon_loss", "batch_hard_triplet_loss")
+    argnums = (0,) if is_labeled else (0, 1)
     program = loss(name, sizes, argnums=argnums, suffix=suffix, **keywords)
     return program._replace(layout=Layout(shape, specs))
+
+
+def in_shard_map(
+    name: str,
+    suffix: str,
+    sizes: Sizes,
+    shape: tuple[int, int],
+    *specs: P,
+    **keywords: Any,
+) -> Program:
+    """The loss inside `jax.shard_map`, with the axis that its event is divided by."""
+    axis_name = "model" if suffix == "classes" else "data"
+    result = REPLICATED if name == "vicreg_loss" else ROWS
+
+    def divided(function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.shard_map(function, in_specs=specs, out_specs=result)
+
+    return on_mesh(
+        name,
+        f"{suffix} in shard_map",
+        sizes,
+        shape,
+        *specs,
+        transform=divided,
+        axis_name=axis_name,
+        **keywords,
+    )

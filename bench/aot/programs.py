@@ -109,8 +109,10 @@ def loss(
     argnums: tuple[int, ...] = (0,),
     dtype: Any = jnp.bfloat16,
     suffix: str = "",
+    transform: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda f: f,
     **keywords: Any,
 ) -> Program:
+    """A loss and its gradient, after a transformation of the loss of its arrays."""
     function = getattr(losses, name)
     arguments = array_arguments(function, sizes, dtype)
     arrays = tuple(arguments.values())
@@ -121,7 +123,7 @@ def loss(
     peer = peers.LOSSES.get(name)
     return Program(
         row_name(name, suffix),
-        Form(value_and_grad(ours, argnums), arrays),
+        Form(value_and_grad(transform(ours), argnums), arrays),
         Form(value_and_grad(peer, argnums), arrays) if peer else None,
     )
 

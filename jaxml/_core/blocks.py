@@ -5,6 +5,7 @@ only a few tiles of an [n m] array exist at any time, in either direction.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,7 +71,9 @@ def scan_blocks(
     def scan(
         max_elements: int, row_size: int
     ) -> Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]:
-        size = block or max(1, num_row_shards() * max_elements // max(1, row_size))
+        at_most = max(1, num_row_shards() * max_elements // max(1, row_size))
+        num_blocks = max(1, math.ceil(count / at_most))
+        size = block or math.ceil(count / num_blocks)
         return functools.partial(_scan_blocks, step, min(size, count))
 
     scan_on_cpu = scan(CPU_BLOCK_ELEMENTS, row_size)
