@@ -247,3 +247,64 @@ def assert_equal_in_shard_map(
     )
     got = value_and_gradients(sharded, case, arrays)
     assert_equal(got, value_and_gradients(function, case, arrays))
+
+
+def mean_loss(
+    w: Array, x: Array, labels: Array, rows: Any = None, classes: Any = None
+) -> Array:
+    loss = losses.linear_cross_entropy(x, w, labels, axis_name=classes)
+    return losses.mean(loss, axis_name=rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes"), [("data", None), ("data", "model"), (("data", "model"), None)]
+)
+def test_gradients_inside_shard_map_are_those_of_the_global_mean(
+    rows: Any, classes: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    x, w = jnp.asarray(rng.normal(size=(16, 3))), jnp.asarray(rng.normal(size=(3, 12)))
+    labels = jnp.asarray(rng.integers(0, 12, 16))
+    w_spec, x_spec = P(None, classes), P(rows)
+    sharded = jax.shard_map(
+        jax.grad(partial(mean_loss, rows=rows, classes=classes), (0, 1)),
+        mesh=make_mesh((2, 4)),
+        in_specs=(w_spec, x_spec, x_spec),
+        out_specs=(w_spec, x_spec),
+    )
+    expected = jax.grad(mean_loss, (0, 1))(w, x, labels)
+    assert_equal(jax.jit(sharded)(w, x, labels), expected)
+
+
+def test_masked_rows_and_weights_of_other_devices_count() -> None:
+    values = jnp.arange(16.0).at[3].set(jnp.nan)
+    weights = jnp.arange(16.0) ** 2
+    sharded = jax.shard_map(
+        lambda v, w: losses.mean(v, weights=w, where=v == v, axis_name="data"),
+        mesh=make_mesh((DEVICES,)),
+        in_specs=P("data"),
+        out_specs=P(),
+    )
+    expected = losses.mean(values, weights=weights, where=values == values)
+    np.testing.assert_allclose(sharded(values, weights), expected, rtol=1e-15)
+
+
+def test_an_unbound_axis_name_is_refused() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"mean: axis_name must name mesh axes of an enclosing jax.shard_map, "
+        "got 'data'.",
+    ):
+        losses.mean(jnp.ones(2), axis_name="data")
+
+
+def test_labels_that_are_not_sharded_like_the_rows_are_refused() -> None:
+    call = jax.shard_map(
+        lambda x, labels: losses.supcon_loss(x, labels, axis_name="data"),
+        mesh=make_mesh((DEVICES,)),
+        in_specs=(P("data"), P()),
+        out_specs=P("data"),
+    )
+    sentence = r"labels must be an integer array of shape \[n\] where embeddings is"
+    with pytest.raises(TypeError, match=sentence):
+        call(jnp.ones((16, 3)), jnp.zeros(16, int))
