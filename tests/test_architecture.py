@@ -37,7 +37,7 @@ TREE = {
         sharding softmax sorting trees types special""",
     "_core/special": "exp logistic partials",
     "losses": """_mean _labels _information _cross_entropy _classification _binary
-        _margin _regression _linear_head metric segmentation""",
+        _margin _regression _likelihood _linear_head metric segmentation""",
     "losses/metric": """_per_anchor _pairs _pair_sums _similarity _distance _triplets
         _contrastive _redundancy _proxies""",
     "losses/segmentation": "_confusion _regions _lovasz _contour",

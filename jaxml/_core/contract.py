@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 from beartype.door import is_bearable
+from jax import Array
 from jaxtyping import AbstractArray, jaxtyped
 
 from jaxml._core.types import Range, compute_dtype, result_dtype
@@ -51,6 +52,17 @@ def check_number(argument: str, value: object, range_: Range | None = None) -> N
             raise_invalid(ValueError, argument, range_.requirement, value)
     elif not _is_traceable(value) or getattr(value, "shape", ()):
         raise_invalid(TypeError, argument, "be a number", value)
+
+
+def broadcast(argument: str, value: Any, like: Array) -> Array:
+    """A number, or one for each element, in the shape and dtype of the data."""
+    array = jnp.asarray(value, like.dtype)
+    if array.ndim <= like.ndim and all(
+        k in (1, n) for k, n in zip(array.shape[::-1], like.shape[::-1])
+    ):
+        return jnp.broadcast_to(array, like.shape)
+    requirement = f"have a shape that broadcasts to {describe(like)}"
+    raise_invalid(TypeError, argument, requirement, value)
 
 
 @contextlib.contextmanager
@@ -89,6 +101,9 @@ class Parameter:
             typing.get_origin(m) is not None for m in members
         )
         self.is_static = not (self.arrays or Any in members)
+        self.is_per_element = self.is_scalar and "..." in (
+            array.dim_str for array in self.arrays
+        )
 
     def _members(self, annotation: Any) -> Iterator[Any]:
         """The members of a union, and the range of an annotated type."""
@@ -116,7 +131,8 @@ class Parameter:
             return
         if not self.is_scalar and isinstance(value, float | bool):
             raise_invalid(TypeError, self.name, "be a whole number", value)
-        if not (self.takes_schedule and callable(value)):
+        is_array = self.is_per_element and hasattr(value, "dtype")
+        if not (is_array or (self.takes_schedule and callable(value))):
             check_number(self.name, value, self.range)
 
     @property

@@ -87,6 +87,9 @@ def logit_sums(
         block: The rows, and the classes, of a tile. By default the platform decides.
         axis_name: The mesh axes over which the classes are sharded.
     """
+    if not index.size:
+        empty = jnp.zeros_like(index, compute_dtype(rows.x.dtype, classes.w.dtype))
+        return LogitSums(empty, empty, empty)
     sums = _logit_sums(block, *vary_together((rows, classes, index, softcap)))
     label_logit, mean = sum_shards((sums.label_logit, sums.mean), axis_name)
     other_lse = logsumexp_shards(sums.other_lse, axis_name)

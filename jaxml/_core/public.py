@@ -18,6 +18,7 @@ from jaxml._core.collectives import check_bound, vary_together
 from jaxml._core.contract import (
     Contract,
     InvalidArgumentError,
+    broadcast,
     cast_floats,
     reports_as,
 )
@@ -96,7 +97,12 @@ def elementwise(
         formula = with_partials(*map(upcast, partials))(upcast(by_position))
 
         def body(_: dict[str, Any], traced: dict[str, Any]) -> Any:
-            result = formula(*traced.values())
+            like = next(iter(traced.values()))
+            values = (
+                broadcast(n, v, like) if contract.parameters[n].is_per_element else v
+                for n, v in traced.items()
+            )
+            result = formula(*values)
             return cast_floats(result, contract.float_dtype(traced))
 
         return _compile(function, contract, body)

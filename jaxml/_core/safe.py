@@ -31,9 +31,24 @@ def safe_subtract(x: Array, y: Array) -> Array:
     return jnp.where(jnp.isinf(x) & (x == y), 0.0, x - y)
 
 
+@jax.custom_jvp
 def safe_divide(x: Array, y: Array) -> Array:
     """x / y; where y = 0, the value and all derivatives are 0."""
     return jnp.where(y == 0, 0.0, x / jnp.where(y == 0, 1.0, y))
+
+
+@safe_divide.defjvp
+def safe_divide_jvp(primals: tuple, tangents: tuple) -> tuple:
+    """(ẋ - (x/y) ẏ) / y, where y² would overflow or underflow."""
+    (x, y), (x_dot, y_dot) = primals, tangents
+    ratio = safe_divide(x, y)
+    return ratio, safe_divide(x_dot - ratio * y_dot, y)
+
+
+def divide_no_nan(x: Array, y: Array) -> Array:
+    """x / y, where 0 / 0 = 0."""
+    is_zero = x == 0
+    return jnp.where(is_zero, 0.0, x / jnp.where(is_zero, 1.0, y))
 
 
 def multiply_no_nan(weight: ArrayLike, x: ArrayLike) -> Array:
@@ -91,21 +106,34 @@ def l2_normalize(x: Array, min_norm: ArrayLike = MIN_NORM, axis: int = -1) -> Ar
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _l2_normalize(x: Array, min_norm: Array, axis: int) -> Array:
-    return x / jnp.maximum(_norm_keepdims(x, axis), min_norm)
+    scale, divisor, _ = _scaled_divisor(x, min_norm, axis)
+    return scale * x / divisor
 
 
 @_l2_normalize.defjvp
 def _l2_normalize_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
     (x, min_norm), (x_dot, min_norm_dot) = primals, tangents
     y = _l2_normalize(x, min_norm, axis)
-    x_norm = _norm_keepdims(x, axis)
-    x_norm_dot = jnp.sum(y * x_dot, axis, keepdims=True)
-    divisor_dot = jnp.where(x_norm > min_norm, x_norm_dot, min_norm_dot)
-    return y, (x_dot - y * divisor_dot) / jnp.maximum(x_norm, min_norm)
+    scale, divisor, is_long = _scaled_divisor(x, min_norm, axis)
+    scaled_dot = scale * x_dot
+    norm_dot = jnp.sum(y * scaled_dot, axis, keepdims=True)
+    divisor_dot = jnp.where(is_long, norm_dot, scale * min_norm_dot)
+    return y, (scaled_dot - y * divisor_dot) / divisor
 
 
-def _norm_keepdims(x: Array, axis: int) -> Array:
-    return jnp.expand_dims(norm(x, axis), axis)
+def _scaled_divisor(x: Array, min_norm: Array, axis: int) -> tuple[Array, ...]:
+    """s, max(‖s x‖, s min_norm), and whether ‖s x‖ is larger.
+
+    s is a power of 2 that brings the largest |x| near 1, so that no norm overflows.
+    """
+    largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis, keepdims=True, initial=0.0)
+    largest = jnp.maximum(largest, lax.stop_gradient(min_norm))
+    max_exponent = jnp.finfo(x.dtype).maxexp - 2
+    exponent = jnp.clip(jnp.frexp(largest)[1], -max_exponent, max_exponent)
+    scale = jnp.ldexp(jnp.ones_like(largest), -exponent)
+    scaled_norm = jnp.expand_dims(norm(scale * x, axis), axis)
+    min_scaled = scale * min_norm
+    return scale, jnp.maximum(scaled_norm, min_scaled), scaled_norm > min_scaled
 
 
 def directions(x: Array) -> tuple[Array, Array]:
@@ -120,4 +148,7 @@ def directions(x: Array) -> tuple[Array, Array]:
     power = jnp.ldexp(jnp.ones_like(largest), -exponent)
     scaled = wide * power[:, None]
     length = safe_sqrt(jnp.sum(jnp.square(scaled), -1))
-    return scaled.astype(x.dtype), 1 / jnp.maximum(length, MIN_NORM * power)
+    inverse_length = 1 / jnp.maximum(length, MIN_NORM * power)
+    if x.dtype == jnp.float16:  # in which a derivative of 10⁶ overflows
+        inverse_length = jnp.where(largest == 0, 0.0, inverse_length)
+    return scaled.astype(x.dtype), inverse_length

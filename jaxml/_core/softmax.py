@@ -135,7 +135,8 @@ def subtract_max(
     x: Array, axis: int, axis_name: AxisName | None = None
 ) -> tuple[Array, Array]:
     """max x, and x - max x, which is 0 at an infinite maximum too."""
-    x_max = max_shards(jnp.max(x, axis, keepdims=True), axis_name)
+    x_max = jnp.max(x, axis, keepdims=True, initial=-jnp.inf)
+    x_max = max_shards(x_max, axis_name)
     return x_max, apply_mask(x - x_max, x != x_max)
 
 

@@ -26,6 +26,14 @@ class Range:
 Scalar: TypeAlias = float | int | Real[Array, ""]
 """A real number that may be traced, differentiated and swept."""
 
+PerElement: TypeAlias = float | int | Real[Array, "..."]
+"""A real number, or one for each element: its shape broadcasts to that of the data."""
+
+Weights: TypeAlias = Annotated[PerElement, Range("be non-negative", lambda x: x >= 0)]
+Fractions: TypeAlias = Annotated[
+    PerElement, Range("be in [0, 1]", lambda x: 0 <= x <= 1)
+]
+
 NonNegative: TypeAlias = Annotated[Scalar, Range("be non-negative", lambda x: x >= 0)]
 Positive: TypeAlias = Annotated[Scalar, Range("be positive", lambda x: x > 0)]
 UnitInterval: TypeAlias = Annotated[Scalar, Range("be in [0, 1)", lambda x: 0 <= x < 1)]
@@ -49,6 +57,11 @@ Rate: TypeAlias = Annotated[
     Scalar | Schedule, Range("be non-negative", lambda x: x >= 0)
 ]
 """A learning rate: a number or a schedule."""
+
+DecayRate: TypeAlias = Annotated[
+    Scalar | Schedule, Range("be in [0, 1)", lambda x: 0 <= x < 1)
+]
+"""The decay of an average: a number or a schedule."""
 
 PyTree: TypeAlias = Any
 """Nested containers of arrays."""

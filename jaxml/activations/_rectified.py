@@ -263,7 +263,7 @@ def hard_shrink(
         >>> hard_shrink(jnp.array([-2.0, 0.5, 1.0]))
         Array([-2.,  0.,  1.], dtype=float32)
     """
-    return jnp.where(jnp.abs(x) > threshold, x, 0.0)
+    return jnp.where(jnp.abs(x) <= threshold, 0.0, x)
 
 
 @elementwise(
@@ -296,9 +296,9 @@ def soft_shrink(
 
 
 def _soft_threshold(x: Array, threshold: Scalar) -> Array:
-    return jnp.where(
-        x > threshold, x - threshold, jnp.where(x < -threshold, x + threshold, 0.0)
-    )
+    """x is moved toward 0, and NaN stays NaN."""
+    is_small = jnp.abs(x) <= threshold
+    return jnp.where(is_small, 0.0, x - jnp.copysign(threshold, x))
 
 
 @elementwise(lambda x: jnp.square(logistic.tanh(x)))

@@ -73,11 +73,11 @@ def hard_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.clip(x + 3, 0, 6) / 6
 
 
-@elementwise(lambda p: 1 / (p * (1 - p)))
+@elementwise(lambda p: 1 / p + 1 / (1 - p))
 def logit(p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Log-odds of a probability: the inverse of the sigmoid.
 
-        logit(p) = log(p / (1 - p))        logit'(p) = 1 / (p (1 - p))
+        logit(p) = log(p / (1 - p))        logit'(p) = 1/p + 1/(1 - p)
 
     Range: (-∞, ∞). Derivative at 0: ∞.
 

@@ -56,11 +56,14 @@ from jaxml.losses._regression import (
     smooth_l1_loss as smooth_l1_loss,
     log_cosh_loss as log_cosh_loss,
     quantile_loss as quantile_loss,
-    poisson_nll_loss as poisson_nll_loss,
-    gaussian_nll_loss as gaussian_nll_loss,
     cosine_distance as cosine_distance,
     squared_log_error as squared_log_error,
     absolute_percentage_error as absolute_percentage_error,
+)
+from jaxml.losses._likelihood import (
+    poisson_nll_loss as poisson_nll_loss,
+    poisson_loss as poisson_loss,
+    gaussian_nll_loss as gaussian_nll_loss,
 )
 from jaxml.losses.metric._pairs import (
     contrastive_loss as contrastive_loss,

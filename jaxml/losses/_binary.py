@@ -8,22 +8,17 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jaxml._core.contract import broadcast
 from jaxml._core.public import elementwise, public
-from jaxml._core.safe import multiply_no_nan
+from jaxml._core.safe import divide_no_nan, multiply_no_nan
 from jaxml._core.special.exp import exp, log1p
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.special.partials import with_partials
-from jaxml._core.types import Fraction, NonNegative
-
-
-def _divide_no_nan(x: Array, y: Array) -> Array:
-    """x / y, where 0 / 0 = 0."""
-    is_zero = x == 0
-    return jnp.where(is_zero, 0.0, x / jnp.where(is_zero, 1.0, y))
+from jaxml._core.types import Fractions, NonNegative, Weights
 
 
 @elementwise(
-    lambda p, t, w: _divide_no_nan(1 - t, 1 - p) - _divide_no_nan(w * t, p),
+    lambda p, t, w: divide_no_nan(1 - t, 1 - p) - divide_no_nan(w * t, p),
     lambda p, t, w: jnp.log1p(-p) - w * jnp.log(p),
     lambda p, t, w: multiply_no_nan(-t, jnp.log(p)),
 )
@@ -31,7 +26,7 @@ def binary_cross_entropy(
     probabilities: Float[Array, "*shape"],
     targets: Float[Array, "*shape"],
     *,
-    pos_weight: NonNegative = 1.0,
+    pos_weight: Weights = 1.0,
 ) -> Float[Array, "*shape"]:
     """The negative log-likelihood of a binary target under a probability, in nats.
 
@@ -42,7 +37,8 @@ def binary_cross_entropy(
     Args:
         probabilities: p in [0, 1].
         targets: t in [0, 1], the probability of the positive class.
-        pos_weight: w >= 0, the weight of the positive class against the negative.
+        pos_weight: w >= 0, the weight of the positive class against the negative: a
+            number, or one of each label.
 
     Reference:
         Good, Rational decisions, J. Royal Statistical Society B 14(1), 1952,
@@ -79,7 +75,7 @@ def binary_cross_entropy_with_logits(
     logits: Float[Array, "*shape"],
     targets: Float[Array, "*shape"],
     *,
-    pos_weight: NonNegative = 1.0,
+    pos_weight: Weights = 1.0,
 ) -> Float[Array, "*shape"]:
     """The negative log-likelihood of a binary target under σ(logits), in nats.
 
@@ -90,7 +86,8 @@ def binary_cross_entropy_with_logits(
     Args:
         logits: Log-odds of the positive class.
         targets: t in [0, 1], the probability of the positive class.
-        pos_weight: w >= 0, the weight of the positive class against the negative.
+        pos_weight: w >= 0, the weight of the positive class against the negative: a
+            number, or one of each label.
 
     Reference:
         Good, Rational decisions, J. Royal Statistical Society B 14(1), 1952,
@@ -111,7 +108,7 @@ def binary_focal_loss(
     targets: Float[Array, "*shape"],
     *,
     gamma: NonNegative = 2.0,
-    alpha: Fraction | None = None,
+    alpha: Fractions | None = None,
 ) -> Float[Array, "*shape"]:
     """Binary cross entropy with less weight on well-classified examples.
 
@@ -123,7 +120,8 @@ def binary_focal_loss(
         logits: Log-odds of the positive class.
         targets: t in [0, 1], the probability of the positive class.
         gamma: γ >= 0, the focusing parameter. Large values ignore easy examples.
-        alpha: α in [0, 1], the weight of the positive class.
+        alpha: α in [0, 1], the weight of the positive class: a number, or one of each
+            label.
 
     Reference:
         Lin et al., Focal loss for dense object detection, ICCV 2017,
@@ -136,6 +134,7 @@ def binary_focal_loss(
     gamma = jnp.asarray(gamma)
     pos_loss, neg_loss = (focal_from_logit(u, gamma) for u in (-logits, logits))
     if alpha is not None:
+        alpha = broadcast("alpha", alpha, logits)
         pos_loss = multiply_no_nan(alpha, pos_loss)
         neg_loss = multiply_no_nan(1 - alpha, neg_loss)
     return multiply_no_nan(targets, pos_loss) + multiply_no_nan(1 - targets, neg_loss)

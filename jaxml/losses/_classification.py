@@ -9,12 +9,12 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import multiply_no_nan, safe_subtract
+from jaxml._core.safe import multiply_no_nan, safe_subtract, zero_if_inf
 from jaxml._core.softmax import logsumexp, project_simplex
 from jaxml._core.special.exp import expm1_minus_x, expm1_minus_x_over_x2
 from jaxml._core.special.logistic import sigmoid, softplus
@@ -196,4 +196,7 @@ def _sparsemax_loss_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 def _negative_logit(logits: Array, index: Array, where: Array | None) -> Array:
     """u = log((1 - p) / p) with p the label's probability: -log p = softplus(u)."""
     z = apply_mask(logits, where, -jnp.inf)
+    # a common offset would take digits of the difference
+    z_max = lax.stop_gradient(jnp.max(z, -1, keepdims=True, initial=-jnp.inf))
+    z = z - zero_if_inf(z_max)
     return logsumexp(z, mask=~label_mask(index, z)) - take_label(index, z)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Integer
 
 from jaxml._core.collectives import num_shards
 from jaxml._core.linear_softmax import Classes, Rows, logit_sums
+from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import softmax_nll
@@ -70,7 +71,8 @@ def linear_cross_entropy(
     num_classes = w.shape[1]
     index = label_index(labels.reshape(-1), num_classes * num_shards(axis_name))
     local_index = shard_index(index, num_classes, axis_name)
-    rows = Rows(x.reshape(-1, x.shape[-1]))
+    # a row without a label may hold NaN, which must not reach the gradient of w
+    rows = Rows(apply_mask(x.reshape(-1, x.shape[-1]), index[:, None] >= 0))
     cap = None if softcap is None else jnp.asarray(softcap, dtype)
     classes = Classes(w, bias=None if bias is None else bias.astype(dtype))
     label_logit, other_lse, mean = logit_sums(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
-from jaxml._core.safe import l2_normalize, multiply_no_nan, safe_divide
+from jaxml._core.safe import l2_normalize, safe_divide
 from jaxml._core.special.exp import expm1, log1p
 from jaxml._core.special.logistic import tanh
 from jaxml._core.types import NonNegative, Positive, Range, Scalar
@@ -210,56 +210,6 @@ def quantile_loss(
     return jnp.where(r < 0, -quantile * r, (1 - quantile) * r)
 
 
-@elementwise(lambda r, k: jnp.exp(r) - k, lambda r, k: -r)
-def poisson_nll_loss(
-    log_rate: Float[Array, "*shape"], counts: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
-    """The negative log-likelihood of a Poisson distribution, without its log k! term.
-
-        loss = eʳ - k r
-
-    Args:
-        log_rate: r, the logarithm of the expected count.
-        counts: k >= 0.
-
-    Reference:
-        Nelder and Wedderburn, Generalized linear models, J. Royal Statistical Society A
-        135(3), 1972, https://doi.org/10.2307/2344614
-
-    Example:
-        >>> poisson_nll_loss(jnp.zeros(1), jnp.array([3.0]))
-        Array([1.], dtype=float32)
-    """
-    return jnp.exp(log_rate) - multiply_no_nan(counts, log_rate)
-
-
-@public
-def gaussian_nll_loss(
-    mean: Float[Array, "*shape"],
-    targets: Float[Array, "*shape"],
-    *,
-    variance: Float[Array, "*shape"],
-) -> Float[Array, "*shape"]:
-    """The negative log-likelihood of a normal distribution, without ½ log 2π.
-
-        loss = ½ (log σ² + (y - μ)²/σ²)
-
-    Args:
-        mean: μ, predicted.
-        targets: y, in the units of μ.
-        variance: σ² > 0, predicted too, in the square of these units.
-
-    Reference:
-        Nix and Weigend, Estimating the mean and variance of the target probability
-        distribution, ICNN 1994, https://doi.org/10.1109/ICNN.1994.374138
-
-    Example:
-        >>> gaussian_nll_loss(jnp.zeros(1), jnp.array([2.0]), variance=jnp.ones(1))
-        Array([2.], dtype=float32)
-    """
-    return (jnp.log(variance) + (targets - mean) ** 2 / variance) / 2
-
-
 @public
 def cosine_distance(
     predicted: Float[Array, "*batch d"], true: Float[Array, "*batch d"]
@@ -328,7 +278,7 @@ def _log_ratio(x: Array, y: Array) -> Array:
 
 @elementwise(
     lambda x, y: safe_divide(jnp.sign(x - y), jnp.abs(y)),
-    lambda x, y: safe_divide(-jnp.sign(x - y) * x, y * jnp.abs(y)),
+    lambda x, y: safe_divide(-jnp.sign(x - y) * safe_divide(x, y), jnp.abs(y)),
 )
 def absolute_percentage_error(
     predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]

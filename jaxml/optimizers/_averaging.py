@@ -9,7 +9,7 @@ from jax import Array
 from jaxml._core.contract import raise_invalid, reports_as
 from jaxml._core.public import factory
 from jaxml._core.safe import safe_divide
-from jaxml._core.types import PyTree, UnitInterval
+from jaxml._core.types import DecayRate, PyTree
 from jaxml.optimizers._per_leaf import (
     BetaPair,
     Transformation,
@@ -34,7 +34,7 @@ class ShadowWeightsState(NamedTuple):
 
 @factory
 def shadow_weights(
-    optimizer: Any, *, decay: UnitInterval = 0.999, debias: bool = True
+    optimizer: Any, *, decay: DecayRate = 0.999, debias: bool = True
 ) -> Transformation:
     """Wraps an optimizer and keeps a moving average of the parameters.
 
@@ -46,7 +46,8 @@ def shadow_weights(
 
     Args:
         optimizer: Any gradient transformation; its updates are returned unchanged.
-        decay: μ in [0, 1): the average covers about 1 / (1 - μ) steps.
+        decay: μ in [0, 1): the average covers about 1 / (1 - μ) steps. Or a schedule:
+            `lambda t: t / (t + 1)` averages all parameters equally (SWA).
         debias: Whether to divide by 1 - μᵗ, the sum of the average's weights.
 
     Raises:
@@ -79,11 +80,17 @@ def shadow_weights(
             updates, state.inner_state, params, **extra_args
         )
         count = increment(state.count)
-        correction = bias_correction(decay, count.astype(float))
+        if callable(decay):
+            current_decay = jnp.asarray(decay(state.count), float)
+            new_weight = (1 - state.bias_correction) * (1 - current_decay)
+            correction = state.bias_correction + new_weight
+        else:
+            current_decay = decay
+            correction = bias_correction(decay, count.astype(float))
         correction = jnp.where(debias, correction, jnp.ones_like(correction))
 
         def average(mean: Array, x: Array) -> Array:
-            weights = (w.astype(mean.real.dtype) for w in beta_pair(decay))
+            weights = (w.astype(mean.real.dtype) for w in beta_pair(current_decay))
             return ema(BetaPair(*weights), mean, _upcast(x))
 
         with jax.numpy_dtype_promotion("standard"):  # real scalars, complex arrays

@@ -110,17 +110,20 @@ def _check_decay_steps(decay_steps: Scalar, warmup_steps: Scalar) -> None:
 
 
 @factory
-def inverse_sqrt(peak_value: Scalar, warmup_steps: Positive) -> Schedule:
+def inverse_sqrt(
+    peak_value: Scalar, warmup_steps: Positive, *, init_value: Scalar = 0.0
+) -> Schedule:
     """Linear warmup, then decay with the inverse square root of the step.
 
-        η(s) = η₁ s/W        for s < W
-        η(s) = η₁ √(W/s)     from W on
+        η(s) = η₀ + (η₁ - η₀) s/W    for s < W
+        η(s) = η₁ √(W/s)             from W on
 
     It never ends.
 
     Args:
         peak_value: η₁, at step W.
         warmup_steps: W > 0.
+        init_value: η₀, at step 0.
 
     Reference:
         Vaswani et al., Attention is all you need, NeurIPS 2017,
@@ -135,7 +138,8 @@ def inverse_sqrt(peak_value: Scalar, warmup_steps: Positive) -> Schedule:
         s, w = as_float(step), as_float(warmup_steps)
         warmup = fraction_done(s, 0, w)
         decay = safe_sqrt(safe_divide(w, jnp.maximum(s, w)))
-        return as_float(peak_value) * jnp.where(s < w, warmup, decay)
+        peak, init = as_float(peak_value), as_float(init_value)
+        return jnp.where(s < w, init + (peak - init) * warmup, peak * decay)
 
     return schedule
 

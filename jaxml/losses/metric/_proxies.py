@@ -6,7 +6,7 @@ vector has cosine 0 and a bounded gradient. An integer label outside [0, classes
 NaN for its example alone. The cosines are computed block by block and never all held.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -148,9 +148,8 @@ def arcface_loss(
     """
     index, sums = _cosine_sums(embeddings, proxies, labels, scale, axis_name)
     dtype = sums.other_lse.dtype
-    x = l2_normalize(embeddings.astype(dtype))
-    label_proxies = _take_proxy(index, proxies.astype(dtype), axis_name)
-    label_proxies = l2_normalize(label_proxies)
+    x = _unit(embeddings, dtype)
+    label_proxies = _unit(_take_proxy(index, proxies, axis_name), dtype)
     cos_theta = jnp.sum(x * label_proxies, -1)
     sin_theta = _sine(x, label_proxies)
     cos_theta_plus_m = cos_theta * jnp.cos(margin) - sin_theta * jnp.sin(margin)
@@ -159,6 +158,16 @@ def arcface_loss(
         cos_theta < -jnp.cos(margin), linear_extension, cos_theta_plus_m
     )
     return nan_if_invalid(softmax_nll(scale * label_cosine, sums.other_lse), index)
+
+
+def _unit(x: Array, dtype: Any) -> Array:
+    """The rows with length 1; a zero row of float16 has derivative 0, not 10⁶."""
+    unit = l2_normalize(x.astype(dtype))
+    return (
+        apply_mask(unit, jnp.any(x != 0, -1)[..., None])
+        if x.dtype == jnp.float16
+        else unit
+    )
 
 
 def _sine(x: Array, y: Array) -> Array:
@@ -309,7 +318,8 @@ def soft_triple_loss(
     num_classes, k, d = centers.shape
     index = label_index(labels, num_classes * num_shards(axis_name)).reshape(-1)
     local_index = shard_index(index, num_classes, axis_name)
-    x, inverse_norm = directions(embeddings.reshape(-1, d))
+    embeddings = apply_mask(embeddings.reshape(-1, d), index[:, None] >= 0)
+    x, inverse_norm = directions(embeddings)
     w, center_scale = directions(centers.reshape(-1, d))
     w = w.astype(center_scale.dtype)  # its gradient is a sum over blocks
 
@@ -353,6 +363,8 @@ def _cosine_sums(
     """The index of each label, and the sums of the logits s cosⱼ of each embedding."""
     index = label_index(labels, len(proxies) * num_shards(axis_name))
     local_index = shard_index(index, len(proxies), axis_name)
+    # a row without a label may hold NaN, which must not reach the proxies
+    embeddings = apply_mask(embeddings, index[..., None] >= 0)
     x, inverse_norm = directions(embeddings.reshape(-1, embeddings.shape[-1]))
     w, class_scale = directions(proxies)
     rows, classes = Rows(x, scale * inverse_norm), Classes(w.T, class_scale)

@@ -314,7 +314,8 @@ def angular_loss(
             lse = _product_logsumexp(*exponents, is_negative, negative, needed)
             return softmax_nll(2 * (1 + tan_sq) * s_p, lse)
 
-        rows = batch.candidates, batch.candidate_labels, s.T, positive.T
+        candidates = batch.candidates.astype(batch.anchors.dtype)
+        rows = candidates, batch.candidate_labels, s.T, positive.T
         m = len(batch.candidates)
         nll = map_blocks(positive_nll, rows, 4 * m, block, 16 * m)
         return jax.vmap(masked_mean)(nll.T, positive)

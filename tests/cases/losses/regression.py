@@ -110,6 +110,15 @@ CASES = [
         tol_relative_to_max=True,
     ),
     row(
+        losses.poisson_loss,
+        positive_pair,
+        per_element(lambda r, k: r - k * np.log(r)),
+        Extreme(element(0.0, 0.0), 0.0, check_grads_of=(0,)),
+        Extreme(element(1e30, 0.0), 1e30),
+        Extreme(element(1e-30, 1.0), 1e-30 - np.log(1e-30), check_grads_of=(1,)),
+        tol_relative_to_max=True,
+    ),
+    row(
         losses.gaussian_nll_loss,
         mean_target_variance,
         per_element(gaussian_nll_loss),
