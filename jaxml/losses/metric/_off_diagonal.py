@@ -5,6 +5,7 @@ devices, one shard after the other. No array of all pairs is held, in the deriva
 either: it computes the similarities again, on a second way around.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -46,15 +47,10 @@ def _fold_off_diagonal_lse(
     def step(
         row_sums: LogSumExp, col_sums: LogSumExp | None, b: Array, first: Array | int
     ) -> tuple[LogSumExp, LogSumExp | None]:
-        def block_step(col_sums: LogSumExp | None, block_rows: tuple) -> tuple:
-            a, index, mask, row_sums = block_rows
-            s = _off_diagonal_logits(a, b, scale, index, mask)
-            col_sums = None if col_sums is None else col_sums.update(s, 0)
-            return col_sums, row_sums.update(s, 1)
-
         used_a, b, mask = _shard_pairs(a, b, where, first)
+        add_block = functools.partial(_add_block, b, scale)
         rows = used_a, index - first, mask, row_sums
-        col_sums, row_sums = scan_blocks(block_step, col_sums, rows, 4 * len(b), block)
+        col_sums, row_sums = scan_blocks(add_block, col_sums, rows, 4 * len(b), block)
         return row_sums, col_sums
 
     col_sums = _empty_sums(b, b.dtype) if has_columns else None
@@ -62,6 +58,15 @@ def _fold_off_diagonal_lse(
         step, _empty_sums(a, b.dtype), col_sums, b.astype(a.dtype), axis_name
     )
     return row_sums.log(), None if col_sums is None else col_sums.log()
+
+
+def _add_block(
+    b: Array, scale: Array, col_sums: LogSumExp | None, block_rows: tuple
+) -> tuple[LogSumExp | None, LogSumExp]:
+    a, index, mask, row_sums = block_rows
+    s = _off_diagonal_logits(a, b, scale, index, mask)
+    col_sums = None if col_sums is None else col_sums.update(s, 0)
+    return col_sums, row_sums.update(s, 1)
 
 
 def _empty_sums(rows: Array, dtype: Any) -> LogSumExp:
@@ -100,47 +105,57 @@ def _off_diagonal_lse_fwd(
 def _off_diagonal_lse_bwd(
     block: int | None,
     axis_name: AxisName | None,
-    has_columns: bool,
+    _: bool,
     residuals: tuple,
     cts: tuple,
 ) -> tuple:
-    """Recomputes s block by block, whose cotangents are, for i ≠ j,
-
-    row_ctᵢ e^(sᵢⱼ - row_lseᵢ) + col_ctⱼ e^(sᵢⱼ - col_lseⱼ)
-    """
     (a, b, scale, index, where), (row_lse, col_lse) = residuals
     row_ct, col_ct = cts
 
     def step(
-        row_totals: tuple, b_t_ct: Array, shard: tuple, first: Array | int
+        row_cts: tuple | None, b_t_ct: Array, shard: tuple, first: Array | int
     ) -> tuple[tuple, Array]:
-        b, col_lse, col_ct = shard
-
-        def block_step(b_t_ct: Array, block_rows: tuple) -> tuple[Array, tuple]:
-            a, index, mask, row_lse, row_ct = block_rows
-            s = _off_diagonal_logits(a, b, scale, index, mask)
-            s_ct = row_ct[:, None] * jnp.exp(s - zero_if_inf(row_lse)[:, None])
-            if has_columns:
-                s_ct += col_ct[None] * jnp.exp(s - zero_if_inf(col_lse)[None])
-            s_ct = s_ct.astype(cotangent_dtype(a.dtype))
-            a_ct = matmul(s_ct, b.astype(s_ct.dtype))
-            scale_ct = jnp.sum(a.astype(a_ct.dtype) * a_ct, 1)
-            return b_t_ct + matmul(a.astype(s_ct.dtype).T, s_ct), (a_ct, scale_ct)
-
+        b, *columns = shard
         used_a, b, mask = _shard_pairs(a, b, where, first)
+        block_cts = functools.partial(_block_cts, b, scale, *columns)
         rows = used_a, index - first, mask, row_lse, row_ct
-        b_t_ct, row_cts = scan_blocks(block_step, b_t_ct, rows, 4 * len(b), block)
-        return jax.tree.map(jnp.add, row_totals, row_cts), b_t_ct
+        b_t_ct, new_cts = scan_blocks(block_cts, b_t_ct, rows, 4 * len(b), block)
+        if row_cts is None:
+            return new_cts, b_t_ct
+        return jax.tree.map(jnp.add, row_cts, new_cts), b_t_ct
 
+    zeros = jnp.zeros_like(a, b.dtype), jnp.zeros_like(row_lse)
     (a_ct, row_scale_ct), b_t_ct = fold_ring(
         step,
-        (jnp.zeros_like(a, b.dtype), jnp.zeros_like(row_lse)),
+        zeros if axis_name else None,  # a sum would need another [n d] array
         jnp.zeros_like(b.T),
         (b.astype(a.dtype), col_lse, col_ct),
         axis_name,
     )
-    a_ct = (scale * a_ct).astype(a.dtype)
-    return a_ct, scale * b_t_ct.T, jnp.sum(row_scale_ct), None, None
+    return a_ct.astype(a.dtype), scale * b_t_ct.T, jnp.sum(row_scale_ct), None, None
+
+
+def _block_cts(
+    b: Array,
+    scale: Array,
+    col_lse: Array | None,
+    col_ct: Array | None,
+    b_t_ct: Array,
+    block_rows: tuple,
+) -> tuple[Array, tuple[Array, Array]]:
+    """Recomputes s of a block of rows, whose cotangents are, for i ≠ j,
+
+    row_ctᵢ e^(sᵢⱼ - row_lseᵢ) + col_ctⱼ e^(sᵢⱼ - col_lseⱼ)
+    """
+    a, index, mask, row_lse, row_ct = block_rows
+    s = _off_diagonal_logits(a, b, scale, index, mask)
+    s_ct = row_ct[:, None] * jnp.exp(s - zero_if_inf(row_lse)[:, None])
+    if col_lse is not None and col_ct is not None:
+        s_ct += col_ct[None] * jnp.exp(s - zero_if_inf(col_lse)[None])
+    s_ct = s_ct.astype(cotangent_dtype(a.dtype))
+    a_ct = matmul(s_ct, b.astype(s_ct.dtype))
+    b_t_ct += matmul(a.astype(s_ct.dtype).T, s_ct)
+    return b_t_ct, (scale * a_ct, jnp.sum(a.astype(a_ct.dtype) * a_ct, 1))
 
 
 off_diagonal_lse = jax.custom_vjp(_fold_off_diagonal_lse, nondiff_argnums=(0, 1, 2))
