@@ -371,3 +371,17 @@ def test_memory_of_a_ring_does_not_grow_with_the_devices(
     assert "collective-permute" in text and "all-gather" not in text
     assert growth(ring=True) < 1.1
     assert growth(ring=False) > 2
+
+
+@pytest.mark.parametrize("function", RINGS, ids=lambda f: f.__name__)
+def test_ring_without_axis_name_is_refused(function: Callable[..., Array]) -> None:
+    message = f"{function.__name__}: ring must be False without axis_name, got True."
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        function(*random_views(), **RINGS[function], ring=True)
+
+
+def test_ring_refuses_a_mask_of_the_local_keys() -> None:
+    masked = partial(losses.info_nce, where=jnp.ones((3, 3), bool))
+    loss = on_ring(masked, make_mesh((8,)), "data")
+    with pytest.raises(TypeError, match=r"where must be of shape \[3,24\], all pairs"):
+        loss(random_views(), {})
