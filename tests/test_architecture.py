@@ -39,7 +39,7 @@ TREE = {
     "losses": """_mean _labels _information _cross_entropy _classification _binary
         _margin _regression _likelihood _linear_head metric segmentation""",
     "losses/metric": """_per_anchor _pairs _pair_sums _similarity _distance _triplets
-        _contrastive _redundancy _proxies""",
+        _contrastive _off_diagonal _redundancy _proxies""",
     "losses/segmentation": "_confusion _regions _lovasz _contour",
     "mining": "_distances _masks _miners",
     "activations": "_saturating _rectified _smooth _gated _learned _axis _kernels",

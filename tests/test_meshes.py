@@ -76,6 +76,7 @@ SHARDED = {
 }
 """For each function with `axis_name`: what is sharded, other arguments, the result."""
 
+
 DRAWS_NOISE = activations.rrelu, activations.stochastic_gelu
 """A device that does not split its key draws the noise of the first one."""
 

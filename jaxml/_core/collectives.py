@@ -8,6 +8,7 @@ over all devices has no factor of their number.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -122,3 +123,51 @@ def _gather_rows_jvp(axis_name: AxisName, primals: tuple, tangents: tuple) -> tu
     (x,), (x_dot,) = primals, tangents
     y = _gather_rows(x, axis_name)
     return y, lax.all_gather(x_dot.astype(y.dtype), axis_name, tiled=True)
+
+
+def check_ring(ring: bool, axis_name: AxisName | None) -> None:
+    """Raises a ValueError for a ring of no mesh axes."""
+    if ring and axis_name is None:
+        raise_invalid(ValueError, "ring", "be False without axis_name", ring)
+
+
+def fold_ring(
+    step: Callable[[PyTree, PyTree, PyTree, Array | int], tuple[PyTree, PyTree]],
+    row_totals: PyTree,
+    column_totals: PyTree,
+    shard: PyTree,
+    axis_name: AxisName | None,
+) -> tuple[PyTree, PyTree]:
+    """The totals over all pairs of this device's rows with the rows of all devices.
+
+    Every device passes a shard on while it uses it, so that it holds two at a time. The
+    derivative would save all of them: it takes a rule that folds the ring again.
+
+    Args:
+        step: (row totals, column totals, shard, index of the shard's first row) ->
+            both totals with the pairs of the shard added.
+        row_totals: The totals of this device's rows, which stay.
+        column_totals: The totals of the shard's rows, which travel with them and are
+            back on their own device in the end.
+        shard: This device's rows, an array or a tree of them. They come first.
+        axis_name: The mesh axes that form the ring.
+    """
+    if axis_name is None:
+        return step(row_totals, column_totals, shard, 0)
+    size, length = num_shards(axis_name), len(jax.tree.leaves(shard)[0])
+    to_next = [(i, (i + 1) % size) for i in range(size)]
+
+    def pass_on(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: lax.ppermute(x, axis_name, to_next), tree)
+
+    def turn(state: tuple, count: Array) -> tuple[tuple, None]:
+        row_totals, column_totals, shard = state
+        next_shard = pass_on(shard)
+        first = length * ((lax.axis_index(axis_name) - count) % size)
+        row_totals, column_totals = step(row_totals, column_totals, shard, first)
+        return (row_totals, pass_on(column_totals), next_shard), None
+
+    init = vary_together((row_totals, column_totals, shard))
+    counts = jnp.arange(size, dtype=jnp.int32)
+    (row_totals, column_totals, _), _ = lax.scan(turn, init, counts)
+    return row_totals, column_totals

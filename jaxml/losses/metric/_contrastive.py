@@ -11,27 +11,29 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxml._core.blocks import map_blocks, map_blocks_fused_grad, scan_blocks
-from jaxml._core.collectives import gather_rows, local_rows, vary_together
+from jaxml._core.blocks import map_blocks, map_blocks_fused_grad
+from jaxml._core.collectives import (
+    check_ring,
+    fold_ring,
+    gather_rows,
+    local_rows,
+    num_shards,
+    vary_together,
+)
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
-from jaxml._core.matmul import (
-    cotangent_dtype,
-    logsumexp_matmul,
-    materialized_transpose,
-    matmul,
-)
+from jaxml._core.matmul import logsumexp_matmul, materialized_transpose, matmul
 from jaxml._core.public import public
-from jaxml._core.safe import zero_if_inf
-from jaxml._core.softmax import (
-    LogSumExp,
-    logsumexp,
-    logsumexp_shards,
-    softmax_nll,
-)
+from jaxml._core.softmax import logsumexp_shards, softmax_nll
 from jaxml._core.special.logistic import softplus
 from jaxml._core.types import AxisName, Count, Positive, Scalar
-from jaxml.losses.metric._per_anchor import factors, row_index, zero_unused
+from jaxml.losses.metric._off_diagonal import off_diagonal_lse
+from jaxml.losses.metric._per_anchor import (
+    check_all_pairs,
+    factors,
+    row_index,
+    zero_unused,
+)
 
 
 @public(upcast=False)
@@ -43,6 +45,7 @@ def info_nce(
     where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
     axis_name: AxisName | None = None,
+    ring: bool = False,
 ) -> Float[Array, "n"]:
     """The cross entropy of identifying the key of each query among all keys.
 
@@ -60,6 +63,7 @@ def info_nce(
         axis_name: The mesh axes over which queries and keys are sharded, in
             `jax.shard_map`: the keys of all devices are candidates, and `where` has a
             column for each of them.
+        ring: Whether the keys travel from device to device, so that none holds all.
 
     Raises:
         TypeError: If there are fewer keys than queries.
@@ -74,6 +78,9 @@ def info_nce(
     """
     if len(keys) < len(queries):
         raise_invalid(TypeError, "keys", "be at least as many as queries", keys)
+    check_ring(ring, axis_name)
+    if ring:
+        return _ring_nll(queries, keys, temperature, where, block, axis_name)
     return _matching_nll(queries, keys, temperature, where, block, axis_name)
 
 
@@ -143,6 +150,32 @@ def _block_nll(rows: tuple, shared: tuple) -> Array:
     return apply_mask(softmax_nll(positive_logit, negatives_lse), has_positive)
 
 
+def _ring_nll(
+    queries: Array,
+    keys: Array,
+    temperature: Scalar,
+    where: Array | None,
+    block: int | None,
+    axis_name: AxisName | None,
+) -> Array:
+    """`_matching_nll` with the keys of one or two devices at a time."""
+    n = len(queries)
+    check_all_pairs(where, n, len(keys) * num_shards(axis_name))
+    index = row_index(keys, axis_name)[:n]
+    has_positive = None
+    queries, keys = factors(queries, keys)
+    scale = jnp.asarray(1 / temperature, keys.dtype)
+    inputs = vary_together((queries, keys, scale, index, where))
+    negatives_lse, _ = off_diagonal_lse(block, axis_name, False, *inputs)
+    positives = keys[:n]
+    if where is not None:  # what is masked may be NaN
+        has_positive = jnp.take_along_axis(where, index[:, None], 1)
+        queries, positives = (apply_mask(x, has_positive) for x in (queries, positives))
+        has_positive = has_positive[:, 0]
+    positive_logit = scale * jnp.sum(queries.astype(positives.dtype) * positives, 1)
+    return apply_mask(softmax_nll(positive_logit, negatives_lse), has_positive)
+
+
 @public(upcast=False)
 def clip_loss(
     a: Float[Array, "n d"],
@@ -151,6 +184,7 @@ def clip_loss(
     temperature: Positive = 0.07,
     block: Count | None = None,
     axis_name: AxisName | None = None,
+    ring: bool = False,
 ) -> Float[Array, "n"]:
     """The cross entropy of identifying each pair, averaged over both directions.
 
@@ -163,6 +197,7 @@ def clip_loss(
         block: The number of rows per tile.
         axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`:
             the rows of all devices are candidates.
+        ring: Whether the rows of b travel from device to device, so that none has all.
 
     Reference:
         Radford et al., Learning transferable visual models from natural language
@@ -172,77 +207,20 @@ def clip_loss(
         >>> clip_loss(jnp.eye(3), jnp.eye(3), temperature=0.1)
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
+    check_ring(ring, axis_name)
     index = row_index(a, axis_name)
-    a, b = factors(a, gather_rows(b, axis_name))
+    a, b = factors(a, b if ring else gather_rows(b, axis_name))
+    own_b = b if ring else local_rows(b, axis_name)
     scale = jnp.asarray(1 / temperature, b.dtype)
-    positive_logit = scale * jnp.sum(a.astype(b.dtype) * local_rows(b, axis_name), 1)
-    row_lse, col_lse = _off_diagonal_lse(block, *vary_together((a, b, scale, index)))
-    col_lse = local_rows(logsumexp_shards(col_lse, axis_name), axis_name)
+    positive_logit = scale * jnp.sum(a.astype(b.dtype) * own_b, 1)
+    inputs = *vary_together((a, b, scale, index)), None
+    ring_axes = axis_name if ring else None
+    row_lse, col_lse = off_diagonal_lse(block, ring_axes, True, *inputs)
+    if not ring:
+        col_lse = local_rows(logsumexp_shards(col_lse, axis_name), axis_name)
     return (
         softmax_nll(positive_logit, row_lse) + softmax_nll(positive_logit, col_lse)
     ) / 2
-
-
-def _scan_off_diagonal_lse(
-    block: int | None, a: Array, b: Array, scale: Array, index: Array
-) -> tuple[Array, Array]:
-    """log Σⱼ e^sᵢⱼ of each row i and log Σᵢ e^sᵢⱼ of each column j, over indexᵢ ≠ j."""
-
-    def step(col_sum: LogSumExp, block_rows: tuple) -> tuple[LogSumExp, Array]:
-        a, index = block_rows
-        s = _off_diagonal_logits(a, b, scale, index)
-        return col_sum.update(s, 0), logsumexp(s, 1)
-
-    init = LogSumExp.empty(b[:, 0] if b.shape[1] else jnp.zeros_like(b, shape=len(b)))
-    col_sum, row_lse = scan_blocks(step, init, (a, index), 4 * len(b), block)
-    return row_lse, col_sum.log()
-
-
-def _off_diagonal_logits(a: Array, b: Array, scale: Array, index: Array) -> Array:
-    """s of a block of rows, -∞ on the diagonal."""
-    is_diagonal = index[:, None] == jnp.arange(len(b), dtype=index.dtype)[None]
-    return jnp.where(is_diagonal, -jnp.inf, scale * matmul(a, b.T))
-
-
-def _off_diagonal_lse_fwd(
-    block: int | None, a: Array, b: Array, scale: Array, index: Array
-) -> tuple[tuple, tuple]:
-    # the scan can be differentiated again; a function with a VJP rule has no JVP
-    row_lse, col_lse = _scan_off_diagonal_lse(block, a, b, scale, index)
-    return (row_lse, col_lse), (a, b, scale, index, row_lse, col_lse)
-
-
-def _off_diagonal_lse_bwd(
-    block: int | None, residuals: tuple, cts: tuple
-) -> tuple[Array, Array, Array, None]:
-    """Recomputes s block by block, whose cotangents are, for i ≠ j,
-
-    row_ctᵢ e^(sᵢⱼ - row_lseᵢ) + col_ctⱼ e^(sᵢⱼ - col_lseⱼ)
-    """
-    a, b, scale, index, row_lse, col_lse = residuals
-    row_ct, col_ct = cts
-
-    def step(b_t_ct: Array, block_rows: tuple) -> tuple[Array, tuple]:
-        a, index, row_lse, row_ct = block_rows
-        s = _off_diagonal_logits(a, b, scale, index)
-        s_ct = row_ct[:, None] * jnp.exp(s - zero_if_inf(row_lse)[:, None])
-        s_ct += col_ct[None] * jnp.exp(s - zero_if_inf(col_lse)[None])
-        s_ct = s_ct.astype(cotangent_dtype(a.dtype))
-        a_ct = matmul(s_ct, b)
-        return b_t_ct + matmul(a.astype(s_ct.dtype).T, s_ct), (
-            scale * a_ct,
-            jnp.sum(a.astype(b.dtype) * a_ct, 1),
-        )
-
-    rows = a, index, row_lse, row_ct
-    b_t_ct, (a_ct, row_scale_ct) = scan_blocks(
-        step, jnp.zeros_like(b.T), rows, 4 * len(b), block
-    )
-    return a_ct.astype(a.dtype), scale * b_t_ct.T, jnp.sum(row_scale_ct), None
-
-
-_off_diagonal_lse = jax.custom_vjp(_scan_off_diagonal_lse, nondiff_argnums=(0,))
-_off_diagonal_lse.defvjp(_off_diagonal_lse_fwd, _off_diagonal_lse_bwd)
 
 
 @public(upcast=False)
@@ -254,6 +232,7 @@ def siglip_loss(
     bias: Scalar,
     block: Count | None = None,
     axis_name: AxisName | None = None,
+    ring: bool = False,
 ) -> Float[Array, "n"]:
     """Binary cross entropy of every pair, without a softmax over the batch.
 
@@ -267,6 +246,7 @@ def siglip_loss(
         block: The number of rows per tile.
         axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`:
             the rows of all devices are candidates.
+        ring: Whether the rows of b travel from device to device, so that none has all.
 
     Reference:
         Zhai et al., Sigmoid loss for language image pre-training, ICCV 2023,
@@ -276,8 +256,19 @@ def siglip_loss(
         >>> siglip_loss(jnp.eye(3), jnp.eye(3), scale=10.0, bias=-5.0)
         Array([0.02014605, 0.02014605, 0.02014605], dtype=float32)
     """
+    check_ring(ring, axis_name)
     index = row_index(a, axis_name)
-    a, b = factors(a, gather_rows(b, axis_name))
+    a, b = factors(a, b if ring else gather_rows(b, axis_name))
+    if ring:
+        inputs = vary_together((a, b, scale, bias, index))
+        return _ring_siglip(block, axis_name, *inputs)
+    return _siglip(block, a, b, scale, bias, index)
+
+
+def _siglip(
+    block: int | None, a: Array, b: Array, scale: Scalar, bias: Scalar, index: Array
+) -> Array:
+    """The losses of these rows of a and b, of which row indexᵢ of b matches aᵢ."""
     columns = jnp.arange(len(b), dtype=index.dtype)
 
     def block_losses(rows: tuple) -> Array:
@@ -287,3 +278,57 @@ def siglip_loss(
         return jnp.sum(softplus(jnp.where(is_match, -logits, logits)), 1)
 
     return map_blocks(block_losses, (a, index), 4 * len(b), block)
+
+
+def _fold_siglip(
+    block: int | None,
+    axis_name: AxisName,
+    a: Array,
+    b: Array,
+    scale: Array,
+    bias: Array,
+    index: Array,
+) -> Array:
+    """`_siglip` with the rows of b of all devices, which travel around the ring."""
+
+    def step(loss: Array, _: None, b: Array, first: Array | int) -> tuple[Array, None]:
+        b = b.astype(loss.dtype)
+        return loss + _siglip(block, a, b, scale, bias, index - first), None
+
+    init = jnp.zeros_like(b, shape=len(a))
+    return fold_ring(step, init, None, b.astype(a.dtype), axis_name)[0]
+
+
+def _ring_siglip_fwd(
+    block: int | None, axis_name: AxisName, *inputs: Array
+) -> tuple[Array, tuple]:
+    return _fold_siglip(block, axis_name, *inputs), inputs
+
+
+def _ring_siglip_bwd(
+    block: int | None, axis_name: AxisName, inputs: tuple, ct: Array
+) -> tuple:
+    """Folds the ring again; the cotangent of a shard of b travels with it."""
+    a, b, scale, bias, index = inputs
+
+    def step(
+        cts: tuple, b_ct: Array, shard: Array, first: Array | int
+    ) -> tuple[tuple, Array]:
+        def losses(a: Array, b: Array, scale: Array, bias: Array) -> Array:
+            return _siglip(block, a, b, scale, bias, index - first)
+
+        _, vjp = jax.vjp(losses, a, shard.astype(b.dtype), scale, bias)
+        a_ct, shard_ct, *scalar_cts = vjp(ct)
+        new_cts = a_ct.astype(b.dtype), *scalar_cts
+        return jax.tree.map(jnp.add, cts, new_cts), b_ct + shard_ct
+
+    init = jax.tree.map(jnp.zeros_like, (a.astype(b.dtype), scale, bias))
+    shard = b.astype(a.dtype)
+    (a_ct, *scalar_cts), b_ct = fold_ring(
+        step, init, jnp.zeros_like(b), shard, axis_name
+    )
+    return a_ct.astype(a.dtype), b_ct, *scalar_cts, None
+
+
+_ring_siglip = jax.custom_vjp(_fold_siglip, nondiff_argnums=(0, 1))
+_ring_siglip.defvjp(_ring_siglip_fwd, _ring_siglip_bwd)

@@ -151,12 +151,16 @@ def zero_unused(
     """Both, with 0 in each row that takes part in no pair, because it may be NaN."""
     if where is None:
         return anchors, candidates
-    n, m = len(anchors), len(candidates)
-    if where.shape != (n, m):
-        raise_invalid(TypeError, "where", f"be of shape [{n},{m}], all pairs", where)
+    check_all_pairs(where, len(anchors), len(candidates))
     anchors = apply_mask(anchors, jnp.any(where, 1)[:, None])
     is_used = any_shard(jnp.any(where, 0), axis_name)
     return anchors, apply_mask(candidates, is_used[:, None])
+
+
+def check_all_pairs(where: Array | None, n: int, m: int) -> None:
+    """Raises a TypeError unless the mask is one of n anchors and m candidates."""
+    if where is not None and where.shape != (n, m):
+        raise_invalid(TypeError, "where", f"be of shape [{n},{m}], all pairs", where)
 
 
 def factors(anchors: Array, candidates: Array) -> tuple[Array, Array]:
