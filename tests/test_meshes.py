@@ -170,7 +170,8 @@ def has_batch(case: Case) -> bool:
 
 def takes_axis_name(case: Case) -> bool:
     is_2d = "axis" not in case.static_args
-    return "axis_name" in inspect.signature(case.function).parameters and is_2d
+    has_axis_name = "axis_name" in inspect.signature(case.function).parameters
+    return is_of_arrays(case) and has_axis_name and is_2d
 
 
 def value_and_gradients(

@@ -38,6 +38,13 @@ def vary_together(arrays: PyTree, axis_name: AxisName | None = None) -> PyTree:
     return treedef.unflatten(map(vary, leaves))
 
 
+def vary(x: Array, axis_name: AxisName | None) -> Array:
+    """x, varying over the mesh axes: gradients are those of each device alone."""
+    axes = {axis_name} if isinstance(axis_name, str) else {*(axis_name or ())}
+    missing = tuple(axes - varying_axes(x))
+    return lax.pcast(x, missing, to="varying") if missing else x
+
+
 def varying_axes(leaf: Any) -> frozenset:
     """The mesh axes over which an array varies inside `jax.shard_map`."""
     manual = getattr(jax.typeof(leaf), "manual_axis_type", None)

@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxml._core.special.partials import with_partials
-from jaxml._core.types import compute_dtype
+from jaxml._core.types import Axes, compute_dtype
 
 MIN_NORM = 1e-6
 """The smallest norm by which `l2_normalize` divides, by default."""
@@ -83,7 +83,7 @@ def zero_if_inf(x: Array) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def norm(x: Array, axis: int = -1) -> Array:
+def norm(x: Array, axis: Axes = -1) -> Array:
     """‖x‖₂, with derivative 0 at 0. The squares neither overflow nor underflow."""
     x_max = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0.0)
     squares = jnp.square(safe_divide(x, x_max))
@@ -92,7 +92,7 @@ def norm(x: Array, axis: int = -1) -> Array:
 
 
 @norm.defjvp
-def norm_jvp(axis: int, primals: tuple, tangents: tuple) -> tuple:
+def norm_jvp(axis: Axes, primals: tuple, tangents: tuple) -> tuple:
     (x,), (x_dot,) = primals, tangents
     y = norm(x, axis)
     unit = safe_divide(x, jnp.expand_dims(y, axis))

@@ -18,6 +18,7 @@ from jaxml.optimizers._per_leaf import (
     bias_correction,
     check_floats,
     ema,
+    full_like,
     increment,
     real_compute_dtype,
     upcast,
@@ -67,7 +68,7 @@ def shadow_weights(
 
     def init(params: PyTree) -> ShadowWeightsState:
         check_floats("params", params)
-        zeros = jax.tree.map(lambda x: jnp.zeros_like(_upcast(x)), params)
+        zeros = jax.tree.map(lambda x: full_like(x, 0.0, _upcast(x).dtype), params)
         count, correction = jnp.zeros((), jnp.int32), jnp.zeros((), float)
         return ShadowWeightsState(count, correction, zeros, inner.init(params))
 

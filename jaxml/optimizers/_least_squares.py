@@ -3,7 +3,8 @@
 J is the Jacobian of the residuals r, and g = Jᵀr is the gradient of ½ Σ rᵢ². JᵀJ
 approximates the Hessian and needs first derivatives only. A small J is materialized
 and stacked on √λ I for a QR decomposition, which keeps the precision that forming JᵀJ
-would lose. For a large J, conjugate gradients use products with J and Jᵀ.
+would lose. For a large J, conjugate gradients use products with J and Jᵀ. If residuals
+are sharded, each device factorizes its rows of J, and then all of them the factors.
 """
 
 from collections.abc import Callable
@@ -11,15 +12,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
-from jax.flatten_util import ravel_pytree
+from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from jaxml._core import trees
+from jaxml._core.collectives import (
+    check_bound,
+    num_shards,
+    sum_shards,
+    vary,
+    vary_together,
+)
 from jaxml._core.contract import raise_invalid
 from jaxml._core.matmul import matmul
 from jaxml._core.public import factory
-from jaxml._core.types import NonNegative, Positive, PyTree, Scalar
+from jaxml._core.types import AxisName, NonNegative, Positive, PyTree, Scalar
 from jaxml.optimizers._line_search import backtracking_line_search
 from jaxml.optimizers._newton import (
     NewtonState,
@@ -55,7 +62,7 @@ class LinearizedResiduals(NamedTuple):
     """r(x + v) ≈ r(x) + Jv, and how its damped least-squares problem is solved."""
 
     objective: Objective
-    jvp: Callable[[Array], Array]  # v -> Jv
+    curvature: Callable[[Array], Array]  # v -> ‖Jv‖²
     scale: Array  # the largest diagonal element of JᵀJ, or JᵀJ along g
     solve: Callable[[Array], "Solution"]  # λ -> p = -(JᵀJ + λI)⁻¹ g
 
@@ -69,7 +76,10 @@ class Solution(NamedTuple):
 
 @factory
 def gauss_newton(
-    *, damping: NonNegative = 0.0, max_iterations: Positive = 500
+    *,
+    damping: NonNegative = 0.0,
+    max_iterations: Positive = 500,
+    axis_name: AxisName | None = None,
 ) -> Transformation:
     """Gauss-Newton: solves the linearized least-squares problem.
 
@@ -84,6 +94,7 @@ def gauss_newton(
     Args:
         damping: λ >= 0, in units of JᵀJ.
         max_iterations: The maximum number of CG iterations, if J is large.
+        axis_name: In `jax.shard_map`, the mesh axes over which residuals are sharded.
 
     Raises:
         TypeError: If `update` is called without the parameters or `residual_fn`.
@@ -103,9 +114,9 @@ def gauss_newton(
     def step(
         functions: Functions, g: PyTree, x: PyTree, state: NewtonState
     ) -> tuple[PyTree, NewtonState]:
-        (x_flat, unravel), (g_flat, _) = ravel_pytree(x), ravel_pytree(g)
+        (x_flat, unravel), (g_flat, _) = trees.ravel(x), trees.ravel(g)
         linearized = linearize_residuals(
-            functions["residual_fn"], x_flat, g_flat, unravel, max_iterations
+            functions["residual_fn"], x_flat, g_flat, unravel, max_iterations, axis_name
         )
         lam = jnp.asarray(damping, g_flat.dtype)
 
@@ -118,9 +129,13 @@ def gauss_newton(
             solve_shifted, min_shift
         )
         objective, p = linearized.objective, solution.p
-        curvature = jnp.sum(jnp.square(linearized.jvp(p)))
         search = backtracking_line_search(
-            objective, x_flat, g_flat, p, curvature, init_step_size=jnp.ones_like(lam)
+            objective,
+            x_flat,
+            g_flat,
+            p,
+            linearized.curvature(p),
+            init_step_size=jnp.ones_like(lam),
         )
         return unravel(search.s), NewtonState(
             count=increment(state.count),
@@ -138,7 +153,10 @@ def gauss_newton(
 
 @factory
 def levenberg_marquardt(
-    *, damping: Positive = 1e-3, max_iterations: Positive = 500
+    *,
+    damping: Positive = 1e-3,
+    max_iterations: Positive = 500,
+    axis_name: AxisName | None = None,
 ) -> Transformation:
     """Damped Gauss-Newton; the damping grows if the model overpredicts the decrease.
 
@@ -153,6 +171,7 @@ def levenberg_marquardt(
         damping: The first μ > 0, in units of the largest diagonal element of JᵀJ, or of
             JᵀJ along g if J is large.
         max_iterations: The maximum number of CG iterations, if J is large.
+        axis_name: In `jax.shard_map`, the mesh axes over which residuals are sharded.
 
     Raises:
         TypeError: If `update` is called without the parameters or `residual_fn`.
@@ -185,9 +204,9 @@ def levenberg_marquardt(
     def step(
         functions: Functions, g: PyTree, x: PyTree, state: LevenbergMarquardtState
     ) -> tuple[PyTree, LevenbergMarquardtState]:
-        (x_flat, unravel), (g_flat, _) = ravel_pytree(x), ravel_pytree(g)
+        (x_flat, unravel), (g_flat, _) = trees.ravel(x), trees.ravel(g)
         linearized = linearize_residuals(
-            functions["residual_fn"], x_flat, g_flat, unravel, max_iterations
+            functions["residual_fn"], x_flat, g_flat, unravel, max_iterations, axis_name
         )
         scale = jnp.where(jnp.isfinite(linearized.scale), linearized.scale, 1)
         init_damping = jnp.asarray(damping, g_flat.dtype) * scale
@@ -225,8 +244,10 @@ def linearize_residuals(
     g: Array,
     unravel: Callable[[Array], PyTree],
     max_iterations: Scalar,
+    axis_name: AxisName | None,
 ) -> LinearizedResiduals:
     """The residuals near x, as a vector that is a function of a vector."""
+    check_bound(axis_name)
     leaves = jax.tree.leaves(jax.eval_shape(residual_fn, unravel(x)))
     for leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -235,35 +256,52 @@ def linearize_residuals(
 
     def residuals(x: Array) -> Array:
         leaves = jax.tree.leaves(residual_fn(unravel(x)))
-        return jnp.concatenate([jnp.ravel(leaf).astype(x.dtype) for leaf in leaves])
+        rows = [jnp.ravel(trees.replicate(leaf)).astype(x.dtype) for leaf in leaves]
+        return jnp.concatenate(rows)
 
     def half_sum_of_squares(x: Array) -> Array:
-        return jnp.sum(jnp.square(residuals(x))) / 2
+        return sum_shards(jnp.sum(jnp.square(residuals(x))), axis_name) / 2
 
+    x = vary(x, axis_name)
     r, jvp = jax.linearize(residuals, x)
     transpose = jax.linear_transpose(jvp, x)
 
-    def vjp(v: Array) -> Array:
-        return transpose(v)[0]
+    def shard_jvp(v: Array) -> Array:
+        return jvp(vary(v, axis_name))
 
-    value, linear_term = jnp.sum(jnp.square(r)) / 2, g - vjp(r)
+    def shard_vjp(v: Array) -> Array:
+        return transpose(vary(v, axis_name))[0]
+
+    value = sum_shards(jnp.sum(jnp.square(r)), axis_name) / 2
+    linear_term = g - sum_shards(shard_vjp(r), axis_name)
     objective = Objective(value, linear_term, eps, half_sum_of_squares)
-    if (r.size + x.size) * x.size <= MAX_DENSE_JACOBIAN:
-        return _dense(objective, r, jvp, vjp)
-    return _matrix_free(objective, g, jvp, vjp, max_iterations)
+    num_residuals = r.size * num_shards(axis_name)
+    if (num_residuals + x.size) * x.size <= MAX_DENSE_JACOBIAN:
+        return _dense(objective, r, shard_jvp, shard_vjp, axis_name)
+    return _matrix_free(objective, g, shard_jvp, shard_vjp, max_iterations, axis_name)
 
 
 def _dense(
-    objective: Objective, r: Array, jvp: Callable, vjp: Callable
+    objective: Objective,
+    r: Array,
+    jvp: Callable,
+    vjp: Callable,
+    axis_name: AxisName | None,
 ) -> LinearizedResiduals:
     """Solves by [J r; √λI 0] = Q [R c; 0 ·]: p = -R⁻¹ (c + R⁻ᵀ (g - Jᵀr))."""
     m, n = r.size, objective.linear_term.size
-    identity, eps = jnp.eye(n, dtype=r.dtype), jnp.finfo(r.dtype).eps
+    identity, _ = vary_together((jnp.eye(n, dtype=r.dtype), objective.linear_term))
+    eps = jnp.finfo(r.dtype).eps
     if n <= m:
         jacobian_t = materialize(jvp, identity)
     else:
-        jacobian_t = materialize(vjp, jnp.eye(m, dtype=r.dtype)).T
-    diagonal = jnp.sum(jnp.square(jacobian_t), 1)  # of JᵀJ
+        rows, _ = vary_together((jnp.eye(m, dtype=r.dtype), objective.linear_term))
+        jacobian_t = materialize(vjp, rows).T
+    j_and_r = jnp.concatenate([jacobian_t.T, r[:, None]], 1)
+    if axis_name is not None:
+        shard_triangle = jnp.linalg.qr(j_and_r, mode="r")
+        j_and_r = lax.all_gather(shard_triangle, axis_name, tiled=True, to="invarying")
+    diagonal = sum_shards(jnp.sum(jnp.square(jacobian_t), 1), axis_name)  # of JᵀJ
     # If g is the gradient of ½ Σ rᵢ², the linear term is a rounding error.
     rounding_error = 100 * objective.eps * jnp.sqrt(2 * objective.value * diagonal)
     linear_term = jnp.where(
@@ -271,7 +309,6 @@ def _dense(
     )
 
     def solve(damping: Array) -> Solution:
-        j_and_r = jnp.concatenate([jacobian_t.T, r[:, None]], 1)
         damping_rows = jnp.concatenate(
             [jnp.sqrt(damping) * identity, jnp.zeros((n, 1), r.dtype)], 1
         )
@@ -291,10 +328,10 @@ def _dense(
             products=jnp.int32(n),
         )
 
-    def dense_jvp(v: Array) -> Array:
-        return matmul(v, jacobian_t)
+    def curvature(v: Array) -> Array:
+        return sum_shards(jnp.sum(jnp.square(matmul(v, jacobian_t))), axis_name)
 
-    return LinearizedResiduals(objective, dense_jvp, jnp.max(diagonal), solve)
+    return LinearizedResiduals(objective, curvature, jnp.max(diagonal), solve)
 
 
 def _matrix_free(
@@ -303,15 +340,18 @@ def _matrix_free(
     jvp: Callable,
     vjp: Callable,
     max_iterations: Scalar,
+    axis_name: AxisName | None,
 ) -> LinearizedResiduals:
     """Solves by conjugate gradients."""
     g_norm = trees.norm(g)
     direction = g / jnp.where(g_norm > 0, g_norm, 1)
-    curvature = jnp.sum(jnp.square(jvp(direction)))
+
+    def curvature(v: Array) -> Array:
+        return sum_shards(jnp.sum(jnp.square(jvp(v))), axis_name)
 
     def solve(damping: Array) -> Solution:
         cg = steihaug_cg(
-            lambda v: vjp(jvp(v)) + damping * v,
+            lambda v: sum_shards(vjp(jvp(v)), axis_name) + damping * v,
             g,
             radius=jnp.full_like(damping, jnp.inf),
             rtol=jnp.full_like(damping, CG_RTOL),
@@ -324,4 +364,4 @@ def _matrix_free(
             products=2 * cg.iterations,
         )
 
-    return LinearizedResiduals(objective, jvp, curvature, solve)
+    return LinearizedResiduals(objective, curvature, curvature(direction), solve)

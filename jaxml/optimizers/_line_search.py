@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core import trees
+from jaxml._core.collectives import vary_together
 from jaxml._core.types import PyTree
 from jaxml.optimizers._objective import Objective
 
@@ -65,6 +66,7 @@ def backtracking_line_search(
         return _Trial(t, value, trial.num_trials + 1)
 
     before_first = _Trial(2 * init_step_size, jnp.full_like(init_step_size, jnp.inf), 0)
+    before_first, _ = vary_together((before_first, p))
     trial = jax.lax.while_loop(cond_fun, body_fun, before_first)
     t = trial.step_size
     accepted = is_sufficient_decrease(trial) & jnp.isfinite(trees.norm(p))

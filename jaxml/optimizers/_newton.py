@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import cho_solve
 
 from jaxml._core import trees
+from jaxml._core.collectives import vary_together
 from jaxml._core.contract import raise_invalid
 from jaxml._core.matmul import matmul
 from jaxml._core.public import factory
@@ -74,10 +74,11 @@ def newton(*, damping: NonNegative = 0.0, learning_rate: Rate = 1.0) -> Transfor
         functions: Functions, g: PyTree, x: PyTree, state: NewtonState
     ) -> tuple[PyTree, NewtonState]:
         objective, hvp = linearize_gradient(functions["value_fn"], x, g)
-        g_flat, unravel = ravel_pytree(g)
+        g_flat, unravel = trees.ravel(g)
         n, dtype = g_flat.size, g_flat.dtype
-        identity, eps = jnp.eye(n, dtype=dtype), jnp.finfo(dtype).eps
-        hessian = materialize(lambda v: ravel_pytree(hvp(unravel(v)))[0], identity)
+        identity, _ = vary_together((jnp.eye(n, dtype=dtype), g_flat))
+        eps = jnp.finfo(dtype).eps
+        hessian = materialize(lambda v: trees.ravel(hvp(unravel(v)))[0], identity)
         lam = jnp.asarray(damping, dtype)
 
         def solve_shifted(tau: Array) -> tuple[Array, Array]:
@@ -167,17 +168,18 @@ def find_positive_definite_shift(
         shift = search.next_shift
         solution, is_positive_definite = solve_shifted(shift)
         next_shift = jnp.where(shift > 0, 10 * shift, min_shift)
-        return _ShiftSearch(
-            shift, solution, is_positive_definite, next_shift, search.num_trials + 1
+        next_trial = search.num_trials + 1
+        return vary_together(
+            _ShiftSearch(shift, solution, is_positive_definite, next_shift, next_trial)
         )
 
     zero = jnp.zeros_like(min_shift)
     before_first = _ShiftSearch(
         shift=zero,
         solution=trees.zeros_like(jax.eval_shape(solve_shifted, zero)[0]),
-        is_positive_definite=zero > 0,  # False, and sharded like the shift
+        is_positive_definite=jnp.bool_(False),
         next_shift=zero,
         num_trials=jnp.int32(0),
     )
-    search = jax.lax.while_loop(cond_fun, body_fun, before_first)
+    search = jax.lax.while_loop(cond_fun, body_fun, vary_together(before_first))
     return search.solution, search.shift, search.num_trials

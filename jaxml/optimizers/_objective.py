@@ -26,6 +26,7 @@ import numpy as np
 from jax import Array
 
 from jaxml._core import trees
+from jaxml._core.collectives import vary_together
 from jaxml._core.contract import raise_invalid
 from jaxml._core.types import PyTree
 from jaxml.optimizers._per_leaf import Transformation, real_compute_dtype
@@ -65,7 +66,7 @@ def second_order(
     def init(params: PyTree) -> Any:
         check_real_floats("params", params)
         check_params(params)
-        return init_state(_compute_dtype(params))
+        return vary_together((init_state(_compute_dtype(params)), params))[0]
 
     def update(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
@@ -86,6 +87,7 @@ def second_order(
     def jitted_step(
         static_args: tuple, updates: PyTree, state: Any, params: PyTree, traced: dict
     ) -> tuple[PyTree, Any]:
+        updates, state, params = vary_together((updates, state, params))
         functions, static = map(dict, static_args)
         data = static | traced
         bound = {name: _bind_data(f, data) for name, f in functions.items()}
@@ -93,7 +95,7 @@ def second_order(
         bound[takes_params] = _in_param_dtypes(bound[takes_params], params)
         dtype = _compute_dtype(params)
         g, x = trees.cast(updates, dtype), trees.cast(params, dtype)
-        s, state = step(bound, g, x, state)
+        s, state = vary_together(step(bound, g, x, state))
         s = jax.tree.map(lambda a, u: a.astype(jnp.result_type(u)), s, updates)
         return s, state
 

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.experimental.shard_alike import shard_alike
 
 from jaxml._core.contract import raise_invalid
 from jaxml._core.special.partials import with_partials
@@ -122,9 +124,15 @@ def _init_accumulator(params: PyTree, accumulator: Accumulator, dtype: Any) -> P
         real_dtype = dtype or real_compute_dtype(jnp.result_type(leaf))
         is_complex = jnp.iscomplexobj(leaf) and not accumulator.is_real
         leaf_dtype = _complex_dtype(real_dtype) if is_complex else real_dtype
-        return jnp.full_like(leaf, accumulator.init_value, leaf_dtype)
+        return full_like(leaf, accumulator.init_value, leaf_dtype)
 
     return jax.tree.map(full, params)
+
+
+def full_like(x: Array, value: Scalar, dtype: Any) -> Array:
+    """An array that is sharded like x, under `jax.jit` too."""
+    full = jnp.full_like(x, value, dtype)
+    return shard_alike(x, full)[1] if isinstance(x, jax.core.Tracer) else full
 
 
 def _zero_unmasked(params: PyTree, mask: Mask) -> PyTree:
