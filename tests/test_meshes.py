@@ -153,8 +153,8 @@ def place(arrays: list[Array], specs: tuple[P, ...], mesh: Mesh) -> list[Array]:
 
 
 def is_of_arrays(case: Case) -> bool:
-    is_chapter = case.name.startswith(("losses.", "mining.", "activations."))
-    return is_chapter and case.function is not activations.prelu_init
+    is_optimizer = case.name.startswith("optimizers.")
+    return not is_optimizer and case.function is not activations.prelu_init
 
 
 def has_batch(case: Case) -> bool:
