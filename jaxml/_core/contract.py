@@ -19,6 +19,7 @@ from beartype.door import is_bearable
 from jax import Array
 from jaxtyping import AbstractArray, jaxtyped
 
+from jaxml._core.masking import apply_mask, expand_dims_like
 from jaxml._core.types import Range, compute_dtype, result_dtype
 
 _KINDS = {
@@ -181,10 +182,6 @@ class Contract:
         bound.apply_defaults()
         return bound.arguments
 
-    def named(self, values: tuple) -> dict[str, Any]:
-        """All arguments by name, from their values in order."""
-        return dict(zip(self.parameters, values, strict=True))
-
     def as_arrays(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments with NumPy arrays converted, as `jax.jit` would do.
 
@@ -265,6 +262,25 @@ class Contract:
     def result_dimensions(self) -> str:
         result = self.signature.return_annotation
         return result.dim_str if _is_array(result) else ""
+
+    def mask_arrays(
+        self, arguments: dict[str, Any], fill: float = 0.5
+    ) -> dict[str, Any]:
+        """The arguments, with `fill` where `where` masks an element or a row.
+
+        It masks the float arrays whose axes begin with those of `where`.
+        """
+        where = arguments["where"]
+        axes = self.parameters["where"].dimensions.split()
+
+        def mask(name: str, value: Any) -> Any:
+            parameter = self.parameters[name]
+            is_masked = parameter.dimensions.split()[: len(axes)] == axes
+            if value is None or not (parameter.is_float_array and is_masked):
+                return value
+            return apply_mask(value, expand_dims_like(where, value), fill)
+
+        return {name: mask(name, value) for name, value in arguments.items()}
 
     def _reduces(self) -> bool:
         """Whether the result has another shape than the first float array."""

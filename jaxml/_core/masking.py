@@ -15,6 +15,11 @@ def apply_mask(x: Array, mask: Array | None, fill: float = 0.0) -> Array:
     return jnp.where(mask, x, fill)
 
 
+def expand_dims_like(mask: Array, x: Array) -> Array:
+    """The mask with axes of length 1 at its end, as many as x has more."""
+    return mask.reshape(*mask.shape, *(1 for _ in range(x.ndim - mask.ndim)))
+
+
 def masked_mean(x: Array, mask: Array) -> Array:
     """The mean of the unmasked entries, 0 if there are none."""
     count = jnp.sum(mask, dtype=x.dtype)

@@ -22,6 +22,7 @@ from jaxml._core.contract import (
     cast_floats,
     reports_as,
 )
+from jaxml._core.masking import apply_mask
 from jaxml._core.special.partials import with_partials
 from jaxml._core.types import compute_dtype
 
@@ -36,7 +37,11 @@ def public(function: Callable[P, R]) -> Callable[P, R]: ...
 
 @overload
 def public(
-    *, upcast: bool = True, keep_dtype: bool = False, remat: bool = False
+    *,
+    upcast: bool = True,
+    keep_dtype: bool = False,
+    remat: bool = False,
+    masked: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -46,6 +51,7 @@ def public(
     upcast: bool = True,
     keep_dtype: bool = False,
     remat: bool = False,
+    masked: bool = False,
 ) -> Any:
     """Checks and compiles a function of arrays.
 
@@ -56,10 +62,12 @@ def public(
         keep_dtype: Whether a result of another shape than the first float array is
             rounded to 16 bits too. By default only a result of the same shape is.
         remat: Whether the backward pass saves only the arguments, in their own dtype.
+        masked: Whether `where`, which has the shape of the result, is applied here:
+            masked entries of the arrays become ½, and those of the result 0.
     """
     if function is None:
         return functools.partial(
-            public, upcast=upcast, keep_dtype=keep_dtype, remat=remat
+            public, upcast=upcast, keep_dtype=keep_dtype, remat=remat, masked=masked
         )
     contract = Contract(function)
 
@@ -70,6 +78,7 @@ def public(
             dtype = compute_dtype(dtype)
         return cast_floats(result, dtype)
 
+    body = _with_mask(contract, body) if masked else body
     return _compile(function, contract, body, remat)
 
 
@@ -79,35 +88,56 @@ def elementwise(
     """`public`, for an elementwise formula with its partial derivatives.
 
     The derivatives take the formula's arguments by position. The backward pass saves
-    the arguments in their own dtype, or one byte where a derivative is 0 or 1.
+    the arguments in their own dtype, or one byte where a derivative is 0 or 1. An
+    argument `where` is applied as by `public(masked=True)`, and is none of them.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         contract = Contract(function)
+        names = [name for name in contract.parameters if name != "where"]
+
+        def named(values: tuple) -> dict[str, Any]:
+            return dict(zip(names, values, strict=True))
 
         def upcast(f: Callable[..., Any]) -> Callable[..., Any]:
             def call(*values: Any) -> Any:
-                return f(*contract.upcast(contract.named(values)).values())
+                return f(*contract.upcast(named(values)).values())
 
             return call
 
         def by_position(*values: Any) -> Any:
-            return function(**contract.named(values))  # pyright: ignore[reportCallIssue]
+            return function(**named(values))  # pyright: ignore[reportCallIssue]
 
         formula = with_partials(*map(upcast, partials))(upcast(by_position))
 
         def body(_: dict[str, Any], traced: dict[str, Any]) -> Any:
             like = next(iter(traced.values()))
             values = (
-                broadcast(n, v, like) if contract.parameters[n].is_per_element else v
-                for n, v in traced.items()
+                broadcast(n, traced[n], like)
+                if contract.parameters[n].is_per_element
+                else traced[n]
+                for n in names
             )
             result = formula(*values)
             return cast_floats(result, contract.float_dtype(traced))
 
+        if "where" in contract.parameters:
+            return _compile(function, contract, _with_mask(contract, body))
         return _compile(function, contract, body)
 
     return decorate
+
+
+def _with_mask(contract: Contract, body: Callable[[dict, dict], R]) -> Callable:
+    """The body, to whose result masked entries of its arguments do not matter."""
+
+    def masked_body(static: dict[str, Any], traced: dict[str, Any]) -> Any:
+        if traced["where"] is None:
+            return body(static, traced)
+        result = body(static, contract.mask_arrays(traced))
+        return apply_mask(result, traced["where"])  # pyright: ignore[reportArgumentType]
+
+    return masked_body
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

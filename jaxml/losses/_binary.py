@@ -6,7 +6,7 @@ that do not exclude each other.
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxml._core.contract import broadcast
 from jaxml._core.public import elementwise, public
@@ -27,6 +27,7 @@ def binary_cross_entropy(
     targets: Float[Array, "*shape"],
     *,
     pos_weight: Weights = 1.0,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The negative log-likelihood of a binary target under a probability, in nats.
 
@@ -39,6 +40,7 @@ def binary_cross_entropy(
         targets: t in [0, 1], the probability of the positive class.
         pos_weight: w >= 0, the weight of the positive class against the negative: a
             number, or one of each label.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Good, Rational decisions, J. Royal Statistical Society B 14(1), 1952,
@@ -76,6 +78,7 @@ def binary_cross_entropy_with_logits(
     targets: Float[Array, "*shape"],
     *,
     pos_weight: Weights = 1.0,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The negative log-likelihood of a binary target under σ(logits), in nats.
 
@@ -88,6 +91,7 @@ def binary_cross_entropy_with_logits(
         targets: t in [0, 1], the probability of the positive class.
         pos_weight: w >= 0, the weight of the positive class against the negative: a
             number, or one of each label.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Good, Rational decisions, J. Royal Statistical Society B 14(1), 1952,
@@ -102,13 +106,14 @@ def binary_cross_entropy_with_logits(
     return linear_part + (pos + neg) * log1p(exp(-abs_logits))
 
 
-@public
+@public(masked=True)
 def binary_focal_loss(
     logits: Float[Array, "*shape"],
     targets: Float[Array, "*shape"],
     *,
     gamma: NonNegative = 2.0,
     alpha: Fractions | None = None,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """Binary cross entropy with less weight on well-classified examples.
 
@@ -122,6 +127,7 @@ def binary_focal_loss(
         gamma: γ >= 0, the focusing parameter. Large values ignore easy examples.
         alpha: α in [0, 1], the weight of the positive class: a number, or one of each
             label.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Lin et al., Focal loss for dense object detection, ICCV 2017,

@@ -25,7 +25,6 @@ from jaxml.losses._labels import (
     finalize,
     label_index,
     label_mask,
-    nan_if_invalid,
     take_label,
 )
 
@@ -101,6 +100,7 @@ def generalized_cross_entropy(
     labels: Integer[Array, "*batch"],
     *,
     q: Fraction = 0.7,
+    where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
     """A loss between cross entropy and absolute error, robust to wrong labels.
 
@@ -112,6 +112,7 @@ def generalized_cross_entropy(
         logits: Unnormalized scores.
         labels: The true classes.
         q: In [0, 1].
+        where: The classes that exist.
 
     Reference:
         Zhang and Sabuncu, Generalized cross entropy loss for training deep neural
@@ -122,8 +123,8 @@ def generalized_cross_entropy(
         Array([0.5], dtype=float32)
     """
     index = label_index(labels, logits.shape[-1])
-    nll = softplus(_negative_logit(logits, index, None))
-    return finalize(_box_cox(nll, jnp.asarray(q)), index, None)
+    nll = softplus(_negative_logit(logits, index, where))
+    return finalize(_box_cox(nll, jnp.asarray(q)), index, where)
 
 
 def _box_cox_dq(s: Array, q: Array) -> Array:
@@ -147,7 +148,10 @@ def _box_cox(s: Array, q: Array) -> Array:
 
 @public
 def sparsemax_loss(
-    logits: Float[Array, "*batch classes"], labels: Integer[Array, "*batch"]
+    logits: Float[Array, "*batch classes"],
+    labels: Integer[Array, "*batch"],
+    *,
+    where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
     """The loss whose gradient uses sparsemax: 0 once the label leads by a margin of 1.
 
@@ -158,6 +162,7 @@ def sparsemax_loss(
     Args:
         logits: Scores z.
         labels: The true classes.
+        where: The classes that exist.
 
     Reference:
         Martins and Astudillo, From softmax to sparsemax, ICML 2016,
@@ -168,7 +173,8 @@ def sparsemax_loss(
         Array([0.0625, 0.    ], dtype=float32)
     """
     index = label_index(labels, logits.shape[-1])
-    return nan_if_invalid(_sparsemax_loss(logits, index), index)
+    z = apply_mask(logits, where, -jnp.inf)
+    return finalize(_sparsemax_loss(z, index), index, where)
 
 
 @jax.custom_jvp

@@ -20,6 +20,7 @@ from jaxml._core.safe import is_known_zero, multiply_no_nan, safe_subtract
 from jaxml._core.softmax import log_softmax, shifted_logsumexp, subtract_max
 from jaxml._core.types import AxisName, Fraction
 from jaxml.losses._labels import (
+    count_classes,
     finalize,
     label_index,
     label_mask,
@@ -100,7 +101,7 @@ def _cross_entropy_jvp(
         onehot = label_mask(index, z).astype(z.dtype)
         gradient = (exps - onehot * others) / (others + lax.exp(label))
         if epsilon is not None:
-            gradient += epsilon * (onehot - 1 / _num_classes(axis_name, z, where))
+            gradient += epsilon * (onehot - 1 / count_classes(axis_name, z, where))
         return sum_shards(jnp.sum(apply_mask(gradient, where) * z_dot, -1), axis_name)
 
     terms = []
@@ -135,7 +136,7 @@ def _label_minus_mean(
 ) -> Array:
     """The label's logit minus the mean of the unmasked logits."""
     z = apply_mask(z, where)
-    mean = jnp.sum(z / _num_classes(axis_name, z, where), -1)
+    mean = jnp.sum(z / count_classes(axis_name, z, where), -1)
     label, mean = sum_shards((take_label(index, z), mean), axis_name)
     return safe_subtract(label, mean)
 
@@ -233,12 +234,3 @@ def smooth_labels(
         Array([0.75, 0.25], dtype=float32)
     """
     return (1 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
-
-
-def _num_classes(axis_name: AxisName | None, z: Array, where: Array | None) -> Array:
-    """The number of unmasked classes, at least 1: [*batch 1], or [] without a mask."""
-    if where is None:
-        num_classes = z.shape[-1] * num_shards(axis_name)
-        return jnp.asarray(max(num_classes, 1), z.dtype)
-    num_unmasked = jnp.sum(where, -1, keepdims=True, dtype=z.dtype)
-    return jnp.maximum(sum_shards(num_unmasked, axis_name), 1)

@@ -116,9 +116,12 @@ def js_divergence(
     return jnp.sum(_js_term(log_q, log_p), -1)
 
 
-@public
+@public(masked=True)
 def nll_loss(
-    log_p: Float[Array, "*batch classes"], labels: Integer[Array, "*batch"]
+    log_p: Float[Array, "*batch classes"],
+    labels: Integer[Array, "*batch"],
+    *,
+    where: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """The negative log-likelihood of the label, in nats.
 
@@ -127,6 +130,7 @@ def nll_loss(
     Args:
         log_p: The logarithms of the predicted probabilities.
         labels: The true classes. An out-of-range label gives NaN for its own example.
+        where: The examples that count; the others have loss 0.
 
     Reference:
         Fisher, On the mathematical foundations of theoretical statistics, 1922,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxml._core.collectives import any_shard, first_index
+from jaxml._core.collectives import any_shard, first_index, num_shards, sum_shards
 from jaxml._core.masking import apply_mask
 from jaxml._core.types import AxisName
 
@@ -83,3 +83,14 @@ def finalize(
     if where is None:
         return loss
     return apply_mask(loss, any_shard(jnp.any(where, -1), axis_name))
+
+
+def count_classes(
+    axis_name: AxisName | None, scores: Array, where: Array | None
+) -> Array:
+    """The number of unmasked classes, at least 1: [*batch 1], or [] without a mask."""
+    if where is None:
+        num_classes = scores.shape[-1] * num_shards(axis_name)
+        return jnp.asarray(max(num_classes, 1), scores.dtype)
+    num_unmasked = jnp.sum(where, -1, keepdims=True, dtype=scores.dtype)
+    return jnp.maximum(sum_shards(num_unmasked, axis_name), 1)

@@ -5,9 +5,10 @@ All losses are elementwise.
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxml._core.contract import broadcast, raise_invalid
+from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
 from jaxml._core.safe import divide_no_nan, multiply_no_nan
 from jaxml._core.special.partials import with_partials
@@ -16,7 +17,10 @@ from jaxml._core.types import PerElement
 
 @elementwise(lambda r, k: jnp.exp(r) - k, lambda r, k: -r)
 def poisson_nll_loss(
-    log_rate: Float[Array, "*shape"], counts: Float[Array, "*shape"]
+    log_rate: Float[Array, "*shape"],
+    counts: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The negative log-likelihood of a Poisson distribution, without its log k! term.
 
@@ -25,6 +29,7 @@ def poisson_nll_loss(
     Args:
         log_rate: r, the logarithm of the expected count.
         counts: k >= 0.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Nelder and Wedderburn, Generalized linear models, J. Royal Statistical Society A
@@ -39,7 +44,10 @@ def poisson_nll_loss(
 
 @elementwise(lambda r, k: 1 - divide_no_nan(k, r), lambda r, k: -jnp.log(r))
 def poisson_loss(
-    rate: Float[Array, "*shape"], counts: Float[Array, "*shape"]
+    rate: Float[Array, "*shape"],
+    counts: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The Poisson negative log-likelihood of a rate, without its log k! term.
 
@@ -50,6 +58,7 @@ def poisson_loss(
     Args:
         rate: λ >= 0, predicted.
         counts: k, the observed counts.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Nelder and Wedderburn, Generalized linear models, J. Royal Statistical Society A
@@ -62,13 +71,14 @@ def poisson_loss(
     return rate - multiply_no_nan(counts, jnp.log(rate))
 
 
-@public
+@public(masked=True)
 def gaussian_nll_loss(
     mean: Float[Array, "*shape"],
     targets: Float[Array, "*shape"],
     *,
     variance: PerElement | None = None,
     log_variance: PerElement | None = None,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The negative log-likelihood of a normal distribution, without ½ log 2π.
 
@@ -79,6 +89,7 @@ def gaussian_nll_loss(
         targets: y, in the units of μ.
         variance: σ² > 0, in the square of these units; its shape broadcasts to μ's.
         log_variance: log σ², which a network may predict instead of σ².
+        where: The elements that count; the others have loss 0.
 
     Raises:
         TypeError: Unless one of variance and log_variance is given, and broadcasts.
@@ -95,8 +106,9 @@ def gaussian_nll_loss(
     if (variance is None) == (log_variance is None):
         raise_invalid(TypeError, "variance", "be given, or else log_variance", variance)
     if variance is not None:
-        return _nll_of_variance(residual, broadcast("variance", variance, residual))
-    log_variance = broadcast("log_variance", log_variance, residual)
+        variance = broadcast("variance", variance, residual)
+        return _nll_of_variance(residual, apply_mask(variance, where, 1.0))
+    log_variance = apply_mask(broadcast("log_variance", log_variance, residual), where)
     return _nll_of_log_variance(residual, log_variance)
 
 

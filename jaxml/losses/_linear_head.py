@@ -7,7 +7,7 @@ only x, W and one number per row are saved.
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.collectives import num_shards
 from jaxml._core.linear_softmax import Classes, Rows, logit_sums
@@ -26,7 +26,7 @@ from jaxml._core.types import (
 from jaxml.losses._labels import label_index, nan_if_invalid, shard_index
 
 
-@public(upcast=False)
+@public(upcast=False, masked=True)
 def linear_cross_entropy(
     x: Float[Array, "*batch d"],
     w: Float[Array, "d classes"],
@@ -37,6 +37,7 @@ def linear_cross_entropy(
     z_loss: NonNegative = 0.0,
     softcap: Positive | None = None,
     block: Count | None = None,
+    where: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """The cross entropy of a linear layer's logits, which are never materialized.
@@ -56,6 +57,7 @@ def linear_cross_entropy(
         z_loss: ζ >= 0, the weight of the penalty on lse.
         softcap: c > 0, a soft bound on |z|; none by default.
         block: The rows, and the classes, of a tile. By default the platform decides.
+        where: The examples that count; the others have loss 0.
         axis_name: The mesh axes over which w and the bias are sharded by class, in
             `jax.shard_map`. The labels count all classes.
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
@@ -21,9 +21,10 @@ from jaxml._core.types import NonNegative, Range, Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
 from jaxml.losses._labels import (
     class_index,
+    count_classes,
+    finalize,
     label_index,
     label_mask,
-    nan_if_invalid,
     take_label,
 )
 
@@ -38,7 +39,10 @@ def _is_violating(x: Array, t: Array, margin: float) -> Array:
     lambda x, t: multiply_no_nan(_is_violating(x, t, 1.0), -x),
 )
 def hinge_loss(
-    scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
+    scores: Float[Array, "*shape"],
+    targets: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The amount by which a score misses a margin of 1 on the target's side of 0.
 
@@ -47,6 +51,7 @@ def hinge_loss(
     Args:
         scores: x.
         targets: t, -1 or 1.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Cortes and Vapnik, Support-vector networks, Machine Learning 20, 1995,
@@ -64,7 +69,10 @@ def hinge_loss(
     lambda x, t: multiply_no_nan(jax.nn.relu(1 - t * x), -2 * x),
 )
 def squared_hinge_loss(
-    scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
+    scores: Float[Array, "*shape"],
+    targets: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The square of the hinge loss, whose derivative is continuous.
 
@@ -73,6 +81,7 @@ def squared_hinge_loss(
     Args:
         scores: x.
         targets: t, -1 or 1.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Tang, Deep learning using linear support vector machines, 2013,
@@ -90,7 +99,10 @@ def squared_hinge_loss(
     lambda x, t: multiply_no_nan(sigmoid(-t * x), -x),
 )
 def logistic_loss(
-    scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
+    scores: Float[Array, "*shape"],
+    targets: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The binary cross entropy for targets of -1 and 1: a smooth hinge loss.
 
@@ -101,6 +113,7 @@ def logistic_loss(
     Args:
         scores: x, log-odds of the target 1.
         targets: t, -1 or 1.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Hastie, Tibshirani and Friedman, The elements of statistical learning, section
@@ -118,7 +131,10 @@ def logistic_loss(
     lambda x, t: multiply_no_nan(_is_violating(x, t, 0.0), -x),
 )
 def perceptron_loss(
-    scores: Float[Array, "*shape"], targets: Float[Array, "*shape"]
+    scores: Float[Array, "*shape"],
+    targets: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The distance of a score from the target's side of 0: the hinge without a margin.
 
@@ -127,6 +143,7 @@ def perceptron_loss(
     Args:
         scores: x.
         targets: t, -1 or 1.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Rosenblatt, The perceptron, Psychological Review 65(6), 1958,
@@ -145,6 +162,7 @@ def multiclass_hinge_loss(
     labels: Integer[Array, "*batch"],
     *,
     margin: NonNegative = 1.0,
+    where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
     """The violation of a margin between the label's score and the best other score.
 
@@ -154,6 +172,7 @@ def multiclass_hinge_loss(
         scores: x.
         labels: The true classes.
         margin: m >= 0, in the units of the scores.
+        where: The classes that exist.
 
     Reference:
         Crammer and Singer, On the algorithmic implementation of multiclass kernel-based
@@ -164,10 +183,11 @@ def multiclass_hinge_loss(
         Array([0.5], dtype=float32)
     """
     index = label_index(labels, scores.shape[-1])
+    scores = apply_mask(scores, where, -jnp.inf)
     other_scores = jnp.where(label_mask(index, scores), -jnp.inf, scores)
     max_other = _max(other_scores)
     loss = jax.nn.relu(margin + max_other - take_label(index, scores))
-    return nan_if_invalid(loss, index)
+    return finalize(loss, index, where)
 
 
 @jax.custom_jvp
@@ -193,6 +213,7 @@ def multi_margin_loss(
     *,
     margin: NonNegative = 1.0,
     p: Annotated[Scalar, Range("be at least 1", lambda x: x >= 1)] = 1,
+    where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
     """The mean violation of a margin between the label's score and each other score.
 
@@ -203,6 +224,7 @@ def multi_margin_loss(
         labels: The true classes.
         margin: m >= 0, in the units of the scores.
         p: The exponent, at least 1. Above 1 the derivative is continuous.
+        where: The classes that exist.
 
     Reference:
         Weston and Watkins, Support vector machines for multi-class pattern recognition,
@@ -213,16 +235,21 @@ def multi_margin_loss(
         Array([0.25], dtype=float32)
     """
     index = label_index(labels, scores.shape[-1])
-    label_score = take_label(index, scores)[..., None]
-    violation = jax.nn.relu(margin - label_score + scores)
+    label_score = take_label(index, apply_mask(scores, where, -jnp.inf))
+    scores = apply_mask(scores, where)
+    violation = jax.nn.relu(margin - label_score[..., None] + scores)
     terms = safe_power(violation, jnp.asarray(p))
-    other_terms = jnp.where(label_mask(index, scores), 0.0, terms)
-    return nan_if_invalid(jnp.mean(other_terms, -1), index)
+    other_terms = jnp.where(label_mask(index, scores), 0.0, apply_mask(terms, where))
+    loss = _per_class(jnp.sum(other_terms, -1), scores, where)
+    return finalize(loss, index, where)
 
 
 @public
 def multilabel_margin_loss(
-    scores: Float[Array, "*batch classes"], targets: Float[Array, "*batch classes"]
+    scores: Float[Array, "*batch classes"],
+    targets: Float[Array, "*batch classes"],
+    *,
+    where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
     """The margin violations over all pairs of a label and another class, summed.
 
@@ -233,6 +260,7 @@ def multilabel_margin_loss(
     Args:
         scores: x, of C classes.
         targets: 1 for each label, 0 for each other class.
+        where: The classes that exist.
 
     Reference:
         Zhang and Zhou, Multilabel neural networks, IEEE TKDE 18(10), 2006,
@@ -242,7 +270,15 @@ def multilabel_margin_loss(
         >>> multilabel_margin_loss(jnp.array([[0.5, 0.2]]), jnp.array([[1.0, 0.0]]))
         Array([0.35], dtype=float32)
     """
-    return _sum_of_violations(scores, targets > 0) / scores.shape[-1]
+    is_label = targets > 0 if where is None else (targets > 0) & where
+    total = _sum_of_violations(apply_mask(scores, where, -jnp.inf), is_label)
+    return _per_class(total, scores, where)
+
+
+def _per_class(total: Array, scores: Array, where: Array | None) -> Array:
+    """The total divided by the number of unmasked classes."""
+    num_classes = count_classes(None, scores, where)
+    return total / (num_classes if where is None else num_classes[..., 0])
 
 
 @jax.custom_jvp
@@ -300,7 +336,10 @@ def _count_by_sorting(keys: Array, is_label: Array) -> Array:
 
 @public
 def multilabel_soft_margin_loss(
-    logits: Float[Array, "*batch classes"], targets: Float[Array, "*batch classes"]
+    logits: Float[Array, "*batch classes"],
+    targets: Float[Array, "*batch classes"],
+    *,
+    where: Bool[Array, "*batch classes"] | None = None,
 ) -> Float[Array, "*batch"]:
     """The binary cross entropy of each label, averaged over the labels.
 
@@ -309,6 +348,7 @@ def multilabel_soft_margin_loss(
     Args:
         logits: x, log-odds of each of C labels.
         targets: t in [0, 1].
+        where: The classes that exist.
 
     Reference:
         Zhang and Zhou, A review on multi-label learning algorithms, IEEE TKDE 26(8),
@@ -318,4 +358,5 @@ def multilabel_soft_margin_loss(
         >>> multilabel_soft_margin_loss(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]]))
         Array([0.6931472], dtype=float32)
     """
-    return jnp.mean(binary_cross_entropy_with_logits(logits, targets), -1)
+    terms = binary_cross_entropy_with_logits(logits, targets, where=where)
+    return _per_class(jnp.sum(terms, -1), logits, where)

@@ -24,7 +24,8 @@ def mean(
         mean = Σ w v / Σ w    over the unmasked values v
 
     It is 0 with gradient 0 if all values are masked or all weights are 0. A masked
-    value may be NaN. A value with weight 0 may be infinite.
+    value may be NaN, and a value with weight 0 infinite. But if the loss of a NaN
+    target is masked only here, its derivative is still NaN: pass `where` to the loss.
 
     Args:
         values: Losses, one per example.

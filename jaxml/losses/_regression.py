@@ -9,7 +9,7 @@ from typing import Annotated
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
@@ -21,7 +21,10 @@ from jaxml._core.types import NonNegative, Positive, Range, Scalar
 
 @elementwise(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
 def squared_error(
-    predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
+    predicted: Float[Array, "*shape"],
+    true: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The square of the residual. The expectation minimizes its mean.
 
@@ -30,6 +33,7 @@ def squared_error(
     Args:
         predicted: x.
         true: y, in the units of x; the loss is in their square.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Hastie, Tibshirani and Friedman, The elements of statistical learning, section
@@ -44,7 +48,10 @@ def squared_error(
 
 @elementwise(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x))
 def absolute_error(
-    predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
+    predicted: Float[Array, "*shape"],
+    true: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The absolute value of the residual. The median minimizes its mean.
 
@@ -53,6 +60,7 @@ def absolute_error(
     Args:
         predicted: x.
         true: y, in the units of x.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Hastie, Tibshirani and Friedman, The elements of statistical learning, section
@@ -80,6 +88,7 @@ def huber_loss(
     true: Float[Array, "*shape"],
     *,
     delta: Positive = 1.0,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """Half the squared error for small residuals, linear for large ones.
 
@@ -91,6 +100,7 @@ def huber_loss(
         predicted: x.
         true: y, in the units of x.
         delta: δ > 0, in the same units.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Huber, Robust estimation of a location parameter, Annals of Mathematical
@@ -121,6 +131,7 @@ def smooth_l1_loss(
     true: Float[Array, "*shape"],
     *,
     beta: NonNegative = 1.0,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The absolute error with a quadratic part near 0: the Huber loss divided by β.
 
@@ -132,6 +143,7 @@ def smooth_l1_loss(
         predicted: x.
         true: y, in the units of x.
         beta: β >= 0, in the same units.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Girshick, Fast R-CNN, ICCV 2015, https://arxiv.org/abs/1504.08083
@@ -147,7 +159,10 @@ def smooth_l1_loss(
 
 @elementwise(lambda x, y: tanh(x - y), lambda x, y: tanh(y - x))
 def log_cosh_loss(
-    predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
+    predicted: Float[Array, "*shape"],
+    true: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """A smooth absolute error: about ½ r² near 0, about |r| - log 2 far from it.
 
@@ -159,6 +174,7 @@ def log_cosh_loss(
     Args:
         predicted: x.
         true: y, without units.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Saleh and Saleh, Statistical properties of the log-cosh loss function used in
@@ -186,6 +202,7 @@ def quantile_loss(
     true: Float[Array, "*shape"],
     *,
     quantile: Annotated[Scalar, Range("be in (0, 1)", lambda x: 0 < x < 1)],
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The pinball loss. The q-quantile minimizes its mean.
 
@@ -197,6 +214,7 @@ def quantile_loss(
         predicted: x.
         true: y, in the units of x.
         quantile: q in (0, 1).
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Koenker and Bassett, Regression quantiles, Econometrica 46(1), 1978,
@@ -210,9 +228,12 @@ def quantile_loss(
     return jnp.where(r < 0, -quantile * r, (1 - quantile) * r)
 
 
-@public
+@public(masked=True)
 def cosine_distance(
-    predicted: Float[Array, "*batch d"], true: Float[Array, "*batch d"]
+    predicted: Float[Array, "*batch d"],
+    true: Float[Array, "*batch d"],
+    *,
+    where: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """One minus the cosine of the angle between two vectors.
 
@@ -224,6 +245,7 @@ def cosine_distance(
     Args:
         predicted: x, of any norm.
         true: y, of any norm.
+        where: The examples that count; the others have loss 0.
 
     Returns:
         Values from 0, for the same direction, to 2, for the opposite direction.
@@ -247,7 +269,10 @@ def cosine_distance(
     lambda x, y: -2 * _log_ratio(x, y) / (1 + y),
 )
 def squared_log_error(
-    predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
+    predicted: Float[Array, "*shape"],
+    true: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The squared error of the logarithms, which measures relative errors.
 
@@ -256,6 +281,7 @@ def squared_log_error(
     Args:
         predicted: x > -1.
         true: y > -1.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Hyndman and Koehler, Another look at measures of forecast accuracy, 2006,
@@ -281,7 +307,10 @@ def _log_ratio(x: Array, y: Array) -> Array:
     lambda x, y: safe_divide(-jnp.sign(x - y) * safe_divide(x, y), jnp.abs(y)),
 )
 def absolute_percentage_error(
-    predicted: Float[Array, "*shape"], true: Float[Array, "*shape"]
+    predicted: Float[Array, "*shape"],
+    true: Float[Array, "*shape"],
+    *,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The absolute error as a fraction (not a percentage) of the true value.
 
@@ -292,6 +321,7 @@ def absolute_percentage_error(
     Args:
         predicted: x.
         true: y, in the units of x.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         de Myttenaere et al., Mean absolute percentage error for regression models,

@@ -6,6 +6,9 @@ result is at the extremes. `test_contract.py` checks every promise for every row
 `tests/README.md` explains the fields by an example.
 """
 
+import dataclasses
+import inspect
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -43,6 +46,8 @@ class Case:
     """Static keyword arguments of this row, for function and truth."""
     mask: Callable[[np.random.Generator], np.ndarray] | None = None
     """Draws `where`, for functions that take it."""
+    masks_result: bool = False
+    """Whether `where` has the shape of the result, whose masked entries are 0."""
     extremes: tuple[Extreme, ...] = ()
     dtypes: tuple[Any, ...] = FLOATS
     """The float dtypes that the function takes; if none, no gradient is tested."""
@@ -77,6 +82,9 @@ class Case:
         return not is_loss or result.shape == np.shape(arrays[0])
 
     def expected(self, *arrays: Any, **keywords: Any) -> np.ndarray:
+        if self.masks_result and "where" in keywords:
+            where = keywords.pop("where")
+            return np.where(where, self.expected(*arrays, **keywords), 0.0)
         arrays = tuple(
             np.asarray(a, np.float64) if _is_float(a) else np.asarray(a) for a in arrays
         )
@@ -101,4 +109,21 @@ def cases() -> list[Case]:
     from cases import activations, losses, mining, optimizers, schedules, second_order
 
     chapters = losses, mining, activations, optimizers, second_order, schedules
-    return [case for chapter in chapters for case in chapter.CASES]
+    return [with_mask(case) for chapter in chapters for case in chapter.CASES]
+
+
+def with_mask(case: Case) -> Case:
+    """The case with a mask of the result, if its `where` is one."""
+    where = inspect.signature(case.function).parameters.get("where")
+    if case.mask or where is None or not case.name.startswith("losses."):
+        return case
+    annotation = typing.get_args(where.annotation)[0]
+    if annotation.dim_str not in ("*shape", "*batch"):
+        return case
+    num_event_axes = 0 if annotation.dim_str == "*shape" else 1
+
+    def mask(rng: np.random.Generator) -> np.ndarray:
+        first = case.sample(np.random.default_rng(0))[0]
+        return rng.random(first.shape[: first.ndim - num_event_axes]) < 0.6
+
+    return dataclasses.replace(case, mask=mask, masks_result=True)

@@ -20,13 +20,14 @@ from jaxml._core.types import NonNegative, Range, Scalar
 from jaxml.losses._regression import cosine_distance
 
 
-@public
+@public(masked=True)
 def contrastive_loss(
     x: Float[Array, "*batch d"],
     y: Float[Array, "*batch d"],
     match: Bool[Array, "*batch"],
     *,
     margin: NonNegative = 1.0,
+    where: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Squared distance of a matching pair; squared margin violation of any other.
 
@@ -37,6 +38,7 @@ def contrastive_loss(
         y: The other.
         match: True for a pair of one class: `labels_x == labels_y`.
         margin: m >= 0, in the units of d.
+        where: The examples that count; the others have loss 0.
 
     Reference:
         Hadsell, Chopra and LeCun, Dimensionality reduction by learning an invariant
@@ -51,13 +53,14 @@ def contrastive_loss(
     return jnp.where(match, _squared_norm(x - y), violation**2)
 
 
-@public
+@public(masked=True)
 def cosine_embedding_loss(
     x: Float[Array, "*batch d"],
     y: Float[Array, "*batch d"],
     match: Bool[Array, "*batch"],
     *,
     margin: Annotated[Scalar, Range("be in [-1, 1]", lambda m: -1 <= m <= 1)] = 0.0,
+    where: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Cosine distance of a matching pair; excess cosine similarity of any other.
 
@@ -70,6 +73,7 @@ def cosine_embedding_loss(
         y: The other.
         match: True for a pair of one class (1 in PyTorch), False otherwise (-1).
         margin: m in [-1, 1], the cosine above which other pairs are penalized.
+        where: The examples that count; the others have loss 0.
 
     Reference:
         PyTorch, CosineEmbeddingLoss,
@@ -84,13 +88,14 @@ def cosine_embedding_loss(
     return jnp.where(match, distance, jax.nn.relu(1 - distance - margin))
 
 
-@public
+@public(masked=True)
 def margin_ranking_loss(
     x: Float[Array, "*shape"],
     y: Float[Array, "*shape"],
     targets: Float[Array, "*shape"],
     *,
     margin: NonNegative = 0.0,
+    where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """Hinge loss on the difference of two scores, per pair of scores.
 
@@ -101,6 +106,7 @@ def margin_ranking_loss(
         y: The scores to compare them with.
         targets: t, 1 where x should be larger, -1 where y should be.
         margin: m >= 0, in the units of the scores.
+        where: The elements that count; the others have loss 0.
 
     Reference:
         Herbrich, Graepel and Obermayer, Large margin rank boundaries for ordinal
@@ -114,13 +120,14 @@ def margin_ranking_loss(
     return jax.nn.relu(margin - targets * (x - y))
 
 
-@public
+@public(masked=True)
 def triplet_loss(
     anchors: Float[Array, "*batch d"],
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch d"],
     *,
     margin: NonNegative = 1.0,
+    where: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Hinge loss that places the negative farther than the positive by a margin.
 
@@ -132,6 +139,7 @@ def triplet_loss(
         negatives: n, of other classes.
         margin: m >= 0, in the units of d. If it is too large, training may not
             converge; if it is too small, classes may not separate.
+        where: The examples that count; the others have loss 0.
 
     Reference:
         Weinberger and Saul, Distance metric learning for large margin nearest neighbor
@@ -144,13 +152,14 @@ def triplet_loss(
     return jax.nn.relu(norm(anchors - positives) - norm(anchors - negatives) + margin)
 
 
-@public
+@public(masked=True)
 def squared_triplet_loss(
     anchors: Float[Array, "*batch d"],
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch d"],
     *,
     margin: NonNegative = 1.0,
+    where: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Triplet loss of squared distances, whose gradient vanishes as rows meet.
 
@@ -161,6 +170,7 @@ def squared_triplet_loss(
         positives: p, of the anchor's class.
         negatives: n, of other classes.
         margin: m >= 0, in the units of d².
+        where: The examples that count; the others have loss 0.
 
     Reference:
         Schroff, Kalenichenko and Philbin, FaceNet: a unified embedding for face
@@ -176,11 +186,13 @@ def squared_triplet_loss(
     return jax.nn.relu(positive_distance - negative_distance + margin)
 
 
-@public
+@public(masked=True)
 def soft_triplet_loss(
     anchors: Float[Array, "*batch d"],
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch d"],
+    *,
+    where: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Triplet loss with softplus in place of the hinge, and so without a margin.
 
@@ -190,6 +202,7 @@ def soft_triplet_loss(
         anchors: a.
         positives: p, of the anchor's class.
         negatives: n, of other classes.
+        where: The examples that count; the others have loss 0.
 
     Reference:
         Hermans, Beyer and Leibe, In defense of the triplet loss for person
@@ -202,11 +215,13 @@ def soft_triplet_loss(
     return softplus(norm(anchors - positives) - norm(anchors - negatives))
 
 
-@public
+@public(masked=True)
 def tuplet_loss(
     anchors: Float[Array, "*batch d"],
     positives: Float[Array, "*batch d"],
     negatives: Float[Array, "*batch k d"],
+    *,
+    where: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """The (N+1)-tuplet loss: cross entropy of the positive against k negatives.
 
@@ -216,6 +231,7 @@ def tuplet_loss(
         anchors: a.
         positives: p, of the anchor's class.
         negatives: nₖ, of other classes, k for each anchor. In the paper k = N - 1.
+        where: The examples that count; the others have loss 0.
 
     Reference:
         Sohn, Improved deep metric learning with multi-class N-pair loss objective,
@@ -230,14 +246,19 @@ def tuplet_loss(
     return softmax_nll(positive_logit, logsumexp(negative_logits))
 
 
-@public
-def embedding_penalty(embeddings: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+@public(masked=True)
+def embedding_penalty(
+    embeddings: Float[Array, "*batch d"],
+    *,
+    where: Bool[Array, "*batch"] | None = None,
+) -> Float[Array, "*batch"]:
     """The squared norm of each embedding, the regularizer of the N-pair loss.
 
         penalty = ‖x‖²
 
     Args:
         embeddings: x.
+        where: The examples that count; the others have loss 0.
 
     Reference:
         Sohn, Improved deep metric learning with multi-class N-pair loss objective,

@@ -34,13 +34,14 @@ from jaxml._core.types import (
 from jaxml.losses._labels import label_index, label_mask, nan_if_invalid, shard_index
 
 
-@public(upcast=False)
+@public(upcast=False, masked=True)
 def normalized_softmax_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
     labels: Integer[Array, "*batch"],
     *,
     temperature: Positive = 0.05,
+    where: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Softmax cross entropy of the cosines: a classifier that ignores lengths.
@@ -52,6 +53,7 @@ def normalized_softmax_loss(
         proxies: A vector of any length for each class.
         labels: The true classes.
         temperature: τ > 0. Low values give more weight to the nearest other proxies.
+        where: The examples that count; the others have loss 0.
         axis_name: The mesh axes over which the proxies are sharded by class, in
             `jax.shard_map`. The labels count all classes.
 
@@ -71,7 +73,7 @@ def normalized_softmax_loss(
     return nan_if_invalid(softmax_nll(sums.label_logit, sums.other_lse), index)
 
 
-@public(upcast=False)
+@public(upcast=False, masked=True)
 def cosface_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
@@ -79,6 +81,7 @@ def cosface_loss(
     *,
     margin: NonNegative = 0.35,
     scale: Positive = 64.0,
+    where: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Softmax cross entropy of the cosines, with a margin on the label's cosine.
@@ -93,6 +96,7 @@ def cosface_loss(
         labels: The true classes.
         margin: m >= 0, by which the label's cosine should exceed all others.
         scale: s > 0, the inverse of a temperature.
+        where: The examples that count; the others have loss 0.
         axis_name: The mesh axes over which the proxies are sharded by class, in
             `jax.shard_map`. The labels count all classes.
 
@@ -110,7 +114,7 @@ def cosface_loss(
     return nan_if_invalid(softmax_nll(label_logit, sums.other_lse), index)
 
 
-@public(upcast=False)
+@public(upcast=False, masked=True)
 def arcface_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
@@ -118,6 +122,7 @@ def arcface_loss(
     *,
     margin: Annotated[Scalar, Range("be in [0, π]", lambda m: 0 <= m <= np.pi)] = 0.5,
     scale: Positive = 64.0,
+    where: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Softmax cross entropy of the cosines, with a margin on the label's angle θ.
@@ -134,6 +139,7 @@ def arcface_loss(
         labels: The true classes.
         margin: m in [0, π], in radians.
         scale: s > 0, the inverse of a temperature.
+        where: The examples that count; the others have loss 0.
         axis_name: The mesh axes over which the proxies are sharded by class, in
             `jax.shard_map`. The labels count all classes.
 
@@ -176,12 +182,13 @@ def _sine(x: Array, y: Array) -> Array:
     return jnp.where(any_zero, 1.0, norm(x - y) * norm(x + y) / 2)
 
 
-@public(upcast=False)
+@public(upcast=False, masked=True)
 def proxy_nca_loss(
     embeddings: Float[Array, "*batch d"],
     proxies: Float[Array, "classes d"],
     labels: Integer[Array, "*batch"],
     *,
+    where: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Neighborhood component analysis with the proxies as the neighbors.
@@ -196,6 +203,7 @@ def proxy_nca_loss(
         embeddings: Vectors of any length.
         proxies: A vector of any length for each class.
         labels: The true classes.
+        where: The examples that count; the others have loss 0.
         axis_name: The mesh axes over which the proxies are sharded by class, in
             `jax.shard_map`. The labels count all classes.
 
@@ -278,7 +286,7 @@ def proxy_anchor_loss(
     return jnp.where(is_invalid, jnp.nan, loss)
 
 
-@public(upcast=False)
+@public(upcast=False, masked=True)
 def soft_triple_loss(
     embeddings: Float[Array, "*batch d"],
     centers: Float[Array, "classes k d"],
@@ -287,6 +295,7 @@ def soft_triple_loss(
     margin: NonNegative = 0.01,
     gamma: Positive = 0.1,
     scale: Positive = 20.0,
+    where: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """Softmax cross entropy of the similarities to classes with several centers each.
@@ -303,6 +312,7 @@ def soft_triple_loss(
         margin: δ >= 0, by which the label's similarity should exceed all others.
         gamma: γ > 0. Low values make the nearest center represent its class.
         scale: λ > 0, the inverse of a temperature.
+        where: The examples that count; the others have loss 0.
         axis_name: The mesh axes over which the centers are sharded by class, in
             `jax.shard_map`. The labels count all classes.
 

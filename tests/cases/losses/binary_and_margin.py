@@ -1,13 +1,18 @@
 """Binary and margin losses."""
 
+from functools import partial
+
 import numpy as np
 
 from cases import Case, Extreme
 from cases.losses.truth import (
     INF,
     NAN,
+    class_mask,
     logits_and_labels,
     logits_and_targets,
+    multi_hot_mask,
+    of_unmasked_classes,
     per_element,
     per_example,
     scores_and_multi_hot,
@@ -149,27 +154,29 @@ CASES = [
     row(
         losses.multiclass_hinge_loss,
         logits_and_labels,
-        per_example(multiclass_hinge_loss),
+        per_example(of_unmasked_classes(multiclass_hinge_loss)),
         Extreme((np.zeros((3, 4)), np.array([-100, 4, 1])), [NAN, NAN, 1.0 + 0 - 0]),
         Extreme(example([1e30, 0.0], 1), 1 + 1e30 - 0),
         Extreme(example([7.0], 0), 0.0),
         hyperparams={"margin": (0.0, 0.3, 2.0)},
         tol_relative_to_max=True,
+        mask=class_mask,
     ),
     row(
         losses.multi_margin_loss,
         logits_and_labels,
-        per_example(multi_margin_loss),
+        per_example(of_unmasked_classes(multi_margin_loss)),
         Extreme((np.zeros((3, 4)), np.array([-100, 4, 1])), [NAN, NAN, 3 * 1.0 / 4]),
         Extreme(example([1e30, 0.0], 1), (1 - 0 + 1e30) / 2),
         Extreme(example([1.0, 0.0], 0), (1 - 1 + 0.0) / 2),
         hyperparams={"margin": (0.0, 0.3, 2.0), "p": (1.0, 2.0)},
         tol_relative_to_max=True,
+        mask=class_mask,
     ),
     row(
         losses.multilabel_margin_loss,
         scores_and_multi_hot,
-        per_example(multilabel_margin_loss),
+        per_example(of_unmasked_classes(multilabel_margin_loss)),
         Extreme((np.ones((1, 3)), np.ones((1, 3))), 0.0),
         Extreme((np.ones((1, 3)), np.zeros((1, 3))), 0.0),
         Extreme(example([0.0, 1e30], [1.0, 0.0]), (1 - (0 - 1e30)) / 2),
@@ -180,12 +187,14 @@ CASES = [
         tol_relative_to_max=True,
         not_differentiated=(1,),
         ulps=16,
+        mask=multi_hot_mask,
     ),
     row(
         losses.multilabel_soft_margin_loss,
         logits_and_targets,
-        per_example(multilabel_soft_margin_loss),
+        per_example(of_unmasked_classes(multilabel_soft_margin_loss)),
         Extreme(example([1e30, -1e30], [1.0, 0.0]), 0.0),
         ulps=8,
+        mask=partial(multi_hot_mask, shape=(3, 4)),
     ),
 ]

@@ -9,6 +9,7 @@ from cases.losses.truth import (
     class_mask,
     log_softmax,
     logits_and_labels,
+    of_unmasked_classes,
     per_example,
 )
 from jaxml import losses
@@ -169,7 +170,7 @@ CASES = [
     Case(
         losses.generalized_cross_entropy,
         logits_and_labels,
-        per_example(generalized_cross_entropy),
+        per_example(of_unmasked_classes(generalized_cross_entropy)),
         hyperparams={"q": (0.0, 0.3, 1.0)},
         ulps=32,
         extremes=(
@@ -178,11 +179,12 @@ CASES = [
             Extreme(example([69.0, 0.0], 0), 0.7 * np.exp(-69.0) / 0.7),
             Extreme(OUT_OF_RANGE, [NAN, NAN]),
         ),
+        mask=class_mask,
     ),
     Case(
         losses.sparsemax_loss,
         logits_and_labels,
-        per_example(sparsemax_loss),
+        per_example(of_unmasked_classes(sparsemax_loss)),
         ulps=32,
         extremes=(
             Extreme(example([1e30, 0.0], 0), 0.0),
@@ -191,6 +193,7 @@ CASES = [
             Extreme(example([0.0, 0.0, 0.0, 0.0], 3), (1 - 4 * (1 / 4) ** 2) / 2),
             Extreme(OUT_OF_RANGE, [NAN, NAN]),
         ),
+        mask=class_mask,
     ),
     Case(
         losses.smooth_labels,

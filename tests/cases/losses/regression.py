@@ -96,8 +96,8 @@ CASES = [
         Extreme(HUGE_RESIDUAL, (1 - 0.3) * 1e30, {"quantile": 0.3}),
         Extreme(HUGE_EQUAL, 0.0, {"quantile": 0.3}),
         hyperparams={"quantile": (0.1, 0.5, 0.9)},
-        adapter=lambda x, y, quantile=0.3: losses.quantile_loss(
-            x, y, quantile=quantile
+        adapter=lambda x, y, quantile=0.3, **keywords: losses.quantile_loss(
+            x, y, quantile=quantile, **keywords
         ),
     ),
     row(
@@ -124,8 +124,8 @@ CASES = [
         per_element(gaussian_nll_loss),
         Extreme((*element(0.0, 1e15), np.ones(1)), 0.5 * (1e15) ** 2),
         Extreme((*element(2.0, 2.0), np.ones(1)), 0.5 * (np.log(1) + 0)),
-        adapter=lambda mean, y, variance: losses.gaussian_nll_loss(
-            mean, y, variance=variance
+        adapter=lambda mean, y, variance, **keywords: losses.gaussian_nll_loss(
+            mean, y, variance=variance, **keywords
         ),
         tol_relative_to_max=True,
     ),

@@ -21,6 +21,18 @@ def per_example(truth):
     return batch
 
 
+def of_unmasked_classes(truth):
+    """The truth of one example, from that of its unmasked classes alone."""
+
+    def masked(scores, true, mask=None, **hyperparams):
+        if mask is None:
+            return truth(scores, true, **hyperparams)
+        true = true[mask] if np.ndim(true) else np.sum(mask[:true])
+        return truth(scores[mask], true, **hyperparams)
+
+    return masked
+
+
 def per_element(truth):
     """The truth of arrays, from that of one element."""
     return lambda *arrays, **hyperparams: np.vectorize(truth, [float])(
@@ -45,6 +57,13 @@ def class_mask(rng):
     """A mask for `logits_and_labels` that keeps every class that occurs."""
     where = rng.random((4, 2, 5)) < 0.6
     where[..., :3] = True
+    return where
+
+
+def multi_hot_mask(rng, shape=(4, 6)):
+    """A mask for `scores_and_multi_hot` that keeps the first class."""
+    where = rng.random(shape) < 0.6
+    where[:, 0] = True
     return where
 
 
