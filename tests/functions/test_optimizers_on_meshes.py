@@ -128,6 +128,26 @@ def test_shards_of_parameters_in_shard_map(name: str) -> None:
     assert_equal(got, three_steps_on_one_device(name))
 
 
+def test_state_sharded_over_devices_that_hold_all_parameters() -> None:
+    """The recipe of the README (ZeRO): each device holds an eighth of the state."""
+    mesh = make_mesh((8, 1))
+    sharded, replicated = (NamedSharding(mesh, spec) for spec in (P("data"), P()))
+    optimizer = optimizers.adam(0.1)
+    state = jax.jit(optimizer.init)(jax.device_put(PARAMS, sharded))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    update = jax.jit(optimizer.update, out_shardings=(replicated, shardings))
+    params = jax.device_put(PARAMS, replicated)
+    for i in range(3):
+        grads = jax.tree.map(lambda g, i=i: g[i], GRADS)
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        expected = three_steps_on_one_device("adam")[0]
+        assert_equal(updates, jax.tree.map(lambda u, i=i: u[i], expected))
+    assert_equal(state, three_steps_on_one_device("adam")[1])
+    assert state.mu["w"].addressable_shards[0].data.shape == (2, 8)
+    assert updates["w"].sharding.is_fully_replicated
+
+
 # Second order
 
 SECOND_ORDER = {

@@ -152,13 +152,6 @@ def test_processes_with_unequal_devices_are_refused(plan, monkeypatch) -> None:
         sweep.run(plan)
 
 
-def test_halving_across_processes_is_refused(plan, monkeypatch) -> None:
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    halved = plan._replace(halving=sweep.SuccessiveHalving("valid_loss"))
-    with pytest.raises(ValueError, match="halving does not support several processes"):
-        sweep.run(halved)
-
-
 def test_halving_concatenates_the_states_of_a_rung_once(plan, monkeypatch) -> None:
     concatenate, calls = np.concatenate, []
 
@@ -279,16 +272,21 @@ def test_a_killed_command_resumes_to_the_same_table(tmp_path, table) -> None:
     assert (folder / "table.csv").read_bytes() == table
 
 
-@pytest.mark.slow
-def test_two_processes_write_the_table_of_one(tmp_path, table) -> None:
-    """One of them is stopped for longer than JAX waits for a connection."""
+def start_two_processes(folder, *arguments):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     shared = ["--coordinator", address, "--processes", "2", "--devices", "1"]
-    processes = [
-        start_command(tmp_path, *shared, "--process-id", str(i)) for i in range(2)
+    return [
+        start_command(folder, *shared, "--process-id", str(i), *arguments)
+        for i in range(2)
     ]
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_table_of_one(tmp_path, table) -> None:
+    """One of them is stopped for longer than JAX waits for a connection."""
+    processes = start_two_processes(tmp_path)
     second = processes[1]
     wait_until(lambda: list(tmp_path.glob("parts/*/settings-1.json")), second)
     second.send_signal(signal.SIGSTOP)
@@ -296,3 +294,14 @@ def test_two_processes_write_the_table_of_one(tmp_path, table) -> None:
     second.send_signal(signal.SIGCONT)
     assert [wait(process) for process in processes] == [0, 0]
     assert (tmp_path / "table.csv").read_bytes() == table
+
+
+@pytest.mark.slow
+def test_halving_in_two_processes_writes_the_table_of_one(tmp_path) -> None:
+    """Models that one process has started train on in the other."""
+    halving = "--halving", "2", "--steps", "600"
+    assert wait(start_command(tmp_path / "one", *halving)) == 0
+    processes = start_two_processes(tmp_path / "two", *halving)
+    assert [wait(process) for process in processes] == [0, 0]
+    one, two = (tmp_path / name / "table.csv" for name in ("one", "two"))
+    assert two.read_bytes() == one.read_bytes()

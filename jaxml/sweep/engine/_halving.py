@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxml._core.contract import check_number, reports_as
 from jaxml._core.types import Range
@@ -75,6 +76,19 @@ class StateStore:
             device, *rest = map(int, lane)
             self.lanes[int(model_ids[lane])] = (offset + device, *rest)
         self.states.append(jax.tree.map(np.asarray, state))
+
+    def allgather(self, num_models: int) -> None:
+        """Adds the states of the other processes, each of which stores as many."""
+        lanes = np.full((num_models, 4), -1, np.int32)
+        lanes[list(self.lanes)] = list(self.lanes.values())
+        own = jax.tree.map(lambda *x: np.concatenate(x), *self.states)
+        num_devices = len(own.finite_steps)
+        all_lanes, states = multihost_utils.process_allgather((lanes, own))
+        for process, lanes in enumerate(np.asarray(all_lanes)):
+            for i in np.flatnonzero(lanes[:, 0] >= 0):
+                device, *rest = map(int, lanes[i])
+                self.lanes[int(i)] = (process * num_devices + device, *rest)
+        self.states = [jax.tree.map(lambda x: np.concatenate(np.asarray(x)), states)]
 
     def gather(self, model_ids: np.ndarray, init_state: TrainState) -> TrainState:
         """The stored states of these models; `init_state` if the store is empty."""

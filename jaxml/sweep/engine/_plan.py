@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxml._core.contract import raise_invalid
 from jaxml._core.public import checked
@@ -151,13 +151,15 @@ def plan(
     branch_indices = _validate_and_encode(
         points, {"optimizer": optimizers, **choices, **selections}
     )
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    mesh = Mesh(np.array(devices), ("devices",))
+    task = _place_data(task, mesh)
     spec = StaticSpec(task, optimizers, choices, selections, batch_size, shared_batches)
     seeds = {"seed": np.asarray(points["seed"])}
     group_keys = _layout.encode_group_keys(
         branch_indices | seeds,
         ["optimizer", *choices, *(seeds if shared_batches else ())],
     )
-    devices = tuple(jax.local_devices() if devices is None else devices)
     eval_steps = np.linspace(0, steps, min(num_evals, steps) + 1).round()
 
     uncompiled = Plan(
@@ -169,15 +171,29 @@ def plan(
         (len(optimizers), 1, 1),
         devices,
         halving,
-        make_programs(spec, Mesh(np.array(devices), ("devices",))),
+        make_programs(spec, mesh),
         0,
     )
-    width = _layout.vmap_width(_bytes_per_model(uncompiled), group_keys)
+    with jax.set_mesh(mesh):  # instead of the user's own mesh
+        return _compile_within(memory, uncompiled)
+
+
+def _place_data(task: Task, mesh: Mesh) -> Task:
+    """The task with its data on every device, wherever the user has placed them."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    train, valid = jax.device_put((task.train, task.valid), replicated)
+    return task._replace(train=train, valid=valid)
+
+
+def _compile_within(memory: int | None, uncompiled: Plan) -> Plan:
+    """The compiled plan with the widest groups that fit in the memory."""
+    num_optimizers, num_devices = uncompiled.shape[0], len(uncompiled.devices)
+    width = _layout.vmap_width(_bytes_per_model(uncompiled), uncompiled.group_keys)
     while True:
         groups = _layout.groups_per_block(
-            len(optimizers), group_keys, width, len(devices)
+            num_optimizers, uncompiled.group_keys, width, num_devices
         )
-        shape = len(optimizers), groups, width
+        shape = num_optimizers, groups, width
         compiled = _compile(uncompiled._replace(shape=shape))
         _check_halving_metric(compiled)
         if memory is None or compiled.bytes <= memory:

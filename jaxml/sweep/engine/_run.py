@@ -43,8 +43,8 @@ def run(
             steps; a model in training counts as a fraction.
 
     Raises:
-        ValueError: If the directory holds a run of other settings, if several processes
-            use halving, or if they have different numbers of devices.
+        ValueError: If the directory holds a run of other settings, or if processes have
+            different numbers of devices.
 
     Example:
         >>> loss = lambda x, data, point: jnp.mean((x - data) ** 2)
@@ -57,9 +57,6 @@ def run(
         ['ok', 'diverged']
     """
     num_processes = jax.process_count()
-    if plan.halving and num_processes > 1:
-        message = "run: successive halving does not support several processes"
-        raise ValueError(f"{message}, got {num_processes}.")
     devices = np.bincount([device.process_index for device in jax.devices()]).tolist()
     if len(set(devices)) > 1:
         message = "run: every process must have as many devices as the others"
@@ -101,18 +98,19 @@ class _Run:
         if plan.halving:
             for rung in plan.halving.rung_indices(plan.steps):
                 self._train_rung(model_ids, first, rung)
+                owners = self._allgather_rung(model_ids)
                 survivors = plan.halving.survivors(model_ids, self.record.curves, rung)
                 stopped = np.setdiff1d(model_ids, survivors)
                 self._finalize(stopped, rung, "stopped")
-                self._report_progress(len(stopped), last_eval - rung)
+                num_own = int(np.sum(owners[stopped] == jax.process_index()))
+                self._report_progress(num_own, last_eval - rung)
                 model_ids, first = survivors, rung + 1
                 self.prev_states, self.next_states = self.next_states, StateStore()
         self._train_rung(model_ids, first, last_eval)
 
     def _train_rung(self, model_ids: np.ndarray, first: int, last: int) -> None:
         """Trains these models up to evaluation `last`, a block per device at a time."""
-        blocks, num_devices = self.plan.blocks(model_ids), len(self.plan.devices)
-        rounds = blocks.reshape(-1, num_devices, *blocks.shape[1:])
+        rounds = self._rounds(model_ids)
         for i in range(jax.process_index(), len(rounds), jax.process_count()):
             name, ids = f"{first}-{i}", rounds[i][rounds[i] >= 0]
             saved = self.checkpoint and self.checkpoint.load_done(name)
@@ -121,6 +119,25 @@ class _Run:
                 self._report_progress(len(ids), last + 1 - first)
             else:
                 self._train_blocks(rounds[i], first, last, name)
+
+    def _rounds(self, model_ids: np.ndarray) -> np.ndarray:
+        """A block for each device, [rounds devices ...]; processes take turns."""
+        blocks = self.plan.blocks(model_ids)
+        return blocks.reshape(-1, len(self.plan.devices), *blocks.shape[1:])
+
+    def _allgather_rung(self, model_ids: np.ndarray) -> np.ndarray:
+        """Exchanges results and states; returns the process that trained each model."""
+        owners = np.zeros(self.plan.num_models, int)
+        if jax.process_count() == 1:
+            return owners
+        for i, ids in enumerate(self._rounds(model_ids)):
+            owners[ids[ids >= 0]] = i % jax.process_count()
+        columns = self.record.curves | {"trained": self.record.final["trained"]}
+        for name in sorted(columns):  # the same order in every process
+            by_process = np.asarray(multihost_utils.process_allgather(columns[name]))
+            columns[name][model_ids] = by_process[owners[model_ids], model_ids]
+        self.next_states.allgather(self.plan.num_models)
+        return owners
 
     def _train_blocks(
         self, model_ids: np.ndarray, first: int, last: int, name: str
