@@ -169,7 +169,7 @@ def test_sweep_uses_the_requested_number_of_devices(capsys) -> None:
     assert cli.main([*iris, "1"]) == 0
     assert "on 1 device" in capsys.readouterr().out
     assert cli.main([*iris, "9"]) == 2
-    message = "argument --devices: must be at most the 2 that this process has, got 9"
+    message = "argument --devices: must be at most the 8 that this process has, got 9"
     assert message in capsys.readouterr().err
 
 

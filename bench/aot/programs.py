@@ -109,12 +109,17 @@ def loss(
     argnums: tuple[int, ...] = (0,),
     dtype: Any = jnp.bfloat16,
     suffix: str = "",
+    optional: tuple[str, ...] = (),
     transform: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda f: f,
     **keywords: Any,
 ) -> Program:
-    """A loss and its gradient, after a transformation of the loss of its arrays."""
+    """A loss and its gradient, after a transformation of the loss of its arrays.
+
+    `optional` arguments have the shape of the first array.
+    """
     function = getattr(losses, name)
     arguments = array_arguments(function, sizes, dtype)
+    arguments |= dict.fromkeys(optional, next(iter(arguments.values())))
     arrays = tuple(arguments.values())
 
     def ours(*arrays: Any) -> Any:
@@ -263,7 +268,7 @@ def loss_programs() -> list[Program]:
         loss("log_cosh_loss", ELEMENTS),
         loss("quantile_loss", ELEMENTS, quantile=0.9),
         loss("poisson_nll_loss", ELEMENTS),
-        loss("gaussian_nll_loss", ELEMENTS, argnums=(0, 2)),
+        loss("gaussian_nll_loss", ELEMENTS, argnums=(0, 2), optional=("variance",)),
         loss("cosine_distance", VECTORS),
         loss("squared_log_error", ELEMENTS),
         loss("absolute_percentage_error", ELEMENTS),
