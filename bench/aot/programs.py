@@ -268,6 +268,7 @@ def loss_programs() -> list[Program]:
         loss("log_cosh_loss", ELEMENTS),
         loss("quantile_loss", ELEMENTS, quantile=0.9),
         loss("poisson_nll_loss", ELEMENTS),
+        loss("poisson_loss", ELEMENTS),
         loss("gaussian_nll_loss", ELEMENTS, argnums=(0, 2), optional=("variance",)),
         loss("cosine_distance", VECTORS),
         loss("squared_log_error", ELEMENTS),
