@@ -19,7 +19,6 @@ import jax.core
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.experimental.shard_alike import shard_alike
 
 from jaxml._core.contract import raise_invalid
 from jaxml._core.special.partials import with_partials
@@ -132,7 +131,10 @@ def _init_accumulator(params: PyTree, accumulator: Accumulator, dtype: Any) -> P
 def full_like(x: Array, value: Scalar, dtype: Any) -> Array:
     """An array that is sharded like x, under `jax.jit` too."""
     full = jnp.full_like(x, value, dtype)
-    return shard_alike(x, full)[1] if isinstance(x, jax.core.Tracer) else full
+    if not isinstance(x, jax.core.Tracer):
+        return full
+    # XLA would replicate a constant; what depends on x is sharded like it
+    return jnp.where(x == x, full, jnp.full_like(full, jnp.nan))
 
 
 def _zero_unmasked(params: PyTree, mask: Mask) -> PyTree:
