@@ -117,6 +117,12 @@ def num_row_shards() -> int:
     return mesh.axis_sizes[0] if mesh.auto_axes[:1] == mesh.axis_names[:1] != () else 1
 
 
+def may_shard_classes() -> bool:
+    """Whether the mesh of `jax.set_mesh` has another axis than the first to divide."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return any(mesh.shape[axis] > 1 for axis in mesh.auto_axes[1:])
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _gather_rows(x: Array, axis_name: AxisName) -> Array:
     gathered = lax.all_gather(x, axis_name, tiled=True)

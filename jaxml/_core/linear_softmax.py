@@ -15,7 +15,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxml._core.blocks import Tile, tiles
-from jaxml._core.collectives import num_shards, sum_shards, vary_together
+from jaxml._core.collectives import (
+    may_shard_classes,
+    num_shards,
+    sum_shards,
+    vary_together,
+)
 from jaxml._core.matmul import cotangent_dtype, factor_dtype, matmul
 from jaxml._core.safe import safe_divide
 from jaxml._core.softmax import LogSumExp, logsumexp_shards
@@ -32,7 +37,7 @@ MIN_TILE_CLASSES = 1024
 VECTOR_CLASSES = 128
 """The classes of a tile are a multiple of this, for the matrix units."""
 
-GPU_SEGMENTS = 64
+SEGMENTS = 64
 """A tile has classes of each of (up to) so many equal segments of all classes. If the
 classes are sharded, each device then has a part of every tile."""
 
@@ -125,15 +130,15 @@ def _for_platform(
     num_tiles = max(1, math.ceil(num_classes / at_most))
     num_vectors = math.ceil(num_classes / num_tiles / VECTOR_CLASSES)
     tile_classes = max(1, num_vectors) * VECTOR_CLASSES
-    whole_rows = functools.partial(Tiling, num_rows, tile_classes)
-    # a TPU would copy w to divide it into segments
+    segments = math.gcd(num_classes, SEGMENTS)
+    segmented = Tiling(num_rows, tile_classes, segments)
+    # a TPU copies w to divide it into segments, so it does if classes may be sharded
+    on_tpu = segmented if may_shard_classes() else Tiling(num_rows, tile_classes)
     return lax.platform_dependent(
         *args,
         cpu=functools.partial(function, Tiling(CPU_TILE, CPU_TILE)),
-        tpu=functools.partial(function, whole_rows()),
-        default=functools.partial(
-            function, whole_rows(math.gcd(num_classes, GPU_SEGMENTS))
-        ),
+        tpu=functools.partial(function, on_tpu),
+        default=functools.partial(function, segmented),
     )
 
 
