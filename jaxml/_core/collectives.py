@@ -101,11 +101,14 @@ def gather_rows(x: Array, axis_name: AxisName | None) -> Array:
     16-bit rows travel as they are and arrive in float32, in which their cotangents are
     summed. Without `axis_name`, the compiler gathers them, once, if it knows of a mesh.
     """
-    if axis_name is not None:
-        return _gather_rows(x, axis_name)
-    return (
-        lax.with_sharding_constraint(x, PartitionSpec()) if num_row_shards() > 1 else x
-    )
+    return replicate(x) if axis_name is None else _gather_rows(x, axis_name)
+
+
+def replicate(x: Array) -> Array:
+    """The whole array on each device, if the compiler knows of a mesh."""
+    if num_row_shards() == 1:
+        return x
+    return lax.with_sharding_constraint(x, PartitionSpec())
 
 
 def num_row_shards() -> int:

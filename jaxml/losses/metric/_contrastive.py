@@ -18,6 +18,7 @@ from jaxml._core.collectives import (
     gather_rows,
     local_rows,
     num_shards,
+    replicate,
     vary_together,
 )
 from jaxml._core.contract import raise_invalid
@@ -131,7 +132,8 @@ def _matching_nll(
     queries, keys = factors(*zero_unused(queries, keys, where, axis_name))
     positives = local_rows(keys, axis_name)[:n]
     scale = jnp.asarray(1 / temperature, keys.dtype)
-    shared = vary_together((materialized_transpose(keys), scale))
+    keys_t = materialized_transpose(keys)
+    shared = vary_together((replicate(keys_t), scale))
     return map_blocks_fused_grad(
         _block_nll, (queries, positives, index, where), shared, 4 * len(keys), block
     )

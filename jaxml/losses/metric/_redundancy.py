@@ -193,7 +193,10 @@ def _standardize(x: Array, axis_name: AxisName | None) -> Array:
 
 def _all_pairs(a: Array, b: Array, axis_name: AxisName) -> Array:
     """aᵢ·bⱼ of all pairs of features, the columns: [d d]."""
-    return sum_shards(matmul(a.T, b), axis_name)
+    # XLA:GPU 0.10 drops the algorithm that `matmul` asks for here, but no precision
+    precision = getattr(jax.config, "jax_default_matmul_precision", None) or "highest"
+    with jax.default_matmul_precision(precision):
+        return sum_shards(matmul(a.T, b), axis_name)
 
 
 def _diagonal(x: Array) -> Array:
