@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from beartype.door import is_bearable
 from jax import Array
 from jaxtyping import AbstractArray, jaxtyped
@@ -252,8 +253,7 @@ class Contract:
             if value is None or not self.parameters[name].is_scalar:
                 return cast_floats(value, dtype) if arrays else value
             if isinstance(value, int | float):
-                with jax.ensure_compile_time_eval():
-                    return jnp.asarray(value, dtype)
+                return np.asarray(value, dtype)
             return jnp.asarray(value, dtype)
 
         return {name: cast(name, value) for name, value in arguments.items()}
