@@ -29,7 +29,7 @@ def vary_together(arrays: PyTree, axis_name: AxisName | None = None) -> PyTree:
     """
     leaves, treedef = jax.tree.flatten(arrays)
     all_axes = frozenset().union(*map(varying_axes, leaves))
-    all_axes -= {axis_name} if isinstance(axis_name, str) else {*(axis_name or ())}
+    all_axes -= _mesh_axes(axis_name)
 
     def vary(leaf: Any) -> Any:
         missing = tuple(all_axes - varying_axes(leaf))
@@ -40,9 +40,12 @@ def vary_together(arrays: PyTree, axis_name: AxisName | None = None) -> PyTree:
 
 def vary(x: Array, axis_name: AxisName | None) -> Array:
     """x, varying over the mesh axes: gradients are those of each device alone."""
-    axes = {axis_name} if isinstance(axis_name, str) else {*(axis_name or ())}
-    missing = tuple(axes - varying_axes(x))
+    missing = tuple(_mesh_axes(axis_name) - varying_axes(x))
     return lax.pcast(x, missing, to="varying") if missing else x
+
+
+def _mesh_axes(axis_name: AxisName | None) -> set[str]:
+    return {axis_name} if isinstance(axis_name, str) else {*(axis_name or ())}
 
 
 def varying_axes(leaf: Any) -> frozenset:
@@ -176,7 +179,7 @@ def fold_ring(
     def pass_on(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: lax.ppermute(x, axis_name, to_next), tree)
 
-    def turn(state: tuple, count: Array) -> tuple[tuple, None]:
+    def rotate(state: tuple, count: Array) -> tuple[tuple, None]:
         row_totals, column_totals, shard = state
         next_shard = pass_on(shard)
         first = length * ((lax.axis_index(axis_name) - count) % size)
@@ -185,5 +188,5 @@ def fold_ring(
 
     init = vary_together((row_totals, column_totals, shard))
     counts = jnp.arange(size, dtype=jnp.int32)
-    (row_totals, column_totals, _), _ = lax.scan(turn, init, counts)
+    (row_totals, column_totals, _), _ = lax.scan(rotate, init, counts)
     return row_totals, column_totals

@@ -26,7 +26,7 @@ from jaxml._core.masking import apply_mask
 from jaxml._core.special.partials import with_partials
 from jaxml._core.types import compute_dtype
 
-OWN_FILES = {__file__, sharding.__file__}
+INTERNAL_FILES = {__file__, sharding.__file__}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -219,7 +219,7 @@ def _without_own_frames(
     """A traceback with one frame of ours: the user's call, then the formula."""
     frames = []
     while traceback:
-        if not frames or traceback.tb_frame.f_code.co_filename not in OWN_FILES:
+        if not frames or traceback.tb_frame.f_code.co_filename not in INTERNAL_FILES:
             frames.append(traceback)
         traceback = traceback.tb_next
     for frame, following in zip(frames, [*frames[1:], None]):

@@ -66,7 +66,7 @@ def cast(x: PyTree, dtype: Any) -> PyTree:
 
 def ravel(x: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
     """x as one replicated vector, and the inverse: arrays that are sharded as x."""
-    flat, unravel = ravel_pytree(jax.tree.map(replicate, x))
+    flat, unravel = ravel_pytree(jax.tree.map(unshard, x))
     if not _has_explicit_axes():
         return flat, unravel
 
@@ -80,7 +80,7 @@ def ravel(x: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
     return flat, unravel_sharded
 
 
-def replicate(x: Array) -> Array:
+def unshard(x: Array) -> Array:
     """x on all devices of a mesh with explicit axes, which reshapes would refuse."""
     return jax.reshard(x, PartitionSpec()) if _has_explicit_axes() else x
 

@@ -150,25 +150,25 @@ def _power_sum_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     for_y = lax.optimization_barrier(for_x)
     for_p = lax.optimization_barrier(for_y)
 
-    def slope(x: Array, y: Array, scale: Array, p: Array) -> Array:
+    def difference_derivative(x: Array, y: Array, scale: Array, p: Array) -> Array:
         ratio, _ = _ratio(x, y, scale)
         return jnp.sign(x[:, None] - y[None]) * ratio ** (p - 1)
 
     @jax.checkpoint
     def x_term(x_dot: Array, *primals: Array) -> Array:
-        return jnp.sum(slope(*primals) * x_dot[:, None], -1)
+        return jnp.sum(difference_derivative(*primals) * x_dot[:, None], -1)
 
     @jax.checkpoint
     def y_term(y_dot: Array, *primals: Array) -> Array:
-        return jnp.sum(slope(*primals) * y_dot[None], -1)
+        return jnp.sum(difference_derivative(*primals) * y_dot[None], -1)
 
     @jax.checkpoint
-    def p_slope(x: Array, y: Array, scale: Array, p: Array) -> Array:
+    def p_derivative(x: Array, y: Array, scale: Array, p: Array) -> Array:
         ratio, _ = _ratio(x, y, scale)
         return jnp.sum(ratio**p * jnp.log(ratio), -1)
 
     difference_term = p / scale * (x_term(x_dot, *for_x) - y_term(y_dot, *for_y))
-    return _power_sum(*primals), difference_term + p_dot * p_slope(*for_p)
+    return _power_sum(*primals), difference_term + p_dot * p_derivative(*for_p)
 
 
 def _ratio(x: Array, y: Array, scale: Array) -> tuple[Array, Array]:

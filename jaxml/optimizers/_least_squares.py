@@ -256,7 +256,7 @@ def linearize_residuals(
 
     def residuals(x: Array) -> Array:
         leaves = jax.tree.leaves(residual_fn(unravel(x)))
-        rows = [jnp.ravel(trees.replicate(leaf)).astype(x.dtype) for leaf in leaves]
+        rows = [jnp.ravel(trees.unshard(leaf)).astype(x.dtype) for leaf in leaves]
         return jnp.concatenate(rows)
 
     def half_sum_of_squares(x: Array) -> Array:

@@ -212,9 +212,9 @@ def clip_loss(
     check_ring(ring, axis_name)
     index = row_index(a, axis_name)
     a, b = factors(a, b if ring else gather_rows(b, axis_name))
-    own_b = b if ring else local_rows(b, axis_name)
+    local_b = b if ring else local_rows(b, axis_name)
     scale = jnp.asarray(1 / temperature, b.dtype)
-    positive_logit = scale * jnp.sum(a.astype(b.dtype) * own_b, 1)
+    positive_logit = scale * jnp.sum(a.astype(b.dtype) * local_b, 1)
     inputs = *vary_together((a, b, scale, index)), None
     ring_axes = axis_name if ring else None
     row_lse, col_lse = off_diagonal_lse(block, ring_axes, True, *inputs)

@@ -117,18 +117,18 @@ def _sum_of_squared_covariances(x: Array) -> Array:
 
 @_sum_of_squared_covariances.defjvp
 def _sum_of_squared_covariances_jvp(primals: tuple, tangents: tuple) -> tuple:
-    """The slope for xᵢ is 4 / (n - 1) Σⱼ cov(xᵢ, xⱼ) xⱼ: half of it comes from j."""
+    """∂/∂xᵢ = 4 / (n - 1) Σⱼ cov(xᵢ, xⱼ) xⱼ, because cov(xᵢ, xⱼ) occurs twice."""
     (x,), (x_dot,) = primals, tangents
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def step(carry: None, features: tuple) -> tuple[None, tuple[Array, Array]]:
         covariances = _off_diagonal_covariances(features, x)
-        slopes = 4 / (x.shape[1] - 1) * matmul(covariances, x)
-        return carry, (jnp.sum(jnp.square(covariances), 1), slopes)
+        gradient = 4 / (x.shape[1] - 1) * matmul(covariances, x)
+        return carry, (jnp.sum(jnp.square(covariances), 1), gradient)
 
     features = x, jnp.arange(len(x))
-    _, (sums, slopes) = scan_blocks(step, None, features, 2 * len(x))
-    return jnp.sum(sums), jnp.sum(slopes * x_dot)
+    _, (sums, gradient) = scan_blocks(step, None, features, 2 * len(x))
+    return jnp.sum(sums), jnp.sum(gradient * x_dot)
 
 
 def _off_diagonal_covariances(features: tuple, x: Array) -> Array:

@@ -81,9 +81,9 @@ class StateStore:
         """Adds the states of the other processes, each of which stores as many."""
         lanes = np.full((num_models, 4), -1, np.int32)
         lanes[list(self.lanes)] = list(self.lanes.values())
-        own = jax.tree.map(lambda *x: np.concatenate(x), *self.states)
-        num_devices = len(own.finite_steps)
-        all_lanes, states = multihost_utils.process_allgather((lanes, own))
+        local_states = jax.tree.map(lambda *x: np.concatenate(x), *self.states)
+        num_devices = len(local_states.finite_steps)
+        all_lanes, states = multihost_utils.process_allgather((lanes, local_states))
         for process, lanes in enumerate(np.asarray(all_lanes)):
             for i in np.flatnonzero(lanes[:, 0] >= 0):
                 device, *rest = map(int, lanes[i])
