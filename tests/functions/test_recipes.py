@@ -3,14 +3,16 @@
 import inspect
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from jaxml import losses
+from jaxml import losses, optimizers
 
 pytestmark = [
     pytest.mark.usefixtures("no_xla_optimizations"),
@@ -159,3 +161,74 @@ def test_the_recipe_computes_its_formula(recipe: str) -> None:
 def test_every_recipe_has_a_formula() -> None:
     scalars = {name for name, value in results().items() if value.ndim == 0}
     assert scalars <= set(TRUTHS)
+
+
+OPTAX_OPTIMIZERS = {
+    "adafactor": lambda: optax.adafactor(0.05),
+    "adan": lambda: optax.adan(0.05),
+    "cocob": optax.contrib.cocob,
+    "galore": lambda: optax.contrib.galore(0.05),
+    "lamb": lambda: optax.lamb(0.05),
+    "lars": lambda: optax.lars(0.5),
+    "muon": lambda: optax.contrib.muon(0.05),
+    "novograd": lambda: optax.novograd(0.05),
+    "sophia": lambda: optax.contrib.sophia(0.05),
+}
+"""Those that need a matrix or the objective; a sweep tests the others."""
+
+
+@pytest.fixture
+def default_settings() -> Iterator[None]:
+    """JAX as users have it: optax is not made for the strict settings of the tests."""
+    with (
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def classifier() -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """Initial weights, and the mean loss on labels that a linear model explains."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, w, true_w = (
+        jax.random.normal(key, shape, "float32")
+        for key, shape in zip(keys, [(64, 6), (6, 4), (6, 4)])
+    )
+    labels = jax.numpy.argmax(x @ true_w, 1)
+    return w / 10, lambda w: losses.mean(losses.cross_entropy(x @ w, labels))
+
+
+def train(update: Callable, carry: tuple) -> Any:
+    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+        return update(*carry), None
+
+    return jax.lax.scan(step, carry, length=20)[0][0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("default_settings")
+@pytest.mark.parametrize("name", OPTAX_OPTIMIZERS)
+def test_optimizers_of_optax_minimize_a_loss(name: str) -> None:
+    w, loss = classifier()
+    optimizer = optax.with_extra_args_support(OPTAX_OPTIMIZERS[name]())
+
+    def update(w: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        updates, state = optimizer.update(jax.grad(loss)(w), state, w, obj_fn=loss)
+        return optax.apply_updates(w, updates), state
+
+    assert loss(train(update, (w, optimizer.init(w)))) < loss(w)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("default_settings")
+def test_lookahead_wraps_an_optimizer() -> None:
+    w, loss = classifier()
+    lookahead = optax.lookahead(optimizers.adam(0.1), 5, slow_step_size=0.5)
+
+    def update(params: Any, state: Any) -> tuple[Any, Any]:
+        updates, state = lookahead.update(jax.grad(loss)(params.fast), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = optax.LookaheadParams.init_synced(w)
+    assert loss(train(update, (params, lookahead.init(params))).slow) < loss(w)
