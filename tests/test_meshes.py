@@ -210,6 +210,8 @@ def test_jit_of_sharded_arrays(case: Case) -> None:
             with jax.set_mesh(mesh):
                 got = value_and_gradients(case, case, place(arrays, specs, mesh))
             assert_equal(got, expected)
+            if axis_type == AxisType.Explicit and has_batch(case):
+                assert got[0].sharding.spec[0] == "data"
 
 
 @pytest.mark.slow
