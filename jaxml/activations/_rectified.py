@@ -4,6 +4,8 @@ All are elementwise and keep the shape of x. At a kink, the derivative is the le
 at the jumps of `hard_shrink` and `threshold` it is 0.
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -340,5 +342,6 @@ def _tanh_shrink_near_0(x: Array) -> Array:
     square = x * x
     if is_float32(x):
         return x * (square * polynomial(square, TANH_SHRINK))
-    terms = (-square * square / 15 * 2, square / 3)  # exact enough below 1e-4
-    return jnp.where(square < 1e-8, x * (terms[0] + terms[1]), x - jnp.tanh(x))
+    # (x cosh x - sinh x) / cosh x, whose numerator is Σₖ 2k x²ᵏ⁺¹ / (2k + 1)!
+    terms = tuple(2 * k / math.factorial(2 * k + 1) for k in range(1, 15))
+    return x * square * polynomial(square, terms) / jnp.cosh(x)

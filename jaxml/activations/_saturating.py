@@ -10,6 +10,7 @@ from jaxtyping import Float
 from jaxml._core.public import elementwise
 from jaxml._core.special import logistic
 from jaxml._core.special.exp import is_float32, polynomial
+from jaxml._core.special.log1p import wide_log1p
 
 
 @elementwise(logistic.sigmoid_derivative)
@@ -110,7 +111,7 @@ LOGIT = (  # 2 (artanh w - w) / w³ in w², from `python -m bench.fit_kernels`
 def _twice_artanh(w: Array) -> Array:
     """log(p / (1 - p)) for w = 2p - 1 near 0, where the two logarithms cancel."""
     if not is_float32(w):
-        return 2 * jnp.arctanh(w)
+        return wide_log1p(w) - wide_log1p(-w)
     return 2 * w + w * w * w * polynomial(w * w, LOGIT)
 
 

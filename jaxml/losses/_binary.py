@@ -12,6 +12,7 @@ from jaxml._core.contract import broadcast
 from jaxml._core.public import elementwise, public
 from jaxml._core.safe import divide_no_nan, multiply_no_nan
 from jaxml._core.special.exp import exp, log1p
+from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.special.partials import with_partials
 from jaxml._core.types import Fractions, NonNegative, Weights
@@ -19,7 +20,7 @@ from jaxml._core.types import Fractions, NonNegative, Weights
 
 @elementwise(
     lambda p, t, w: divide_no_nan(1 - t, 1 - p) - divide_no_nan(w * t, p),
-    lambda p, t, w: jnp.log1p(-p) - w * jnp.log(p),
+    lambda p, t, w: wide_log1p(-p) - w * jnp.log(p),
     lambda p, t, w: multiply_no_nan(-t, jnp.log(p)),
 )
 def binary_cross_entropy(
@@ -50,7 +51,7 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(jnp.array([0.5, 0.0]), jnp.array([1.0, 0.0]))
         Array([0.6931472, 0.       ], dtype=float32)
     """
-    pos_nll, neg_nll = -jnp.log(probabilities), -jnp.log1p(-probabilities)
+    pos_nll, neg_nll = -jnp.log(probabilities), -wide_log1p(-probabilities)
     pos, neg = pos_weight * targets, 1 - targets
     return multiply_no_nan(pos, pos_nll) + multiply_no_nan(neg, neg_nll)
 

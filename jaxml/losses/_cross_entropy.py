@@ -134,10 +134,12 @@ def _shifted_label_and_exps(
 def _label_minus_mean(
     axis_name: AxisName | None, z: Array, index: Array, where: Array | None
 ) -> Array:
-    """The label's logit minus the mean of the unmasked logits."""
-    z = apply_mask(z, where)
-    mean = jnp.sum(z / count_classes(axis_name, z, where), -1)
-    label, mean = sum_shards((take_label(index, z), mean), axis_name)
+    """The label's logit minus the mean of the unmasked logits, both minus max z."""
+    z = apply_mask(z, where, -jnp.inf)
+    z_max, shifted = subtract_max(z, -1, axis_name)
+    mean = apply_mask(shifted, where) / count_classes(axis_name, z, where)
+    label, mean = sum_shards((take_label(index, z), jnp.sum(mean, -1)), axis_name)
+    label = label - jnp.squeeze(z_max, -1)
     return safe_subtract(label, mean)
 
 

@@ -15,6 +15,7 @@ from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
 from jaxml._core.safe import l2_normalize, safe_divide
 from jaxml._core.special.exp import expm1, log1p
+from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.special.logistic import tanh
 from jaxml._core.types import NonNegative, Positive, Range, Scalar
 
@@ -298,8 +299,8 @@ def _log_ratio(x: Array, y: Array) -> Array:
     """log((1 + x) / (1 + y)), as log1p of (x - y) / (1 + y) if that is small."""
     ratio = (x - y) / (1 + y)
     is_small = jnp.abs(ratio) < 0.5
-    small = jnp.log1p(jnp.where(is_small, ratio, 0.0))
-    return jnp.where(is_small, small, jnp.log1p(x) - jnp.log1p(y))
+    small = wide_log1p(jnp.where(is_small, ratio, 0.0))
+    return jnp.where(is_small, small, wide_log1p(x) - wide_log1p(y))
 
 
 @elementwise(
