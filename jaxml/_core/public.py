@@ -6,6 +6,7 @@ attaches partial derivatives. `factory` is for functions that return functions:
 optimizers and schedules. `checked` is for functions of Python objects.
 """
 
+import contextlib
 import functools
 import types
 from collections.abc import Callable
@@ -200,7 +201,8 @@ def _compile(
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             contract.check_given_ranges(args, kwargs)
-            return traced(*args, **kwargs)
+            with _debug_nans_of(contract):
+                return traced(*args, **kwargs)
         except InvalidArgumentError as invalid:
             raise invalid.error(f"{contract.name}: {invalid}") from None
         except Exception as error:
@@ -211,6 +213,13 @@ def _compile(
             raise
 
     return call
+
+
+def _debug_nans_of(contract: Contract) -> contextlib.AbstractContextManager[Any]:
+    """`jax.debug_nans`, off for losses: a label out of range is meant to give NaN."""
+    if "labels" in contract.parameters and jax.config.jax_debug_nans:
+        return jax.debug_nans(False)
+    return contextlib.nullcontext()
 
 
 def _without_own_frames(

@@ -1,0 +1,73 @@
+"""Every function in JAX's debugging modes, and with other random number generators."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+from test_contract import Case, as_function_of_floats, for_rows, samples
+
+from jaxml import activations, losses, mining
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_xla_optimizations")
+@for_rows()
+def test_debugging_modes_change_nothing(case: Case) -> None:
+    """`debug_nans` outside jit, where every result is checked, and `checking_leaks`."""
+    function, floats = as_function_of_floats(case, samples(case)[0])
+
+    def value_and_gradients() -> tuple[Array, ...]:
+        value, vjp = jax.vjp(function, *floats)
+        return value, *(vjp(jnp.cos(value)) if case.dtypes else ())
+
+    expected = value_and_gradients()
+    with jax.debug_nans(True), jax.checking_leaks():
+        got = value_and_gradients()
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.cross_entropy,
+        losses.focal_loss,
+        losses.poly_loss,
+        losses.generalized_cross_entropy,
+        losses.multi_margin_loss,
+        losses.sparsemax_loss,
+    ],
+    ids=lambda loss: loss.__name__,
+)
+def test_debug_nans_passes_labels_that_are_masked_later(loss: Any) -> None:
+    logits, labels = jnp.zeros((2, 3)), jnp.array([0, -100])
+
+    def mean(logits: Array) -> Array:
+        return losses.mean(loss(logits, labels), where=labels >= 0)
+
+    with jax.debug_nans(True):
+        value, gradient = jax.value_and_grad(mean)(logits)
+        with pytest.raises(FloatingPointError):
+            losses.mean(loss(logits, labels))
+    np.testing.assert_array_equal(value, loss(logits[0], labels[0]))
+    assert np.any(gradient[0]) and not np.any(gradient[1])
+
+
+@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg", "threefry2x32"])
+@pytest.mark.parametrize("is_default", [False, True])
+def test_any_random_number_generator(implementation: str, is_default: bool) -> None:
+    key = jax.random.key(0, impl=implementation)
+    if is_default:
+        with jax.default_prng_impl(implementation):
+            key = jax.random.key(0)
+    x, labels = jnp.full(4096, -1.0), jnp.array([0, 1, 1])
+    slope = -activations.rrelu(key, x)
+    assert 1 / 8 <= slope.min() < 0.13 and 0.33 < slope.max() <= 1 / 3
+    is_zero = activations.stochastic_gelu(key, x) == 0
+    np.testing.assert_allclose(np.mean(is_zero), 0.841, atol=0.03)  # 1 - Φ(-1)
+    distances = jnp.array([[0.1, 1.0, 1.2]])
+    chosen = mining.distance_weighted(key, distances, labels[:1], labels, dimension=4)
+    assert chosen[0, 0] and np.sum(chosen) == 2
