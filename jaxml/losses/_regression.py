@@ -17,7 +17,7 @@ from jaxml._core.safe import l2_normalize, safe_divide
 from jaxml._core.special.exp import expm1, log1p
 from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.special.logistic import tanh
-from jaxml._core.types import NonNegative, Positive, Range, Scalar
+from jaxml._core.types import NonNegative, PerElement, Positive, Range, Scalar
 
 
 @elementwise(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
@@ -202,7 +202,7 @@ def quantile_loss(
     predicted: Float[Array, "*shape"],
     true: Float[Array, "*shape"],
     *,
-    quantile: Annotated[Scalar, Range("be in (0, 1)", lambda x: 0 < x < 1)],
+    quantile: Annotated[PerElement, Range("be in (0, 1)", lambda x: 0 < x < 1)],
     where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """The pinball loss. The q-quantile minimizes its mean.
@@ -214,7 +214,8 @@ def quantile_loss(
     Args:
         predicted: x.
         true: y, in the units of x.
-        quantile: q in (0, 1).
+        quantile: q in (0, 1), or several that broadcast to the shape of x: with one
+            per prediction in the last axis, all are learned at once.
         where: The elements that count; the others have loss 0.
 
     Reference:

@@ -167,6 +167,17 @@ def test_weights_of_each_label() -> None:
         bce(jnp.ones(2))
 
 
+def test_several_quantiles_at_once() -> None:
+    quantiles = jnp.array([0.1, 0.5, 0.9])
+    x, y = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 7.0]]), jnp.full((2, 3), 2.5)
+    loss = losses.quantile_loss(x, y, quantile=quantiles)
+    # q (y - x) below the truth and (1 - q) (x - y) above it
+    expected = [[0.1 * 1.5, 0.5 * 0.5, 0.1 * 0.5], [0.9 * 1.5, 0.5 * 2.5, 0.1 * 4.5]]
+    np.testing.assert_allclose(loss, expected, rtol=1e-14)
+    with pytest.raises(TypeError, match="quantile must have a shape that broadcasts"):
+        losses.quantile_loss(x, y, quantile=jnp.full(2, 0.5))
+
+
 def test_activations_keep_nan_and_infinite_second_derivatives() -> None:
     assert jnp.isnan(activations.hard_shrink(jnp.nan))
     assert jnp.isnan(activations.soft_shrink(jnp.nan))
