@@ -57,8 +57,8 @@ def check_number(argument: str, value: object, range_: Range | None = None) -> N
 
 
 def broadcast(argument: str, value: Any, like: Array) -> Array:
-    """A number, or one for each element, in the shape and dtype of the data."""
-    array = jnp.asarray(value, like.dtype)
+    """A number, or one for each element, in the shape of the data."""
+    array = jnp.asarray(value, compute_dtype(like.dtype))
     if array.ndim <= like.ndim and all(
         k in (1, n) for k, n in zip(array.shape[::-1], like.shape[::-1])
     ):

@@ -167,6 +167,15 @@ def test_weights_of_each_label() -> None:
         bce(jnp.ones(2))
 
 
+def test_a_weight_is_not_rounded_to_the_16_bits_of_the_logits() -> None:
+    logits = jnp.linspace(-4, 4, 64).astype(jnp.bfloat16)
+    loss = losses.binary_cross_entropy_with_logits(
+        logits, jnp.ones_like(logits), pos_weight=0.3
+    )
+    expected = 0.3 * np.logaddexp(0, -np.float64(logits))
+    np.testing.assert_allclose(np.float64(loss), expected, rtol=0.51 * 2**-7)
+
+
 def test_several_quantiles_at_once() -> None:
     quantiles = jnp.array([0.1, 0.5, 0.9])
     x, y = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 7.0]]), jnp.full((2, 3), 2.5)
