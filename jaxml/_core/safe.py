@@ -152,3 +152,8 @@ def directions(x: Array) -> tuple[Array, Array]:
     if x.dtype == jnp.float16:  # in which a derivative of 10⁶ overflows
         inverse_length = jnp.where(largest == 0, 0.0, inverse_length)
     return scaled.astype(x.dtype), inverse_length
+
+
+def clip_rounding_error(x: Array, lower: float, upper: float) -> Array:
+    """x clipped to the range of its exact value; the derivative stays that of x."""
+    return x + lax.stop_gradient(jnp.clip(x, lower, upper) - x)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
-from jaxml._core.safe import l2_normalize, safe_divide
+from jaxml._core.safe import clip_rounding_error, l2_normalize, safe_divide
 from jaxml._core.special.exp import expm1, log1p
 from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.special.logistic import tanh
@@ -263,7 +263,8 @@ def cosine_distance(
     is_zero = jnp.all(predicted == 0, -1) | jnp.all(true == 0, -1)
     nonzero = (apply_mask(v, ~is_zero[..., None], 1.0) for v in (predicted, true))
     x, y = (l2_normalize(v, jnp.finfo(v.dtype).tiny) for v in nonzero)
-    return jnp.where(is_zero, 1.0, jnp.sum((x - y) ** 2, -1) / 2)
+    distance = jnp.sum((x - y) ** 2, -1) / 2
+    return jnp.where(is_zero, 1.0, clip_rounding_error(distance, 0.0, 2.0))
 
 
 @elementwise(

@@ -23,7 +23,7 @@ from jaxml._core.matmul import (
     scan_features,
 )
 from jaxml._core.public import public
-from jaxml._core.safe import directions, safe_divide, safe_power
+from jaxml._core.safe import clip_rounding_error, directions, safe_divide, safe_power
 from jaxml._core.types import Range, Scalar
 
 
@@ -202,7 +202,8 @@ def cosine_similarity(
     """
     x, x_scale = directions(x)
     y, y_scale = directions(y)
-    return x_scale[:, None] * y_scale[None] * matmul(x, y.T)
+    cosine = x_scale[:, None] * y_scale[None] * matmul(x, y.T)
+    return clip_rounding_error(cosine, -1.0, 1.0)
 
 
 @public(upcast=False, keep_dtype=True)
