@@ -86,6 +86,7 @@ def main() -> None:
 
     failures: list[str] = []
     for name, device in devices.items():
+        jax.clear_caches()  # of functions traced for the mesh of another device
         compiler = Compiler(device, runs=device is gpu)
         for number, program in enumerate(programs, 1):
             row = compiler.row(program)

@@ -54,6 +54,7 @@ def mesh_programs() -> list[Program]:
             "arcface_loss", "classes", PROXIES, (2, 4), ROWS, PROXIES_BY_CLASS, ROWS
         ),
         in_shard_map("vicreg_loss", "rows", VIEWS, (8, 1), ROWS, ROWS),
+        in_shard_map("barlow_twins_loss", "rows", VIEWS, (8, 1), ROWS, ROWS),
     ]
 
 
@@ -88,7 +89,8 @@ def in_shard_map(
 ) -> Program:
     """The loss inside `jax.shard_map`, with the axis that its event is divided by."""
     axis_name = "model" if suffix == "classes" else "data"
-    result = REPLICATED if name == "vicreg_loss" else ROWS
+    is_scalar = name in ("vicreg_loss", "barlow_twins_loss")
+    result = REPLICATED if is_scalar else ROWS
 
     def divided(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.shard_map(function, in_specs=specs, out_specs=result)

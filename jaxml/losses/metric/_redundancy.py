@@ -20,7 +20,7 @@ from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import matmul
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_divide, safe_sqrt
-from jaxml._core.types import AxisName, NonNegative
+from jaxml._core.types import AxisName, NonNegative, PyTree
 
 
 @public
@@ -62,14 +62,19 @@ def vicreg_loss(
         Array(6.25, dtype=float32)
     """
     _check_num_rows(a, axis_name)
-    views = _center(a, axis_name), _center(b, axis_name)
-    variance_term = sum(_variance_term(x, axis_name) for x in views)
-    covariance_term = sum(_covariance_term(x, axis_name) for x in views)
     invariance_term = jnp.mean(_batch_mean(jnp.square(a - b), axis_name))
+    if axis_name is None:
+        views = _center(a), _center(b)
+        terms = [(_variance_term(_variances(x)), _covariance_term(x)) for x in views]
+    else:
+        covariances = _sum_over_rows(_scatter_matrices, axis_name, a, b)
+        scale = 1 / (_num_rows(a, axis_name) - 1)
+        terms = [_terms_of_covariances(scale * c) for c in covariances]
+    variance_terms, covariance_terms = zip(*terms)
     return (
         multiply_no_nan(invariance_weight, invariance_term)
-        + multiply_no_nan(variance_weight, variance_term)
-        + multiply_no_nan(covariance_weight, covariance_term)
+        + multiply_no_nan(variance_weight, sum(variance_terms))
+        + multiply_no_nan(covariance_weight, sum(covariance_terms))
     )
 
 
@@ -82,22 +87,66 @@ def _num_rows(x: Array, axis_name: AxisName | None) -> int:
     return len(x) * num_shards(axis_name)
 
 
-def _center(x: Array, axis_name: AxisName | None) -> Array:
+def _center(x: Array, axis_name: AxisName | None = None) -> Array:
     return x - _batch_mean(x, axis_name)[None]
 
 
-def _variance_term(centered: Array, axis_name: AxisName | None) -> Array:
-    variance = sum_shards(jnp.sum(jnp.square(centered), 0), axis_name)
-    variance /= _num_rows(centered, axis_name) - 1
-    return jnp.mean(jax.nn.relu(1 - jnp.sqrt(variance + 1e-4)))
+def _variances(centered: Array) -> Array:
+    return jnp.sum(jnp.square(centered), 0) / (len(centered) - 1)
 
 
-def _covariance_term(centered: Array, axis_name: AxisName | None) -> Array:
-    if axis_name is not None:
-        scaled = centered / (_num_rows(centered, axis_name) - 1)
-        covariances = _all_pairs(scaled, centered, axis_name)
-        squares = jnp.square(apply_mask(covariances, ~_diagonal(centered)))
-        return jnp.mean(jnp.sum(squares, 1))
+def _variance_term(variances: Array) -> Array:
+    return jnp.mean(jax.nn.relu(1 - jnp.sqrt(variances + 1e-4)))
+
+
+def _terms_of_covariances(covariances: Array) -> tuple[Array, Array]:
+    is_variance = jnp.eye(len(covariances), dtype=bool)
+    squares = jnp.square(apply_mask(covariances, ~is_variance))
+    return _variance_term(jnp.diag(covariances)), jnp.sum(squares) / len(covariances)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _sum_over_rows(
+    products: Callable[[Array, Array], PyTree],
+    axis_name: AxisName,
+    a: Array,
+    b: Array,
+) -> PyTree:
+    """Sums of products of centered features, over the rows of all devices."""
+    centered = _center(a, axis_name), _center(b, axis_name)
+    return sum_shards(products(*centered), axis_name)
+
+
+@_sum_over_rows.defjvp
+def _sum_over_rows_jvp(
+    products: Callable[[Array, Array], PyTree],
+    axis_name: AxisName,
+    primals: tuple,
+    tangents: tuple,
+) -> tuple[PyTree, PyTree]:
+    """Centered features sum to 0, so that the derivatives of their means cancel."""
+    centered = tuple(_center(x, axis_name) for x in primals)
+    return sum_shards(jax.jvp(products, centered, tangents), axis_name)
+
+
+def _scatter_matrices(a: Array, b: Array) -> tuple[Array, Array]:
+    return _scatter_matrix(a), _scatter_matrix(b)
+
+
+@jax.custom_jvp
+def _scatter_matrix(x: Array) -> Array:
+    return _all_pairs(x, x)
+
+
+@_scatter_matrix.defjvp
+def _scatter_matrix_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """One product, because the derivatives for both factors are transposes."""
+    (x,), (x_dot,) = primals, tangents
+    products = _all_pairs(x, x_dot)
+    return _scatter_matrix(x), products + products.T
+
+
+def _covariance_term(centered: Array) -> Array:
     # an accelerator would keep a copy of the features for each way it reads them
     features = lax.platform_dependent(
         centered.T, cpu=lambda x: x, default=lax.optimization_barrier
@@ -177,31 +226,31 @@ def barlow_twins_loss(
         off_diagonal = off_diagonal_weight * jnp.square(c)
         return jnp.where(is_diagonal, jnp.square(1 - c), off_diagonal)
 
-    a, b = _standardize(a, axis_name), _standardize(b, axis_name)
-    scaled = a / _num_rows(a, axis_name)
-    if axis_name is not None:
-        return jnp.sum(cost(_all_pairs(scaled, b, axis_name), _diagonal(a)))
-    return jnp.sum(_sum_over_features(scaled, b, cost))
+    if axis_name is None:
+        a, b = _standardize(a), _standardize(b)
+        return jnp.sum(_sum_over_features(a / len(a), b, cost))
+    *squares, products = _sum_over_rows(_cross_products, axis_name, a, b)
+    a_norm, b_norm = map(safe_sqrt, squares)
+    correlations = safe_divide(products, a_norm[:, None] * b_norm[None])
+    return jnp.sum(cost(correlations, jnp.eye(len(products), dtype=bool)))
 
 
-def _standardize(x: Array, axis_name: AxisName | None) -> Array:
+def _standardize(x: Array) -> Array:
     """Each feature with mean 0 and standard deviation 1; a constant one is 0."""
-    centered = _center(x, axis_name)
-    variance = _batch_mean(jnp.square(centered), axis_name)
-    return safe_divide(centered, safe_sqrt(variance)[None])
+    centered = _center(x)
+    return safe_divide(centered, safe_sqrt(jnp.mean(jnp.square(centered), 0))[None])
 
 
-def _all_pairs(a: Array, b: Array, axis_name: AxisName) -> Array:
+def _cross_products(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    return jnp.sum(jnp.square(a), 0), jnp.sum(jnp.square(b), 0), _all_pairs(a, b)
+
+
+def _all_pairs(a: Array, b: Array) -> Array:
     """aᵢ·bⱼ of all pairs of features, the columns: [d d]."""
     # XLA:GPU 0.10 drops the algorithm that `matmul` asks for here, but no precision
     precision = getattr(jax.config, "jax_default_matmul_precision", None) or "highest"
     with jax.default_matmul_precision(precision):
-        return sum_shards(matmul(a.T, b), axis_name)
-
-
-def _diagonal(x: Array) -> Array:
-    """Whether two features are the same: [d d]."""
-    return jnp.eye(x.shape[1], dtype=bool)
+        return matmul(a.T, b)
 
 
 def _sum_over_features(
