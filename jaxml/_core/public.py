@@ -25,7 +25,7 @@ from jaxml._core.contract import (
 )
 from jaxml._core.masking import apply_mask
 from jaxml._core.special.partials import with_partials
-from jaxml._core.types import compute_dtype
+from jaxml._core.types import AxisName, compute_dtype
 
 INTERNAL_FILES = {__file__, sharding.__file__}
 P = ParamSpec("P")
@@ -43,6 +43,7 @@ def public(
     keep_dtype: bool = False,
     remat: bool = False,
     masked: bool = False,
+    shards_rows: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -53,6 +54,7 @@ def public(
     keep_dtype: bool = False,
     remat: bool = False,
     masked: bool = False,
+    shards_rows: bool = False,
 ) -> Any:
     """Checks and compiles a function of arrays.
 
@@ -65,10 +67,17 @@ def public(
         remat: Whether the backward pass saves only the arguments, in their own dtype.
         masked: Whether `where`, which has the shape of the result, is applied here:
             masked entries of the arrays become ½, and those of the result 0.
+        shards_rows: Whether the formula is one of all pairs of rows, which the devices
+            of a mesh divide among them.
     """
     if function is None:
         return functools.partial(
-            public, upcast=upcast, keep_dtype=keep_dtype, remat=remat, masked=masked
+            public,
+            upcast=upcast,
+            keep_dtype=keep_dtype,
+            remat=remat,
+            masked=masked,
+            shards_rows=shards_rows,
         )
     contract = Contract(function)
 
@@ -80,7 +89,7 @@ def public(
         return cast_floats(result, dtype)
 
     body = _with_mask(contract, body) if masked else body
-    return _compile(function, contract, body, remat)
+    return _compile(function, contract, body, remat, shards_rows)
 
 
 def elementwise(
@@ -174,6 +183,7 @@ def _compile(
     contract: Contract,
     body: Callable[[dict, dict], R],
     remat: bool = False,
+    shards_rows: bool = False,
 ) -> Callable[P, R]:
     """A body of (static, traced) arguments, checked and compiled."""
 
@@ -186,15 +196,16 @@ def _compile(
         axis_name = static.get("axis_name")
         check_bound(axis_name)
 
-        def formula(traced: dict[str, Any]) -> Any:
+        def formula(traced: dict[str, Any], axis_name: AxisName | None) -> Any:
             traced = vary_together(traced, axis_name)
+            given = {"axis_name": axis_name} if "axis_name" in static else {}
             # in their order: JAX sorts the keys of a dict
-            return body(static, {name: traced[name] for name in arguments})
+            return body(static | given, {name: traced[name] for name in arguments})
 
         if remat:
-            formula = jax.checkpoint(formula, prevent_cse=False)
-        return sharding.on_automatic_axes(
-            contract, formula, arguments, static.get("axis")
+            formula = jax.checkpoint(formula, static_argnums=1, prevent_cse=False)
+        return sharding.on_mesh(
+            contract, formula, arguments, axis_name, static.get("axis"), shards_rows
         )
 
     @functools.wraps(function)

@@ -1,7 +1,12 @@
-"""Meshes with explicit axes, on which the type of an array includes its sharding.
+"""Formulas on the mesh of `jax.set_mesh`.
 
-A formula runs with automatic axes, so that XLA chooses the shardings inside. The
-sharding of its result follows from the names of the axes in the signature.
+On a mesh with explicit axes, the type of an array includes its sharding. A formula runs
+with automatic axes, so that XLA chooses the shardings inside. The sharding of its
+result follows from the names of the axes in the signature.
+
+A formula of all pairs of rows runs as inside `jax.shard_map`, with the rows sharded
+over the first mesh axis: XLA alone would sum the gradients of all devices in each step
+of a loop over blocks of rows.
 """
 
 import functools
@@ -14,36 +19,80 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from jaxml._core.contract import Contract
+from jaxml._core.types import AxisName
+
+Formula = Callable[[dict[str, Any], AxisName | None], Any]
+"""A function of the traced arguments, and of the mesh axes that shard its event."""
 
 Spec = list[Any]
 """For each axis of an array, the mesh axes over which it is sharded."""
 
 
-def on_automatic_axes(
+def on_mesh(
     contract: Contract,
-    formula: Callable[[dict[str, Any]], Any],
+    formula: Formula,
     arguments: dict[str, Any],
+    axis_name: AxisName | None,
     axis: Any,
+    shards_rows: bool,
 ) -> Any:
-    """formula(arguments), on a mesh with explicit axes too.
+    """formula(arguments, axis_name), on the mesh that the compiler knows.
 
     Args:
         contract: The signature that names the axes of the arguments and the result.
-        formula: A function of the traced arguments.
+        formula: The formula.
         arguments: The traced arguments by name.
+        axis_name: The mesh axes of an enclosing `jax.shard_map` that shard the event.
         axis: The argument `axis` of the function, if it has one.
+        shards_rows: Whether the formula is one of all pairs of rows.
     """
+
+    def on_automatic_axes(arguments: dict[str, Any]) -> Any:
+        if shards_rows and axis_name is None:
+            return _on_shards_of_rows(contract, formula, arguments)
+        return formula(arguments, axis_name)
+
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.explicit_axes:
-        return formula(arguments)
+        return on_automatic_axes(arguments)
 
-    automatic: Any = jax.sharding.auto_axes(formula, axes=mesh.explicit_axes)
+    automatic: Any = jax.sharding.auto_axes(on_automatic_axes, axes=mesh.explicit_axes)
     result = jax.eval_shape(
         functools.partial(automatic, out_sharding=PartitionSpec()), arguments
     )
     spec = _result_spec(contract, arguments, axis, result.ndim)
     spec = _valid_spec(spec, result.shape, mesh.shape)
     return automatic(arguments, out_sharding=spec)
+
+
+def _on_shards_of_rows(
+    contract: Contract, formula: Formula, arguments: dict[str, Any]
+) -> Any:
+    """The formula on each device's rows, if the first mesh axis can divide them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    first, *_ = *mesh.axis_names, None
+    names = [n for n, p in contract.parameters.items() if p.dimensions]
+    rows = [len(arguments[n]) for n in names if arguments[n] is not None]
+    # row i of one array belongs to row i of another, but for a memory bank
+    is_aligned = len(set(rows)) == 1 or arguments.get("references") is not None
+    is_sharded = (
+        first in mesh.auto_axes
+        and not mesh.manual_axes
+        and mesh.shape[first] > 1
+        and is_aligned
+        and all(n and n % mesh.shape[first] == 0 for n in rows)
+    )
+    if not is_sharded:
+        return formula(arguments, None)
+    specs = {
+        n: PartitionSpec(first) if n in names else PartitionSpec() for n in arguments
+    }
+    return jax.shard_map(
+        lambda arguments: formula(arguments, first),
+        in_specs=(specs,),
+        out_specs=PartitionSpec(first),
+        axis_names={first},
+    )(arguments)
 
 
 def _result_spec(

@@ -37,7 +37,7 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def info_nce(
     queries: Float[Array, "n d"],
     keys: Float[Array, "m d"],
@@ -85,7 +85,7 @@ def info_nce(
     return _matching_nll(queries, keys, temperature, where, block, axis_name)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def n_pair_loss(
     anchors: Float[Array, "n d"],
     positives: Float[Array, "n d"],
@@ -178,7 +178,7 @@ def _ring_nll(
     return apply_mask(softmax_nll(positive_logit, negatives_lse), has_positive)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def clip_loss(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
@@ -225,7 +225,7 @@ def clip_loss(
     ) / 2
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def siglip_loss(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],

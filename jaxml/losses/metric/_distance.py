@@ -25,7 +25,7 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def batch_contrastive_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -67,7 +67,7 @@ def batch_contrastive_loss(
     return map_anchors(batch, squared_euclidean_distance, formula)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def margin_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -112,7 +112,7 @@ def margin_loss(
     return map_anchors(batch, euclidean_distance, formula)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def lifted_structure_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -185,7 +185,7 @@ def lifted_structure_loss(
     )
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def nca_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],

@@ -33,7 +33,7 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def nt_xent(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -76,7 +76,7 @@ def nt_xent(
     return map_anchors(batch, dot_similarity, formula)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def supcon_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -120,7 +120,7 @@ def supcon_loss(
     return map_anchors(batch, dot_similarity, formula, gpu_temporaries=3)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def multi_similarity_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -168,7 +168,7 @@ def multi_similarity_loss(
     return map_anchors(batch, dot_similarity, formula)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def circle_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -219,7 +219,7 @@ def circle_loss(
     return map_anchors(batch, dot_similarity, formula, gpu_temporaries=3)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def smooth_ap_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -264,7 +264,7 @@ def smooth_ap_loss(
     return map_anchors(batch, dot_similarity, formula, gpu_temporaries=16)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def angular_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],

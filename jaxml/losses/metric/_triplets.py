@@ -24,7 +24,7 @@ from jaxml.losses.metric._per_anchor import (
 )
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def batch_hard_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -69,7 +69,7 @@ def batch_hard_triplet_loss(
     return map_anchors(batch, euclidean_distance, formula)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def batch_semihard_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
@@ -129,7 +129,7 @@ def batch_semihard_triplet_loss(
     return map_anchor_blocks(batch, euclidean_distance, formula, num_temporaries=32)
 
 
-@public(upcast=False)
+@public(upcast=False, shards_rows=True)
 def batch_all_triplet_loss(
     embeddings: Float[Array, "n d"],
     labels: Integer[Array, "n"],
