@@ -36,6 +36,7 @@ SHARDED = {
     losses.cross_entropy: CLASSES,
     losses.soft_cross_entropy: CLASSES,
     losses.linear_cross_entropy: CLASSES,
+    losses.linear_log_prob: CLASSES,
     losses.in_batch: ROWS,
     losses.info_nce: ROWS,
     losses.n_pair_loss: ROWS,

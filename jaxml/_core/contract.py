@@ -260,8 +260,8 @@ class Contract:
 
     @property
     def result_dimensions(self) -> str:
-        result = self.signature.return_annotation
-        return result.dim_str if _is_array(result) else ""
+        result = self._result_array()
+        return result.dim_str if result else ""
 
     def mask_arrays(
         self, arguments: dict[str, Any], fill: float = 0.5
@@ -285,8 +285,15 @@ class Contract:
     def _reduces(self) -> bool:
         """Whether the result has another shape than the first float array."""
         arrays = (p.dimensions for p in self.parameters.values() if p.is_float_array)
-        is_array = _is_array(self.signature.return_annotation)
+        is_array = self._result_array() is not None
         return is_array and self.result_dimensions != next(arrays, None)
+
+    def _result_array(self) -> Any:
+        """The annotation of the result, or of the first field of a named tuple."""
+        result = self.signature.return_annotation
+        if isinstance(result, type) and hasattr(result, "_fields"):
+            result = next(iter(vars(result).get("__annotations__", {}).values()), None)
+        return result if _is_array(result) else None
 
     def _conflicting_argument(
         self, parameter: Parameter, arguments: dict[str, Any]

@@ -33,6 +33,8 @@ from jaxml.losses._classification import (
 )
 from jaxml.losses._linear_head import (
     linear_cross_entropy as linear_cross_entropy,
+    linear_log_prob as linear_log_prob,
+    LogProb as LogProb,
 )
 from jaxml.losses._binary import (
     binary_cross_entropy as binary_cross_entropy,
