@@ -19,6 +19,29 @@ from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import AxisName
 
 
+class Normalizer(NamedTuple):
+    """log Σ eˣ in two parts, whose sum would lose digits at a large offset of all x."""
+
+    max: Array
+    """max x, a constant; -∞ for no terms."""
+    log_sum: Array
+    """log Σ e^(x - max), with the derivative of log Σ eˣ."""
+
+
+def normalizer_of_shards(x: Normalizer, axis_name: AxisName | None) -> Normalizer:
+    """That of the terms of all devices."""
+    if axis_name is None:
+        return x
+    x_max, local = shard_log_sums(x, axis_name)
+    return Normalizer(x_max, logsumexp_shards(local, axis_name))
+
+
+def shard_log_sums(x: Normalizer, axis_name: AxisName | None) -> tuple[Array, Array]:
+    """The maximum of all devices, and log Σ e^(x - max) of the terms of this one."""
+    x_max = max_shards(x.max, axis_name)
+    return x_max, safe_subtract(x.max, x_max) + x.log_sum
+
+
 class LogSumExp(NamedTuple):
     """Σ eˣ as `sum` · e^`max`, which takes more terms block by block."""
 
@@ -44,6 +67,11 @@ class LogSumExp(NamedTuple):
     def log_sum(self) -> Array:
         """log Σ e^(x - max), 0 for no terms."""
         return jnp.log(jnp.where(self.sum > 0, self.sum, 1.0))
+
+    def normalizer(self) -> Normalizer:
+        constant_max = lax.stop_gradient(self.max)
+        with_derivative = safe_subtract(self.max, constant_max)
+        return Normalizer(constant_max, self.log_sum() + with_derivative)
 
 
 MIN_LOG_P = -1000.0
@@ -96,6 +124,9 @@ class SoftmaxEntropy(NamedTuple):
 
     def log_sum(self) -> Array:
         return LogSumExp(self.max, self.sum).log_sum()
+
+    def normalizer(self) -> Normalizer:
+        return LogSumExp(self.max, self.sum).normalizer()
 
 
 def mixture_entropy(log_odds: Array, entropy: Array, other_entropy: Array) -> Array:

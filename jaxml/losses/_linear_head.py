@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.collectives import num_shards
 from jaxml._core.linear.softmax import LogitSums, logit_sums
-from jaxml._core.linear.tiles import Classes, Head, Rows, Transform
+from jaxml._core.linear.tiles import Head, Transform
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import is_known_zero, multiply_no_nan
+from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import mixture_entropy
 from jaxml._core.special.logistic import softplus
 from jaxml._core.types import (
@@ -25,8 +25,6 @@ from jaxml._core.types import (
     Fraction,
     NonNegative,
     Positive,
-    Scalar,
-    compute_dtype,
 )
 from jaxml.losses._labels import label_index, nan_if_invalid, shard_index
 
@@ -74,7 +72,7 @@ def linear_cross_entropy(
         >>> linear_cross_entropy(jnp.ones((2, 3)), jnp.zeros((3, 4)), jnp.array([1, 9]))
         Array([1.3862944,       nan], dtype=float32)
     """
-    transform = head_transform(softcap, 1.0, x, w)
+    transform = Transform.of(softcap, 1.0, x.dtype, w.dtype)
     index, sums = _label_sums(x, w, labels, bias, transform, block, axis_name)
     nll = softplus(-sums.label_log_odds)
     lse = jnp.logaddexp(sums.other_lse, sums.label_logit)
@@ -136,7 +134,7 @@ def linear_log_prob(
         >>> linear_log_prob(jnp.ones((1, 3)), jnp.zeros((3, 4)), jnp.array([1])).entropy
         Array([1.3862944], dtype=float32)
     """
-    transform = head_transform(softcap, temperature, x, w)
+    transform = Transform.of(softcap, temperature, x.dtype, w.dtype)
     index, sums = _label_sums(
         x, w, labels, bias, transform, block, axis_name, with_entropy=True
     )
@@ -145,18 +143,6 @@ def linear_log_prob(
     lse = jnp.logaddexp(sums.other_lse, sums.label_logit)
     fields = -softplus(-log_odds), entropy, lse
     return LogProb(*(nan_if_invalid(f, index).reshape(labels.shape) for f in fields))
-
-
-def head_transform(
-    softcap: Scalar | None, temperature: Scalar, x: Array, w: Array
-) -> Transform:
-    """z = c tanh(a / c) / T, where nothing is computed for no c, or for T = 1."""
-    dtype = compute_dtype(x.dtype, w.dtype)
-    is_one = is_known_zero(temperature - 1)
-    return Transform(
-        None if softcap is None else jnp.asarray(softcap, dtype),
-        None if is_one else jnp.asarray(temperature, dtype),
-    )
 
 
 def _label_sums(
@@ -175,15 +161,9 @@ def _label_sums(
     index = label_index(labels.reshape(-1), num_classes * num_shards(axis_name))
     local_index = shard_index(index, num_classes, axis_name)
     # a row without a label may hold NaN, which must not reach the gradient of w
-    rows = Rows(apply_mask(x.reshape(-1, x.shape[-1]), index[:, None] >= 0))
-    dtype = compute_dtype(x.dtype, w.dtype)
-    classes = Classes(w, bias=None if bias is None else bias.astype(dtype))
+    x = apply_mask(x.reshape(-1, x.shape[-1]), index[:, None] >= 0)
+    head = Head.of(x, w, bias)
     sums = logit_sums(
-        Head(rows, classes),
-        transform,
-        local_index,
-        block,
-        axis_name,
-        with_entropy=with_entropy,
+        head, transform, local_index, block, axis_name, with_entropy=with_entropy
     )
     return index, sums

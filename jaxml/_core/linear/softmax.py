@@ -12,12 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxml._core.collectives import (
-    max_shards,
-    num_shards,
-    sum_shards,
-    vary_together,
-)
+from jaxml._core.collectives import num_shards, sum_shards, vary_together
 from jaxml._core.linear.tiles import (
     ClassTile,
     Head,
@@ -27,13 +22,15 @@ from jaxml._core.linear.tiles import (
     for_platform,
     pull_back,
 )
-from jaxml._core.safe import multiply_no_nan, safe_subtract, zero_if_inf
+from jaxml._core.safe import multiply_no_nan, zero_if_inf
 from jaxml._core.softmax import (
     MIN_LOG_P,
     LogSumExp,
+    Normalizer,
     SoftmaxEntropy,
     log_softmax,
-    logsumexp_shards,
+    normalizer_of_shards,
+    shard_log_sums,
 )
 from jaxml._core.types import AxisName
 
@@ -43,12 +40,8 @@ class LogitSums(NamedTuple):
 
     label_logit: Array
     """0 for a label of no class."""
-    other_max: Array
-    """m = max z over all classes but the label, -∞ if there is none; a constant."""
-    other_log_sum: Array
-    """ℓ = log Σ e^(z - m) over all classes but the label, with the derivative of m + ℓ.
-
-    The sum m + ℓ would lose the digits of ℓ at a large offset of all logits."""
+    others: Normalizer
+    """log Σ eᶻ over all classes but the label."""
     mean: Array
     """Of all logits."""
     other_entropy: Array | None = None
@@ -56,12 +49,12 @@ class LogitSums(NamedTuple):
 
     @property
     def other_lse(self) -> Array:
-        return self.other_max + self.other_log_sum
+        return self.others.max + self.others.log_sum
 
     @property
     def label_log_odds(self) -> Array:
         """log p / (1 - p) for the probability p of the label."""
-        return (self.label_logit - self.other_max) - self.other_log_sum
+        return (self.label_logit - self.others.max) - self.others.log_sum
 
 
 def logit_sums(
@@ -87,26 +80,27 @@ def logit_sums(
     """
     if not index.size:
         empty = jnp.zeros_like(index, head.dtype)
-        return LogitSums(empty, empty, empty, empty, empty if with_entropy else None)
+        entropy = empty if with_entropy else None
+        return LogitSums(empty, Normalizer(empty, empty), empty, entropy)
     arguments = vary_together((head, transform, index))
     sums = _logit_sums(block, with_entropy, *arguments)
-    return _sum_shards(sums._replace(other_max=lax.stop_gradient(sums[1])), axis_name)
+    others_max = lax.stop_gradient(sums.others.max)
+    others = sums.others._replace(max=others_max)
+    return _sum_shards(sums._replace(others=others), axis_name)
 
 
 def _sum_shards(sums: LogitSums, axis_name: AxisName | None) -> LogitSums:
     if axis_name is None:
         return sums
     label_logit, mean = sum_shards((sums.label_logit, sums.mean), axis_name)
-    other_max = max_shards(sums.other_max, axis_name)
-    local = safe_subtract(sums.other_max, other_max) + sums.other_log_sum
     entropy = sums.other_entropy
     if entropy is not None:  # of the shards, and within each of them
+        _, local = shard_log_sums(sums.others, axis_name)
         log_p = log_softmax(local[..., None], axis_name=axis_name)[..., 0]
         information = multiply_no_nan(jnp.exp(log_p), entropy - log_p)
         entropy = sum_shards(information, axis_name)
-    log_sum = logsumexp_shards(local, axis_name)
-    mean = mean / num_shards(axis_name)
-    return LogitSums(label_logit, other_max, log_sum, mean, entropy)
+    others = normalizer_of_shards(sums.others, axis_name)
+    return LogitSums(label_logit, others, mean / num_shards(axis_name), entropy)
 
 
 def _fold_sums(
@@ -132,11 +126,9 @@ def _fold_sums(
         return others, label_logit, total + jnp.sum(jnp.where(is_new, z, 0.0), 1)
 
     others, label_logit, total = fold(tiling, heads, transform, index, init, update)
-    constant_max = lax.stop_gradient(others.max)
-    log_sum = others.log_sum() + safe_subtract(others.max, constant_max)
     mean = total / heads[0].classes.w.shape[1]
     entropy = others.entropy if with_entropy else None
-    return LogitSums(label_logit, constant_max, log_sum, mean, entropy)
+    return LogitSums(label_logit, others.normalizer(), mean, entropy)
 
 
 def _logit_sums_primal(
@@ -166,9 +158,9 @@ def _logit_sums_bwd(
     block: int | None, with_entropy: bool, residuals: tuple, cts: LogitSums
 ) -> tuple:
     head, transform, index, sums = residuals
-    log_sums = sums.other_max, sums.other_log_sum, sums.other_entropy
+    row_values = index, sums.others, sums.other_entropy, cts
     head_ct, transform_ct = for_platform(
-        _pull_back_sums, block, (head,), transform, (index, log_sums, cts)
+        _pull_back_sums, block, (head,), transform, row_values
     )
     return head_ct, transform_ct, None
 
@@ -183,10 +175,10 @@ def _pull_back_sums(
     ) -> list[Array]:
         (z,) = logits
         columns = jax.tree.map(lambda value: value[:, None], row_values)
-        label, (other_max, log_sum, entropy), cts = columns
+        label, (z_max, log_sum), entropy, cts = columns
         is_label = tile.index[None] == label
-        log_p = jnp.where(is_label, -jnp.inf, (z - zero_if_inf(other_max)) - log_sum)
-        p_ct = cts.other_log_sum
+        log_p = jnp.where(is_label, -jnp.inf, (z - zero_if_inf(z_max)) - log_sum)
+        p_ct = cts.others.log_sum
         if entropy is not None:
             surprise = -jnp.maximum(log_p, MIN_LOG_P)  # p = 0 below
             p_ct += cts.other_entropy * (surprise - entropy)

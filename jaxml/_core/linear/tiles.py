@@ -16,9 +16,9 @@ from jax import Array, lax
 from jaxml._core.blocks import Tile, tiles
 from jaxml._core.collectives import may_shard_classes
 from jaxml._core.matmul import cotangent_dtype, factor_dtype, matmul
-from jaxml._core.safe import safe_divide
+from jaxml._core.safe import is_known_zero, safe_divide
 from jaxml._core.special.logistic import tanh
-from jaxml._core.types import PyTree, compute_dtype
+from jaxml._core.types import PyTree, Scalar, compute_dtype
 
 CPU_TILE = 512
 """Rows and classes of a tile on a CPU: 1 MiB of float32."""
@@ -61,9 +61,21 @@ class Head(NamedTuple):
     rows: Rows
     classes: Classes
 
+    @classmethod
+    def of(cls, x: Array, w: Array, bias: Array | None, *dtypes: Any) -> "Head":
+        """x w + bias for inputs [... d], computed in one of these dtypes or wider."""
+        if bias is not None:
+            bias = bias.astype(compute_dtype(x.dtype, w.dtype, *dtypes))
+        return cls(Rows(x.reshape(-1, x.shape[-1])), Classes(w, bias=bias))
+
     @property
     def dtype(self) -> Any:
         return compute_dtype(self.rows.x.dtype, self.classes.w.dtype)
+
+
+def logits_dtype(heads: Sequence[Head]) -> Any:
+    """The dtype of the logits of all heads: float32 or wider."""
+    return compute_dtype(*(head.dtype for head in heads))
 
 
 class Transform(NamedTuple):
@@ -73,6 +85,17 @@ class Transform(NamedTuple):
     """c; z = a / T without one."""
     temperature: Array | None = None
     """T; 1 by default."""
+
+    @classmethod
+    def of(
+        cls, softcap: Scalar | None, temperature: Scalar, *dtypes: Any
+    ) -> "Transform":
+        """With numbers of one of these dtypes or wider. T = 1 is not computed."""
+        dtype, is_one = compute_dtype(*dtypes), is_known_zero(temperature - 1)
+        return cls(
+            None if softcap is None else jnp.asarray(softcap, dtype),
+            None if is_one else jnp.asarray(temperature, dtype),
+        )
 
     def __call__(self, a: Array) -> Array:
         z = a if self.softcap is None else self.softcap * tanh(a / self.softcap)
@@ -204,7 +227,8 @@ def fold(
     classes = [tiling.split(head.classes) for head in heads]
     num_row_tiles, row_tile = tiling.row_tiles(row_inputs[0])
     num_class_tiles, class_tile = tiling.class_tiles(classes[0])
-    zeros = jnp.sum(jnp.zeros_like(row_inputs[0].x, heads[0].dtype), 1)
+    dtype = logits_dtype(heads)
+    zeros = jnp.sum(jnp.zeros_like(row_inputs[0].x, dtype), 1)
 
     def fold_rows(i: Array, result: PyTree) -> PyTree:
         tile = row_tile(i)
@@ -213,7 +237,9 @@ def fold(
         def fold_classes(j: Array, total: PyTree) -> PyTree:
             tile = class_tile(j)
             logits = [
-                _logits(part, weights, transform, matmul(part.x, weights.w))
+                _logits(
+                    part, weights, transform, matmul(part.x, weights.w).astype(dtype)
+                )
                 for part, weights in zip(parts, _slice(tile, classes))
             ]
             return update(total, logits, values, tile)
@@ -241,78 +267,77 @@ def pull_back(
         row_values: Arrays with one number per row.
         logits_cts: (the logits of each head, row values, classes) -> their cotangents.
     """
-    head, num_others = heads[0], len(heads) - 1
-    row_inputs = [head.rows for head in heads]
+    head, row_inputs = heads[0], [head.rows for head in heads]
     classes = [tiling.split(head.classes) for head in heads]
     num_row_tiles, row_tile = tiling.row_tiles(head.rows)
     num_class_tiles, class_tile = tiling.class_tiles(classes[0])
-    ct_dtype = cotangent_dtype(factor_dtype(head.rows.x.dtype, head.classes.w.dtype))
 
     def fold_classes(j: Array, carry: tuple) -> tuple:
         x_cts, classes_cts, transform_ct = carry
-        tile = classes_tile = class_tile(j)
-        weights, *other_weights = _slice(tile, classes)
+        columns = class_tile(j)
+        weights = _slice(columns, classes)
 
         def fold_rows(i: Array, carry: tuple) -> tuple:
             x_cts, cts = carry
             tile = row_tile(i)
-            part, *others = _slice(tile, row_inputs)
-
-            def logits(
-                products: Array, bias: Array | None, transform: Transform
-            ) -> list[Array]:
-                first = _logits(part, weights._replace(bias=bias), transform, products)
-                return [
-                    first,
-                    *(
-                        _logits(rows, w, transform, p)
-                        for rows, w, p in zip(others, other_weights, other_products)
-                    ),
-                ]
-
-            other_products = [
-                matmul(others[k].x, other_weights[k].w) for k in range(num_others)
-            ]
-            zs, vjp = jax.vjp(
-                logits, matmul(part.x, weights.w), weights.bias, transform
+            values = _slice(tile, row_values)
+            x_ct, new_cts = _tile_cts(
+                _slice(tile, row_inputs),
+                weights,
+                transform,
+                tile.is_new[:, None] & columns.is_new[None],
+                lambda logits: logits_cts(logits, values, columns),
             )
-            is_new = tile.is_new[:, None] & classes_tile.is_new[None]
-            z_cts = logits_cts(zs, _slice(tile, row_values), classes_tile)
-            products_ct, bias_ct, transform_ct = vjp(
-                [jnp.where(is_new, ct, 0.0) for ct in z_cts]
-            )
-            products_ct = products_ct.astype(ct_dtype)
-            x_ct = matmul(products_ct, weights.w.T.astype(ct_dtype))
-            w_ct = matmul(part.x.T.astype(ct_dtype), products_ct)
-            new_cts = w_ct, bias_ct, transform_ct
-            return (
-                tile.update(x_cts, tile.slice(x_cts) + x_ct),
-                jax.tree.map(jnp.add, cts, new_cts),
-            )
+            x_cts = tile.update(x_cts, tile.slice(x_cts) + x_ct)
+            return x_cts, jax.tree.map(jnp.add, cts, new_cts)
 
-        init = x_cts, (*_zeros_like((weights.w, weights.bias)), transform_ct)
-        x_cts, (w_ct, bias_ct, transform_ct) = lax.fori_loop(
-            0, num_row_tiles, fold_rows, init
-        )
-        scale_ct = _scale_ct(weights.w, w_ct, weights.scale, 0)
-        weights_ct = Classes(w_ct, scale_ct, bias_ct)
-        classes_cts = jax.tree.map(classes_tile.add, classes_cts, weights_ct)
+        w, scale, bias = weights[0]
+        init = x_cts, (*_zeros_like((w, bias)), transform_ct)
+        x_cts, cts = lax.fori_loop(0, num_row_tiles, fold_rows, init)
+        w_ct, bias_ct, transform_ct = cts
+        weights_ct = Classes(w_ct, _scale_ct(w, w_ct, scale, 0), bias_ct)
+        classes_cts = jax.tree.map(columns.add, classes_cts, weights_ct)
         return x_cts, classes_cts, transform_ct
 
-    init = (
-        _zeros_like(head.rows.x),
-        jax.tree.map(jnp.zeros_like, classes[0]),
-        _zeros_like(transform),
-    )
+    zeros = jax.tree.map(jnp.zeros_like, classes[0])
+    init = _zeros_like(head.rows.x), zeros, _zeros_like(transform)
     x_ct, classes_ct, transform_ct = lax.fori_loop(
         0, num_class_tiles, fold_classes, init
     )
-    rows = head.rows
-    rows_ct = Rows(x_ct.astype(rows.x.dtype), _scale_ct(rows.x, x_ct, rows.scale, 1))
+    x, scale = head.rows
+    rows_ct = Rows(x_ct.astype(x.dtype), _scale_ct(x, x_ct, scale, 1))
     classes_ct = jax.tree.map(
         lambda ct, a: ct.reshape(a.shape), classes_ct, head.classes
     )
     return Head(rows_ct, classes_ct), transform_ct
+
+
+def _tile_cts(
+    rows: Sequence[Rows],
+    classes: Sequence[Classes],
+    transform: Transform,
+    is_new: Array,
+    logits_cts: Callable[[list[Array]], list[Array]],
+) -> tuple[Array, tuple[Array, Array | None, Transform]]:
+    """The cotangents of x, and of w, the bias and the transform, from one tile."""
+    x, w = rows[0].x, classes[0].w
+    dtype = logits_dtype([*map(Head, rows, classes)])
+    products = [matmul(r.x, c.w).astype(dtype) for r, c in zip(rows, classes)]
+
+    def logits(product: Array, bias: Array | None, transform: Transform) -> list[Array]:
+        first = classes[0]._replace(bias=bias)
+        heads = zip(rows, [first, *classes[1:]], [product, *products[1:]])
+        return [_logits(r, c, transform, p) for r, c, p in heads]
+
+    zs, vjp = jax.vjp(logits, products[0], classes[0].bias, transform)
+    product_ct, bias_ct, transform_ct = vjp(
+        [jnp.where(is_new, ct, 0.0) for ct in logits_cts(zs)]
+    )
+    ct_dtype = cotangent_dtype(factor_dtype(x.dtype, w.dtype))
+    product_ct = product_ct.astype(ct_dtype)
+    x_ct = matmul(product_ct, w.T.astype(ct_dtype))
+    w_ct = matmul(x.T.astype(ct_dtype), product_ct)
+    return x_ct, (w_ct, bias_ct, transform_ct)
 
 
 def _scale_ct(x: Array, x_ct: Array, scale: Array | None, axis: int) -> Array | None:
