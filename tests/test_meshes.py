@@ -37,6 +37,8 @@ SHARDED = {
     losses.soft_cross_entropy: CLASSES,
     losses.linear_cross_entropy: CLASSES,
     losses.linear_log_prob: CLASSES,
+    losses.linear_kl_divergence: CLASSES,
+    losses.linear_js_divergence: CLASSES,
     losses.in_batch: ROWS,
     losses.info_nce: ROWS,
     losses.n_pair_loss: ROWS,

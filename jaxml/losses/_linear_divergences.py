@@ -69,7 +69,7 @@ def linear_kl_divergence(
     Example:
         >>> x, w, bias = jnp.ones((1, 2)), jnp.zeros((2, 3)), jnp.array([0.0, 0.0, 1.0])
         >>> linear_kl_divergence(x, w, x, w, teacher_bias=bias)
-        Array([0.12321...], dtype=float32)
+        Array([0.12328446], dtype=float32)
     """
     student, teacher, transform = _heads(
         (x, w, bias), (teacher_x, teacher_w, teacher_bias), softcap, temperature

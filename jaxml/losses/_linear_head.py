@@ -131,8 +131,8 @@ def linear_log_prob(
         https://arxiv.org/abs/2411.09009
 
     Example:
-        >>> linear_log_prob(jnp.ones((1, 3)), jnp.zeros((3, 4)), jnp.array([1])).entropy
-        Array([1.3862944], dtype=float32)
+        >>> linear_log_prob(jnp.ones((1, 3)), jnp.zeros((3, 4)), jnp.array([1])).log_prob
+        Array([-1.3862944], dtype=float32)
     """
     transform = Transform.of(softcap, temperature, x.dtype, w.dtype)
     index, sums = _label_sums(

@@ -31,6 +31,39 @@ def per_row(truth):
     return batch
 
 
+def two_heads(rng):
+    """2 × 3 rows of a student and a teacher of other width, and 11 classes."""
+    shapes = (2, 3, 4), (4, 11), (2, 3, 3), (3, 11)
+    return tuple(rng.normal(size=shape) for shape in shapes)
+
+
+def per_pair(truth):
+    """The truth of a batch, from the log-probabilities of a student and a teacher."""
+
+    def batch(x, w, teacher_x, teacher_w, temperature=1.0, softcap=None, **keywords):
+        keywords.pop("block", None)
+        values = np.empty(x.shape[:-1])
+        for i in np.ndindex(values.shape):
+            log_q, log_p = (
+                np.array([*log_softmax(logits(*head, temperature, softcap)).values()])
+                for head in ((x[i], w), (teacher_x[i], teacher_w))
+            )
+            values[i] = truth(log_q, log_p, **keywords)
+        return values
+
+    return batch
+
+
+def kl_divergence(log_q, log_p):
+    return sum(np.exp(log_p) * (log_p - log_q))
+
+
+def js_divergence(log_q, log_p, beta=0.5):
+    log_m = np.log(beta * np.exp(log_p) + (1 - beta) * np.exp(log_q))
+    from_p, from_q = kl_divergence(log_m, log_p), kl_divergence(log_m, log_q)
+    return beta * from_p + (1 - beta) * from_q
+
+
 def logsumexp(z):
     return max(z) + np.log(sum(np.exp(z - max(z))))
 
@@ -60,6 +93,12 @@ def of_logits(*z, label=0):
     return np.ones((1, 1)), np.array([z]), np.array([label])
 
 
+def of_heads(student, teacher):
+    """A row of a student and a teacher with these logits."""
+    ones = np.ones((1, 1))
+    return ones, np.array([student]), ones, np.array([teacher])
+
+
 TINY = np.exp(-69.0)
 """The probability of the second of the logits 69 and 0."""
 
@@ -74,6 +113,21 @@ EXTREME_ROWS = (
     of_logits(1e30, 0.0, label=1),
     of_logits(1e4, 1e4),
     of_logits(2.0),
+)
+DIVERGENCES = {
+    losses.linear_kl_divergence: kl_divergence,
+    losses.linear_js_divergence: js_divergence,
+}
+DIVERGENCE_EXTREMES = {
+    losses.linear_kl_divergence: (0.0, 69.0, 1e30, 0.0, 0.0),
+    losses.linear_js_divergence: (0.0, np.log(2), np.log(2), 0.0, 0.0),
+}
+EXTREME_HEADS = (
+    of_heads([1.0, 0.0], [1.0, 0.0]),
+    of_heads([69.0, 0.0], [0.0, 69.0]),
+    of_heads([1e30, 0.0], [0.0, 1e30]),
+    of_heads([1e4, 1e4], [0.0, 0.0]),
+    of_heads([2.0], [3.0]),
 )
 OUT_OF_RANGE = np.ones((1, 2)), np.ones((2, 3)), np.array([-100])
 
@@ -120,5 +174,22 @@ CASES = [
         )
         for name, truth in LOG_PROB.items()
         for block in ((4, None) if name == "entropy" else (4,))
+    ),
+    *(
+        Case(
+            function,
+            two_heads,
+            per_pair(truth),
+            hyperparams={"temperature": (1.0, 0.3, 2.0), "softcap": (0.5, 30.0)}
+            | ({"beta": (0.5, 0.1, 0.9)} if truth is js_divergence else {}),
+            static_args={"block": block},
+            has_jvp=False,
+            not_differentiated=(2, 3),
+            ulps=64,
+            id_suffix=f"block={block}",
+            extremes=(*map(Extreme, EXTREME_HEADS, DIVERGENCE_EXTREMES[function]),),
+        )
+        for function, truth in DIVERGENCES.items()
+        for block in (4, None)
     ),
 ]
