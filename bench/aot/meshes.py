@@ -41,6 +41,8 @@ def mesh_programs() -> list[Program]:
         on_mesh("linear_cross_entropy", "FSDP", HEAD, (8, 1), ROWS, ROWS, ROWS),
         on_mesh("linear_cross_entropy", "classes", HEAD, *vocabulary),
         in_shard_map("linear_cross_entropy", "classes", HEAD, *vocabulary),
+        on_mesh("linear_log_prob", "rows", HEAD, *by_row, ROWS, transform=of_label),
+        in_shard_map("linear_log_prob", "classes", HEAD, *vocabulary, field=of_label),
         *both_ways("info_nce"),
         *both_ways("clip_loss"),
         *both_ways("siglip_loss", scale=10.0, bias=-10.0),

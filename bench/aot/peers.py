@@ -38,6 +38,36 @@ def linear_cross_entropy(x: Array, w: Array, labels: Array) -> Array:
     return cross_entropy(products(x, w.T), labels)
 
 
+def linear_log_prob(x: Array, w: Array, labels: Array) -> Array:
+    log_p = jax.nn.log_softmax(products(x, w.T))
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, -1)
+    return jnp.take_along_axis(log_p, labels[:, None], -1)[:, 0] + 0.01 * entropy
+
+
+def linear_kl_divergence(
+    x: Array, w: Array, teacher_x: Array, teacher_w: Array
+) -> Array:
+    log_q, log_p = log_softmaxes(x, w, teacher_x, teacher_w)
+    return optax.losses.kl_divergence_with_log_targets(log_q, log_p)
+
+
+def linear_js_divergence(
+    x: Array, w: Array, teacher_x: Array, teacher_w: Array
+) -> Array:
+    log_q, log_p = log_softmaxes(x, w, teacher_x, teacher_w)
+    log_m = jnp.logaddexp(log_q, log_p) - jnp.log(2.0)
+    from_p = optax.losses.kl_divergence_with_log_targets(log_m, log_p)
+    return (from_p + optax.losses.kl_divergence_with_log_targets(log_m, log_q)) / 2
+
+
+def log_softmaxes(
+    x: Array, w: Array, teacher_x: Array, teacher_w: Array
+) -> tuple[Array, Array]:
+    logits = products(x, w.T), jax.lax.stop_gradient(products(teacher_x, teacher_w.T))
+    log_q, log_p = map(jax.nn.log_softmax, logits)
+    return log_q, log_p
+
+
 def info_nce(queries: Array, keys: Array) -> Array:
     return cross_entropy(products(queries, keys) / 0.1, jnp.arange(len(queries)))
 
@@ -101,6 +131,9 @@ LOSSES: dict[str, Callable[..., Array]] = {
     "log_cosh_loss": optax.losses.log_cosh,
     "cosine_distance": optax.losses.cosine_distance,
     "linear_cross_entropy": linear_cross_entropy,
+    "linear_log_prob": linear_log_prob,
+    "linear_kl_divergence": linear_kl_divergence,
+    "linear_js_divergence": linear_js_divergence,
     "info_nce": info_nce,
     "n_pair_loss": info_nce,
     "clip_loss": clip_loss,

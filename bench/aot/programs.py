@@ -29,6 +29,7 @@ CLASSES: Sizes = {"batch": (4096,), "classes": (32768,), "outcomes": (32768,)}
 VECTORS: Sizes = {"batch": (2**18,), "d": (512,)}
 CANDIDATES: Sizes = {"batch": (2**16,), "k": (4,), "d": (512,)}
 HEAD: Sizes = {"batch": (8192,), "d": (4096,), "classes": (131072,)}
+HEADS: Sizes = {**HEAD, "teacher_d": (4096,)}
 IN_BATCH: Sizes = {"n": (32768,), "m": (32768,), "d": (512,)}
 SMALL_BATCH: Sizes = {"n": (4096,), "m": (4096,), "d": (512,)}
 PROXIES: Sizes = {"batch": (4096,), "n": (4096,), "d": (512,), "classes": (131072,)}
@@ -204,6 +205,16 @@ def second_order(name: str, **functions: Callable[..., Any]) -> Program:
 # Functions that some rows are given
 
 
+def log_prob_and_entropy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The objective of reinforcement learning, of what a head returns."""
+
+    def total(*arrays: Any) -> Any:
+        fields = function(*arrays)
+        return fields.log_prob + 0.01 * fields.entropy
+
+    return total
+
+
 def row_nll(similarities: Any, index: Any) -> Any:
     return jax.nn.logsumexp(similarities / 0.1) - similarities[index] / 0.1
 
@@ -250,6 +261,9 @@ def loss_programs() -> list[Program]:
         loss("sparsemax_loss", CLASSES),
         loss("linear_cross_entropy", HEAD, argnums=pair),
         loss("linear_cross_entropy", HEAD, argnums=pair, **f32),
+        loss("linear_log_prob", HEAD, argnums=pair, transform=log_prob_and_entropy),
+        loss("linear_kl_divergence", HEADS, argnums=pair),
+        loss("linear_js_divergence", HEADS, argnums=pair),
         loss("binary_cross_entropy", ELEMENTS),
         loss("binary_cross_entropy_with_logits", ELEMENTS),
         loss("binary_focal_loss", ELEMENTS),

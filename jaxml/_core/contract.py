@@ -8,6 +8,7 @@ Every message reads `<function>: <argument> must <requirement>, got <value>.`
 
 import contextlib
 import inspect
+import itertools
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterator
@@ -260,8 +261,8 @@ class Contract:
 
     @property
     def result_dimensions(self) -> str:
-        result = self.signature.return_annotation
-        return result.dim_str if _is_array(result) else ""
+        result = self._result_array()
+        return result.dim_str if result else ""
 
     def mask_arrays(
         self, arguments: dict[str, Any], fill: float = 0.5
@@ -285,21 +286,40 @@ class Contract:
     def _reduces(self) -> bool:
         """Whether the result has another shape than the first float array."""
         arrays = (p.dimensions for p in self.parameters.values() if p.is_float_array)
-        is_array = _is_array(self.signature.return_annotation)
+        is_array = self._result_array() is not None
         return is_array and self.result_dimensions != next(arrays, None)
+
+    def _result_array(self) -> Any:
+        """The annotation of the result, or of the first field of a named tuple."""
+        result = self.signature.return_annotation
+        if isinstance(result, type) and hasattr(result, "_fields"):
+            result = next(iter(vars(result).get("__annotations__", {}).values()), None)
+        return result if _is_array(result) else None
 
     def _conflicting_argument(
         self, parameter: Parameter, arguments: dict[str, Any]
     ) -> str:
-        """The first argument before this one that fixed one of its dimensions."""
-        dimensions = set(parameter.dimensions.split())
-        for name, value in arguments.items():
-            if name == parameter.name:
+        """The argument before this one that fixed the dimension that does not fit."""
+        lengths = self._lengths(parameter.name, arguments)
+        result = ""
+        for name in itertools.takewhile(lambda name: name != parameter.name, arguments):
+            value, shape = arguments[name], self.parameters[name].dimensions
+            others = self._lengths(name, arguments)
+            shared = lengths.keys() & others if isinstance(value, jax.Array) else ()
+            differs = any(lengths[axis] != others[axis] for axis in shared)
+            if differs or (shared and not result):
+                result = f" where {name} is [{shape}] = {describe(value)}"
+            if differs:
                 break
-            shape = self.parameters[name].dimensions
-            if isinstance(value, jax.Array) and dimensions & set(shape.split()):
-                return f" where {name} is [{shape}] = {describe(value)}"
-        return ""
+        return result
+
+    def _lengths(self, name: str, arguments: dict[str, Any]) -> dict[str, int | None]:
+        """The length of each named axis of an argument, None if it is not known."""
+        names = self.parameters[name].dimensions.split()
+        shape = getattr(arguments[name], "shape", ())
+        if len(shape) != len(names):
+            return dict.fromkeys(names)
+        return dict(zip(names, shape))
 
 
 def cast_floats(tree: Any, dtype: Any) -> Any:

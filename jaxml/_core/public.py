@@ -145,7 +145,7 @@ def _with_mask(contract: Contract, body: Callable[[dict, dict], R]) -> Callable:
         if traced["where"] is None:
             return body(static, traced)
         result = body(static, contract.mask_arrays(traced))
-        return apply_mask(result, traced["where"])  # pyright: ignore[reportArgumentType]
+        return jax.tree.map(lambda values: apply_mask(values, traced["where"]), result)
 
     return masked_body
 

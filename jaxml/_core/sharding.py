@@ -60,9 +60,12 @@ def on_mesh(
     result = jax.eval_shape(
         functools.partial(automatic, out_sharding=PartitionSpec()), arguments
     )
-    spec = _result_spec(contract, arguments, axis, result.ndim)
-    spec = _valid_spec(spec, result.shape, mesh.shape)
-    return automatic(arguments, out_sharding=spec)
+
+    def spec(array: Any) -> PartitionSpec:
+        names = _result_spec(contract, arguments, axis, array.ndim)
+        return _valid_spec(names, array.shape, mesh.shape)
+
+    return automatic(arguments, out_sharding=jax.tree.map(spec, result))
 
 
 def _on_shards_of_rows(

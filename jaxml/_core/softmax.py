@@ -14,9 +14,32 @@ from jax import Array, lax
 
 from jaxml._core.collectives import max_shards, sum_shards
 from jaxml._core.masking import apply_mask
-from jaxml._core.safe import safe_divide, zero_if_inf
-from jaxml._core.special.logistic import softplus
+from jaxml._core.safe import safe_divide, safe_subtract, zero_if_inf
+from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import AxisName
+
+
+class Normalizer(NamedTuple):
+    """log Σ eˣ in two parts, whose sum would lose digits at a large offset of all x."""
+
+    max: Array
+    """max x, a constant; -∞ for no terms."""
+    log_sum: Array
+    """log Σ e^(x - max), with the derivative of log Σ eˣ."""
+
+
+def normalizer_of_shards(x: Normalizer, axis_name: AxisName | None) -> Normalizer:
+    """That of the terms of all devices."""
+    if axis_name is None:
+        return x
+    x_max, local = shard_log_sums(x, axis_name)
+    return Normalizer(x_max, logsumexp_shards(local, axis_name))
+
+
+def shard_log_sums(x: Normalizer, axis_name: AxisName | None) -> tuple[Array, Array]:
+    """The maximum of all devices, and log Σ e^(x - max) of the terms of this one."""
+    x_max = max_shards(x.max, axis_name)
+    return x_max, safe_subtract(x.max, x_max) + x.log_sum
 
 
 class LogSumExp(NamedTuple):
@@ -39,7 +62,81 @@ class LogSumExp(NamedTuple):
 
     def log(self) -> Array:
         """log Σ eˣ, -∞ for no terms."""
-        return self.max + jnp.log(jnp.where(self.sum > 0, self.sum, 1.0))
+        return self.max + self.log_sum()
+
+    def log_sum(self) -> Array:
+        """log Σ e^(x - max), 0 for no terms."""
+        return jnp.log(jnp.where(self.sum > 0, self.sum, 1.0))
+
+    def normalizer(self) -> Normalizer:
+        constant_max = lax.stop_gradient(self.max)
+        with_derivative = safe_subtract(self.max, constant_max)
+        return Normalizer(constant_max, self.log_sum() + with_derivative)
+
+
+MIN_LOG_P = -1000.0
+"""A logarithm whose exponential is 0 in float64 too."""
+
+
+class SoftmaxEntropy(NamedTuple):
+    """`LogSumExp`, with the entropy of the softmax of its terms."""
+
+    max: Array
+    sum: Array
+    entropy: Array
+
+    @classmethod
+    def empty(cls, like: Array) -> "SoftmaxEntropy":
+        return cls(*LogSumExp.empty(like), jnp.zeros_like(like))
+
+    def update(self, x: Array, axis: int) -> "SoftmaxEntropy":
+        """With the terms of x along this axis added.
+
+        A tile's entropy is log Σ eˢ + Σ (-s) eˢ / Σ eˢ with s = x - max x, and the
+        logarithm is log1p of all terms but the largest. So no digits cancel.
+        """
+        x_max = jnp.max(x, axis, keepdims=True, initial=-jnp.inf)
+        s = jnp.maximum(x - zero_if_inf(x_max), MIN_LOG_P)
+        is_max = s == 0
+        exps = jnp.exp(s)
+        others = jnp.sum(jnp.where(is_max, 0.0, exps), axis)
+        ties = jnp.sum(is_max, axis, dtype=x.dtype)
+        others += jnp.maximum(ties - 1, 0)
+        energy = jnp.sum(-s * exps, axis)
+        x_max = jnp.squeeze(x_max, axis)
+        is_empty = x_max == -jnp.inf
+        total = jnp.where(is_empty, 0.0, 1 + others)
+        entropy = jnp.log1p(others) + energy / (1 + others)
+        return self.merge(
+            SoftmaxEntropy(x_max, total, jnp.where(is_empty, 0.0, entropy))
+        )
+
+    def merge(self, other: "SoftmaxEntropy") -> "SoftmaxEntropy":
+        """Of the terms of both."""
+        x_max = jnp.maximum(self.max, other.max)
+        shift = zero_if_inf(x_max)
+        a, b = (t.sum * jnp.exp(t.max - shift) for t in (self, other))
+        log_odds = safe_subtract(self.max, other.max) + self.log_sum() - other.log_sum()
+        log_odds = jnp.where(self.sum > 0, log_odds, -jnp.inf)
+        log_odds = jnp.where(other.sum > 0, log_odds, jnp.inf)
+        entropy = mixture_entropy(log_odds, self.entropy, other.entropy)
+        return SoftmaxEntropy(x_max, a + b, entropy)
+
+    def log_sum(self) -> Array:
+        return LogSumExp(self.max, self.sum).log_sum()
+
+    def normalizer(self) -> Normalizer:
+        return LogSumExp(self.max, self.sum).normalizer()
+
+
+def mixture_entropy(log_odds: Array, entropy: Array, other_entropy: Array) -> Array:
+    """The entropy of a mixture of two distributions without a common outcome.
+
+    The first one has weight σ(log_odds).
+    """
+    d = jnp.clip(log_odds, MIN_LOG_P, -MIN_LOG_P)
+    first = sigmoid(d) * (softplus(-d) + entropy)
+    return first + sigmoid(-d) * (softplus(d) + other_entropy)
 
 
 def logsumexp(

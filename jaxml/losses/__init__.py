@@ -33,6 +33,12 @@ from jaxml.losses._classification import (
 )
 from jaxml.losses._linear_head import (
     linear_cross_entropy as linear_cross_entropy,
+    linear_log_prob as linear_log_prob,
+    LogProb as LogProb,
+)
+from jaxml.losses._linear_divergences import (
+    linear_kl_divergence as linear_kl_divergence,
+    linear_js_divergence as linear_js_divergence,
 )
 from jaxml.losses._binary import (
     binary_cross_entropy as binary_cross_entropy,

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Integer
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_subtract
-from jaxml._core.special.exp import expm1_minus_x
+from jaxml._core.special.divergence import bregman_term, q_minus_p
 from jaxml._core.special.logistic import softplus
 from jaxml._core.special.partials import with_partials
 from jaxml.losses._labels import label_index, nan_if_invalid, take_label
@@ -144,12 +144,9 @@ def nll_loss(
     return nan_if_invalid(-take_label(index, log_p), index)
 
 
-def _q_minus_p(log_q: Array, log_p: Array) -> Array:
-    """q - p, as p (eᵘ - 1) with u = log(q/p) if u is small."""
-    p, u = jnp.exp(log_p), safe_subtract(log_q, log_p)
-    is_small = jnp.abs(u) < 1
-    small_u = jnp.where(is_small, u, 0.0)
-    return jnp.where(is_small, p * jnp.expm1(small_u), jnp.exp(log_q) - p)
+def _kl_term_dq(log_q: Array, log_p: Array) -> Array:
+    """q - p"""
+    return q_minus_p(jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p))
 
 
 def _kl_term_dp(log_q: Array, log_p: Array) -> Array:
@@ -157,10 +154,10 @@ def _kl_term_dp(log_q: Array, log_p: Array) -> Array:
     return multiply_no_nan(jnp.exp(log_p), safe_subtract(log_p, log_q))
 
 
-@with_partials(_q_minus_p, _kl_term_dp)
+@with_partials(_kl_term_dq, _kl_term_dp)
 def _kl_term(log_q: Array, log_p: Array) -> Array:
     """p log(p/q) - p + q >= 0"""
-    return _bregman_term(jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p))
+    return bregman_term(jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p))
 
 
 def _js_term_dq(log_q: Array, log_p: Array) -> Array:
@@ -179,16 +176,9 @@ def _js_term(log_q: Array, log_p: Array) -> Array:
     """½ [p log(p/m) + q log(q/m)], where each summand is a Bregman term of its own."""
     p, q, u = jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p)
     m = (p + q) / 2
-    p_term = _bregman_term(p, m, _log_mean_ratio(u))
-    q_term = _bregman_term(q, m, _log_mean_ratio(-u))
+    p_term = bregman_term(p, m, _log_mean_ratio(u))
+    q_term = bregman_term(q, m, _log_mean_ratio(-u))
     return (p_term + q_term) / 2
-
-
-def _bregman_term(p: Array, q: Array, u: Array) -> Array:
-    """p log(p/q) - p + q >= 0 with u = log(q/p), as p (eᵘ - 1 - u) for u <= 1."""
-    moderate = multiply_no_nan(p, expm1_minus_x(jnp.where(u > 1, 1.0, u)))
-    # not q - p - p u: XLA:GPU would keep q - p, which the derivative needs too
-    return jnp.where(u > 1, q - multiply_no_nan(p, 1 + u), moderate)
 
 
 def _log_mean_ratio(u: Array) -> Array:

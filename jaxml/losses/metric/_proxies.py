@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.blocks import map_blocks
 from jaxml._core.collectives import any_shard, max_shards, num_shards, sum_shards
-from jaxml._core.linear_softmax import Classes, LogitSums, Rows, logit_sums
+from jaxml._core.linear.softmax import LogitSums, logit_sums
+from jaxml._core.linear.tiles import Classes, Head, Rows, Transform
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import matmul
 from jaxml._core.public import public
@@ -377,6 +378,7 @@ def _cosine_sums(
     embeddings = apply_mask(embeddings, index[..., None] >= 0)
     x, inverse_norm = directions(embeddings.reshape(-1, embeddings.shape[-1]))
     w, class_scale = directions(proxies)
-    rows, classes = Rows(x, scale * inverse_norm), Classes(w.T, class_scale)
-    sums = logit_sums(rows, classes, local_index.reshape(-1), axis_name=axis_name)
+    head = Head(Rows(x, scale * inverse_norm), Classes(w.T, class_scale))
+    local_index = local_index.reshape(-1)
+    sums = logit_sums(head, Transform(), local_index, axis_name=axis_name)
     return index, jax.tree.map(lambda values: values.reshape(index.shape), sums)

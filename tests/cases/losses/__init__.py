@@ -5,6 +5,7 @@ from cases.losses import (
     classification,
     inbatch,
     information,
+    linear_head,
     pairs,
     proxies,
     regression,
@@ -14,6 +15,7 @@ from cases.losses import (
 CASES = [
     *information.CASES,
     *classification.CASES,
+    *linear_head.CASES,
     *binary_and_margin.CASES,
     *regression.CASES,
     *pairs.CASES,

@@ -19,12 +19,6 @@ def logits_and_distributions(rng):
     return 3 * rng.normal(size=(4, 5)), rng.dirichlet(np.ones(5), 4)
 
 
-def features_weights_labels(rng):
-    """2 × 3 examples and 11 classes: blocks of 4 leave a remainder on both axes."""
-    x, w = rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 11))
-    return x, w, rng.integers(0, 11, (2, 3))
-
-
 def mean(values, where=None):
     return np.mean(values if where is None else values[where])
 
@@ -68,19 +62,6 @@ def sparsemax_loss(z, label):
 
 def smooth_labels(t, label_smoothing=0.1):
     return (1 - label_smoothing) * t + label_smoothing / 5
-
-
-def linear_cross_entropy(
-    x, w, labels, label_smoothing=0.0, z_loss=0.0, softcap=None, block=None
-):
-    values = np.empty(labels.shape)
-    for i in np.ndindex(labels.shape):
-        z = np.array([sum(x[i] * column) for column in w.T])
-        z = z if softcap is None else softcap * np.tanh(z / softcap)
-        lse = max(z) + np.log(sum(np.exp(z - max(z))))
-        nll = cross_entropy(z, labels[i], label_smoothing=label_smoothing)
-        values[i] = nll + z_loss * lse**2
-    return values
 
 
 def example(logits, true):
@@ -203,31 +184,5 @@ CASES = [
         adapter=lambda t, label_smoothing=0.1: losses.smooth_labels(
             t, label_smoothing=label_smoothing
         ),
-    ),
-    *(
-        Case(
-            losses.linear_cross_entropy,
-            features_weights_labels,
-            linear_cross_entropy,
-            hyperparams={
-                "label_smoothing": (0.0, 0.2),
-                "z_loss": (0.0, 1e-2),
-                "softcap": (0.5, 30.0),
-            },
-            static_args={"block": block},
-            has_jvp=False,
-            ulps=32,
-            id_suffix=f"block={block}",
-            extremes=(
-                Extreme(
-                    (np.full((1, 1), 69.0), *example([1.0, 0.0], 0)), np.exp(-69.0)
-                ),
-                Extreme((np.ones((1, 1)), *example([1e30, 0.0], 1)), 1e30 - 0),
-                Extreme((np.ones((1, 1)), *example([1e200, 0.0], 1)), 1e200 - 0),
-                Extreme((np.ones((1, 2)), np.ones((2, 1)), np.array([0])), 0.0),
-                Extreme((np.ones((1, 2)), np.ones((2, 3)), np.array([-100])), NAN),
-            ),
-        )
-        for block in (4, None)
     ),
 ]

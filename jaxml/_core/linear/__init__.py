@@ -1,0 +1,1 @@
+"""Functions of a linear layer's logits, which are computed tile by tile."""
