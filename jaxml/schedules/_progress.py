@@ -43,10 +43,10 @@ def split(count: Scalar | Steps) -> Steps:
     return Steps(as_float(count - low), as_float(low))
 
 
-def add(*counts: Scalar | Steps) -> Steps:
-    """The sum of numbers of steps."""
-    parts = [split(count) for count in counts]
-    return Steps(sum(p.high for p in parts), sum(p.low for p in parts))
+def add(x: Scalar | Steps, y: Scalar | Steps) -> Steps:
+    """x + y, not rounded."""
+    x, y = split(x), split(y)
+    return Steps(x.high + y.high, x.low + y.low)
 
 
 def difference(x: Scalar | Steps, y: Scalar | Steps) -> Array:

@@ -129,8 +129,8 @@ def warmup_stable_decay(
         η(s) = η₁                                    from W to W + S
         η(s) = η₁ + (η₂ - η₁) ((s - W - S)/D)ᵖ       from W + S to W + S + D
 
-    Unlike in the other schedules, all three counts are lengths: it ends at W + S + D, so
-    that a longer run changes S alone.
+    Unlike in the other schedules, all three counts are lengths: it ends at W + S + D,
+    so that a longer run changes S alone.
 
     Args:
         peak_value: η₁.

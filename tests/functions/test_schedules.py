@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
 from cases import schedules as truths
-from jaxml import optimizers, schedules
+
+from jaxml import optimizers, schedules, sweep
 
 HYPERPARAMS = {  # of each schedule, step counts included
     schedules.constant: {"value": 0.5},
@@ -235,3 +235,23 @@ def test_join_is_exact_beyond_2_to_the_24(boundary) -> None:
         near_end = [float(schedule(jnp.int32(end - k))) for k in (2, 1, 0)]
     expected = [2 / (2**26 + 1), 1 / (2**26 + 1), 0]
     np.testing.assert_allclose(near_end, expected, rtol=1e-6)
+
+
+def test_a_sweep_does_not_round_step_counts() -> None:
+    """Float32 would round these to 2²⁵."""
+
+    def loss(w, batch, point):
+        return w
+
+    def metrics(w, data, point):
+        excess = schedules.join([jnp.asarray, jnp.asarray], [point["warmup_steps"]])
+        return {"since": excess(jnp.int32(2**25 + 8))}
+
+    counts, data = [2**25 + 1, 2**25 + 3], jnp.zeros(1)
+    plan = sweep.plan(
+        sweep.Task(lambda key, point: jnp.zeros(()), loss, metrics, data, data),
+        sweep.grid(optimizer=["sgd"], warmup_steps=counts, seed=[0]),
+        optimizers={"sgd": lambda point: optimizers.sgd(0.1)},
+        steps=1,
+    )
+    np.testing.assert_array_equal(sweep.run(plan).final["valid_since"], [7, 5])
