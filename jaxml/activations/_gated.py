@@ -14,7 +14,7 @@ from jaxtyping import Float
 from jaxml._core.contract import raise_invalid
 from jaxml._core.public import public
 from jaxml._core.special import logistic
-from jaxml._core.types import Positive, compute_dtype
+from jaxml._core.types import Positive, Scalar, compute_dtype
 from jaxml.activations._axis import check_axis
 from jaxml.activations._kernels import normal, sigmoid_gated
 
@@ -125,7 +125,7 @@ def _gated_linear_unit(
     axis: int,
     gate: Callable[[Array], Array],
     gate_derivative: Callable[[Array], Array],
-    limit: Array | None = None,
+    limit: Scalar | None = None,
 ) -> Array:
     """a · gate(b); the backward pass saves only x, in its own dtype."""
     check_axis(x, axis)

@@ -34,8 +34,8 @@ def split(count: Scalar | Steps) -> Steps:
     if isinstance(count, Steps):
         return count
     if isinstance(count, int | float):
-        high = np.asarray(count, jax.dtypes.canonicalize_dtype(float))
-        return Steps(as_float(high), as_float(count - float(high)))
+        high = float(np.asarray(count, jax.dtypes.canonicalize_dtype(float)))
+        return Steps(as_float(high), as_float(count - high))
     count = jnp.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer) or count.dtype.itemsize < 4:
         return Steps(as_float(count), jnp.zeros_like(count, float))
