@@ -136,12 +136,11 @@ def logit_derivative(p: Array) -> Array:
     return 1 / np.where((p < 0) | (p > 1), INF, p * (1 - p))
 
 
-def sqrt_x2_plus_4(x: Array) -> Array:
-    return np.sqrt(x * x + 4)
-
-
-def squareplus(x: Array) -> Array:
-    return np.where(x > 0, x + sqrt_x2_plus_4(x), 4 / (sqrt_x2_plus_4(x) - x)) / 2
+def squareplus(x: Array, b: float = 4.0) -> Array:
+    root = np.sqrt(x * x + b)
+    sum_of_sizes = np.abs(x) + root
+    quotient = b / np.where(sum_of_sizes == 0, 1.0, sum_of_sizes)
+    return np.where(x > 0, sum_of_sizes, quotient) / 2
 
 
 def elu(x: Array, alpha: float = 1.0) -> Array:
@@ -229,6 +228,9 @@ TRUTHS = {
         lambda x: x / (1 + np.abs(x)), lambda x: 1 / (1 + np.abs(x)) ** 2
     ),
     "relu": Truth(lambda x: np.maximum(x, 0), piecewise_constant((0, 0))),
+    "relu_squared": Truth(
+        lambda x: np.maximum(x, 0) ** 2, lambda x: 2 * np.maximum(x, 0)
+    ),
     "relu6": Truth(
         lambda x: np.clip(x, 0, 6), piecewise_constant((0, 0), (6, 1), (INF, 0))
     ),
@@ -263,7 +265,7 @@ TRUTHS = {
         with_root_series(mish_derivative, mp_mish_derivative, -1.19),
     ),
     "softplus": Truth(softplus, σ),
-    "squareplus": Truth(squareplus, lambda x: squareplus(x) / sqrt_x2_plus_4(x)),
+    "squareplus": Truth(squareplus, lambda x: squareplus(x) / np.sqrt(x * x + 4)),
     "hard_swish": Truth(
         lambda x: x * np.clip(x + 3, 0, 6) / 6,
         hard_swish_derivative,

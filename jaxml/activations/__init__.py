@@ -19,6 +19,7 @@ from jaxml.activations._saturating import (
 from jaxml.activations._rectified import (
     relu as relu,
     relu6 as relu6,
+    relu_squared as relu_squared,
     leaky_relu as leaky_relu,
     elu as elu,
     celu as celu,

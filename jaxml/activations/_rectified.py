@@ -52,6 +52,28 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.maximum(x, 0.0)
 
 
+@elementwise(lambda x: 2 * jnp.maximum(x, 0.0))
+def relu_squared(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The square of relu, whose derivative is continuous.
+
+        relu_squared(x) = max(0, x)²        relu_squared'(x) = 2 max(0, x)
+
+    Range: [0, ∞). Derivative at 0: 0.
+
+    Args:
+        x: Any number.
+
+    Reference:
+        So et al., Primer: searching for efficient transformers for language modeling,
+        NeurIPS 2021, https://arxiv.org/abs/2109.08668
+
+    Example:
+        >>> relu_squared(jnp.array([-1.0, 0.0, 3.0]))
+        Array([0., 0., 9.], dtype=float32)
+    """
+    return jnp.square(jnp.maximum(x, 0.0))
+
+
 @elementwise(lambda x: (x > 0) & (x <= 6))
 def relu6(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """relu capped at 6, for low-precision arithmetic.

@@ -9,9 +9,10 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxml._core.public import elementwise
-from jaxml._core.safe import multiply_no_nan
+from jaxml._core.safe import multiply_no_nan, safe_divide, safe_sqrt
 from jaxml._core.special.logistic import sigmoid, sigmoid_derivative
-from jaxml._core.types import Positive, Scalar
+from jaxml._core.special.partials import with_partials
+from jaxml._core.types import NonNegative, Positive, Scalar
 from jaxml.activations._kernels import normal, sigmoid_gated
 
 
@@ -196,24 +197,54 @@ def softplus(
     return sigmoid_gated.softplus(x, jnp.asarray(beta))
 
 
-def _squareplus_derivative(x: Array) -> Array:
-    """(1 + x/√(x² + 4)) / 2, as a quotient for x < -1, where the sum cancels"""
-    x = jnp.clip(x, -1e19, 1e19)
-    root = _sqrt_x2_plus_4(x)
-    quotient = 2 / ((x * x + 4) + jnp.abs(x) * root)
-    return jnp.where(x > -1, 0.5 + x / root / 2, quotient)
+def _root_dx(x: Array, b: Array) -> Array:
+    return safe_divide(x, _root(x, b))
 
 
-@elementwise(_squareplus_derivative)
-def squareplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _root_db(x: Array, b: Array) -> Array:
+    return safe_divide(jnp.full_like(x, 0.5), _root(x, b))
+
+
+@with_partials(_root_dx, _root_db)
+def _root(x: Array, b: Array) -> Array:
+    """√(x² + b), which is |x| where x² overflows or underflows"""
+    near = jnp.clip(x, -1e19, 1e19)
+    return jnp.maximum(safe_sqrt(near * near + b), jnp.abs(x))
+
+
+def _squareplus(x: Array, b: Array) -> Array:
+    """squareplus(-x) = b/4 / squareplus(x): for x < 0 the sum would cancel"""
+    positive = jnp.where(x > 0, x, -x) / 2 + _root(x, b) / 2
+    return jnp.where(x > 0, positive, safe_divide(b / 4, positive))
+
+
+def _squareplus_dx(x: Array, b: Array) -> Array:
+    """(1 + x/√(x² + b)) / 2, as a quotient for x < 0, where the sum cancels"""
+    largest = float(jnp.finfo(x.dtype).max)
+    # s x and s² b have the same derivative, and x² does not overflow where it counts
+    scale = jnp.where(jnp.abs(x) > 1e18, jnp.asarray(2.0**-32, x.dtype), 1.0)
+    x, b = scale * jnp.clip(x, -largest, largest), scale * scale * b
+    negative = jnp.where(x > 0, 0.0, x)
+    root = _root(negative, b)
+    quotient = safe_divide(b / 2, (negative * negative + b) - negative * root)
+    return jnp.where(x > 0, 0.5 + safe_divide(x, _root(x, b)) / 2, quotient)
+
+
+@elementwise(_squareplus_dx, lambda x, b: _root_db(x, b) / 2)
+def squareplus(
+    x: Float[Array, "*shape"], *, b: NonNegative = 4.0
+) -> Float[Array, "*shape"]:
     """Algebraic softplus: one branch of a hyperbola, without exponentials.
 
-        squareplus(x) = (x + √(x² + 4)) / 2
+        squareplus(x) = (x + √(x² + b)) / 2
 
-    Range: (0, ∞). Derivative at 0: 1/2.
+    Range: (0, ∞) for b > 0. Derivative at 0: 1/2.
+
+    At b = 0 it is relu; there, at x = 0, both derivatives are 0.
 
     Args:
         x: Any number.
+        b: b, the size of the bend, non-negative: squareplus(0) = √b/2.
 
     Reference:
         Barron, Squareplus: a softplus-like algebraic rectifier, 2021,
@@ -223,15 +254,7 @@ def squareplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         >>> squareplus(jnp.array([-jnp.inf, 0.0, 1.5]))
         Array([0., 1., 2.], dtype=float32)
     """
-    # squareplus(-x) = 1 / squareplus(x): for x < 0 the sum would cancel
-    positive = jnp.abs(x) / 2 + _sqrt_x2_plus_4(x) / 2
-    return jnp.where(x > 0, positive, 1 / positive)
-
-
-def _sqrt_x2_plus_4(x: Array) -> Array:
-    """√(x² + 4), which is |x| where x² overflows"""
-    near = jnp.clip(x, -1e19, 1e19)
-    return jnp.where(jnp.abs(x) < 1e19, jnp.sqrt(near * near + 4), jnp.abs(x))
+    return _squareplus(x, jnp.asarray(b))
 
 
 @elementwise(

@@ -99,6 +99,9 @@ SCHEDULES: dict[
     ),
     "warmup_cosine": lambda steps: schedules.warmup_cosine(1.0, steps / 10, steps),
     "warmup_linear": lambda steps: schedules.warmup_linear(1.0, steps / 10, steps),
+    "warmup_stable_decay": lambda steps: schedules.warmup_stable_decay(
+        1.0, steps / 10, steps * 0.7, steps / 5
+    ),
     "inverse_sqrt": lambda steps: schedules.inverse_sqrt(1.0, steps / 10),
     "one_cycle": lambda steps: schedules.one_cycle(1.0, steps),
 }

@@ -3,7 +3,8 @@
 Embeddings `[n d]`, the anchors, are compared with references `[m d]`, which are the
 batch itself by default. Pairs are `[n m]`, triplets `[n m m]` (anchor, positive,
 negative). An example is never its own positive. Masks and miners return booleans, to
-be passed to a loss as `where`. Distances are differentiable; between equal embeddings
+be passed to a loss as `where`. `m_per_class`, `memory_bank` and `grad_cache` give a
+loss the batch that it needs. Distances are differentiable; between equal embeddings
 the distance and its derivative are 0.
 
 Raises:
@@ -31,4 +32,13 @@ from jaxml.mining._miners import (
     easy_triplets as easy_triplets,
     semihard_triplets as semihard_triplets,
     hard_triplets as hard_triplets,
+)
+from jaxml.mining._sampling import (
+    m_per_class as m_per_class,
+)
+from jaxml.mining._memory_bank import (
+    memory_bank as memory_bank,
+)
+from jaxml.mining._grad_cache import (
+    grad_cache as grad_cache,
 )

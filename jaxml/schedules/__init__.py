@@ -17,6 +17,7 @@ from jaxml.schedules._decay import (
 from jaxml.schedules._warmup import (
     warmup_cosine as warmup_cosine,
     warmup_linear as warmup_linear,
+    warmup_stable_decay as warmup_stable_decay,
     inverse_sqrt as inverse_sqrt,
     one_cycle as one_cycle,
 )

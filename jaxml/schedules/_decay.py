@@ -3,6 +3,8 @@
 s = 0, 1, ... is the step, η(s) the value, T the number of steps.
 """
 
+import functools
+import operator
 from typing import Annotated
 
 import jax.numpy as jnp
@@ -13,7 +15,8 @@ from jaxml._core.safe import safe_power
 from jaxml._core.types import NonNegative, Positive, Range, Scalar, Schedule
 from jaxml.schedules._progress import (
     as_float,
-    floor_divide,
+    as_whole,
+    divide_steps,
     fraction_left,
     half_cosine,
     lerp,
@@ -149,7 +152,7 @@ def step_decay(
     """
 
     def schedule(step: Array) -> Array:
-        num_drops = floor_divide(as_float(step), as_float(step_size))
+        num_drops, _ = divide_steps(step, step_size)
         return as_float(init_value) * as_float(decay_rate) ** num_drops
 
     return schedule
@@ -200,7 +203,8 @@ def cosine_restarts(
 
     Args:
         init_value: η₀, at step 0.
-        period: P > 0, the number of steps before the first restart.
+        period: P > 0, the number of steps before the first restart. Beyond 2²⁴ steps,
+            float32 has exact restarts only if P and f are whole.
         period_factor: f >= 1, the ratio of each period to the one before.
         value_factor: v >= 0, the ratio of the values at two successive restarts.
         end_value: η₁, towards which each period decays.
@@ -215,27 +219,48 @@ def cosine_restarts(
     """
 
     def schedule(step: Array) -> Array:
-        s, p, f = as_float(step), as_float(period), as_float(period_factor)
-        i, start = _restart_index_and_step(s, p, f)
+        i, elapsed = _restart_index_and_elapsed(step, period, period_factor)
         peak = as_float(init_value) * as_float(value_factor) ** i
-        fraction = fraction_left(s, start, start + p * f**i)
-        return lerp(end_value, peak, half_cosine(fraction))
+        length = as_float(period) * as_float(period_factor) ** i
+        left = jnp.clip((length - elapsed) / length, 0.0, 1.0)
+        return lerp(end_value, peak, half_cosine(left))
 
     return schedule
 
 
-def _restart_index_and_step(s: Array, p: Array, f: Array) -> tuple[Array, Array]:
-    """i and Sᵢ with Sᵢ <= s < Sᵢ₊₁, where Sᵢ = P (fⁱ - 1)/(f - 1), or P i if f = 1."""
+def _restart_index_and_elapsed(
+    step: Array, period: Scalar, period_factor: Scalar
+) -> tuple[Array, Array]:
+    """i with Sᵢ <= s < Sᵢ₊₁, and s - Sᵢ."""
+    s, p, f = as_float(step), as_float(period), as_float(period_factor)
     grows = f > 1
     growth = jnp.where(grows, f - 1, 1.0)
     log_f = jnp.log1p(growth)
 
-    def restart(i: Array) -> Array:
-        return p * jnp.where(grows, jnp.expm1(i * log_f) / growth, i)
+    def elapsed(i: Array) -> Array:
+        restart = p * jnp.expm1(i * log_f) / growth
+        rounded = s - restart
+        # rounding must not place a step at a restart before it
+        is_restart = jnp.abs(rounded) <= s * (8 * jnp.finfo(s.dtype).eps)
+        rounded = jnp.where(is_restart, 0.0, rounded)
+        exact, is_exact = _exact_elapsed(i, step, period, period_factor)
+        return jnp.where(is_exact & (restart < 2.0**31), exact, rounded)
 
-    i = jnp.floor(jnp.where(grows, jnp.log1p(s / p * growth) / log_f, s / p))
-    # Rounding must not place a step at a restart before it.
-    s_upper = s * (1 + 8 * jnp.finfo(s.dtype).eps)
-    i = jnp.where(restart(i + 1) <= s_upper, i + 1, i)
-    i = jnp.where(restart(i) > s_upper, i - 1, i)
-    return i, restart(i)
+    i = jnp.floor(jnp.log1p(s / p * growth) / log_f)
+    i = jnp.where(elapsed(i + 1) >= 0, i + 1, i)
+    i = jnp.where(elapsed(i) < 0, i - 1, i)
+    num_periods, remainder = divide_steps(step, period)
+    return jnp.where(grows, i, num_periods), jnp.where(grows, elapsed(i), remainder)
+
+
+def _exact_elapsed(i: Array, *numbers: Scalar) -> tuple[Array, Array | bool]:
+    """s - Sᵢ in integers, and whether s, P and f are integers; for i < 32."""
+    (s, p, f), are_whole = zip(*map(as_whole, numbers))
+    bits = i.astype(s.dtype)
+    total, power = jnp.zeros_like(f * bits), jnp.ones_like(f * bits)
+    for bit in (16, 8, 4, 2, 1):  # 1 + f + ... + fⁱ⁻¹ and fⁱ, by doubling
+        total, power = total * (1 + power), power * power
+        is_set = bits & bit != 0
+        total = jnp.where(is_set, 1 + f * total, total)
+        power = jnp.where(is_set, f * power, power)
+    return as_float(s - p * total), functools.reduce(operator.and_, are_whole)

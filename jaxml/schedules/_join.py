@@ -8,7 +8,7 @@ from jax import Array
 from jaxml._core.contract import check_number, raise_invalid
 from jaxml._core.public import factory
 from jaxml._core.types import Range, Scalar, Schedule
-from jaxml.schedules._progress import as_float
+from jaxml.schedules._progress import as_float, is_before, steps_since
 
 
 @factory
@@ -47,11 +47,10 @@ def join(
         previous = boundary if isinstance(boundary, int | float) else previous
 
     def joined(step: Array) -> Array:
-        s = as_float(step)
-        value = as_float(schedules[0](s))
+        value = as_float(schedules[0](step))
         for schedule, boundary in zip(schedules[1:], boundaries):
-            b = as_float(boundary)
-            value = jnp.where(s >= b, as_float(schedule(jnp.maximum(s - b, 0))), value)
+            value_there = as_float(schedule(steps_since(boundary, step)))
+            value = jnp.where(is_before(step, boundary), value, value_there)
         return value
 
     return joined

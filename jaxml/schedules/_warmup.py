@@ -9,13 +9,16 @@ from jax import Array
 
 from jaxml._core.contract import check_number
 from jaxml._core.public import factory
-from jaxml._core.safe import safe_divide, safe_sqrt
+from jaxml._core.safe import safe_divide, safe_power, safe_sqrt
+from jaxml._core.special.exp import expm1
 from jaxml._core.types import Fraction, NonNegative, Positive, Range, Scalar, Schedule
 from jaxml.schedules._progress import (
+    add,
     as_float,
     fraction_done,
     fraction_left,
     half_cosine,
+    is_before,
     lerp,
 )
 
@@ -56,7 +59,7 @@ def warmup_cosine(
         left = fraction_left(step, warmup_steps, decay_steps)
         warmup = lerp(init_value, peak_value, done)
         decay = lerp(end_value, peak_value, half_cosine(left))
-        return jnp.where(as_float(step) < as_float(warmup_steps), warmup, decay)
+        return jnp.where(is_before(step, warmup_steps), warmup, decay)
 
     return schedule
 
@@ -97,7 +100,7 @@ def warmup_linear(
         left = fraction_left(step, warmup_steps, decay_steps)
         warmup = lerp(init_value, peak_value, done)
         decay = lerp(end_value, peak_value, left)
-        return jnp.where(as_float(step) < as_float(warmup_steps), warmup, decay)
+        return jnp.where(is_before(step, warmup_steps), warmup, decay)
 
     return schedule
 
@@ -107,6 +110,65 @@ def _check_decay_steps(decay_steps: Scalar, warmup_steps: Scalar) -> None:
         low = warmup_steps
         range_ = Range(f"be at least warmup_steps, {low}", lambda n: n >= low)
         check_number("decay_steps", decay_steps, range_)
+
+
+@factory
+def warmup_stable_decay(
+    peak_value: Scalar,
+    warmup_steps: NonNegative,
+    stable_steps: NonNegative,
+    decay_steps: NonNegative,
+    *,
+    init_value: Scalar = 0.0,
+    end_value: Scalar = 0.0,
+    power: Positive = 1.0,
+) -> Schedule:
+    """Linear warmup, then a constant value, then a decay at the end (WSD, trapezoid).
+
+        η(s) = η₀ + (η₁ - η₀) s/W                    for s < W
+        η(s) = η₁                                    from W to W + S
+        η(s) = η₁ + (η₂ - η₁) ((s - W - S)/D)ᵖ       from W + S to W + S + D
+
+    Unlike in the other schedules, all three counts are lengths: it ends at W + S + D,
+    so that a longer run changes S alone.
+
+    Args:
+        peak_value: η₁.
+        warmup_steps: W >= 0; 0 starts at the peak.
+        stable_steps: S >= 0.
+        decay_steps: D >= 0, without the steps before.
+        init_value: η₀, at step 0.
+        end_value: η₂, from step W + S + D on.
+        power: p > 0; 1 is linear, ½ is 1 - √.
+
+    Reference:
+        Hägele et al., Scaling laws and compute-optimal training beyond fixed training
+        durations, NeurIPS 2024, https://arxiv.org/abs/2405.18392
+
+    Example:
+        >>> schedule = warmup_stable_decay(1.0, 2, 3, 4)
+        >>> [float(schedule(step)) for step in range(10)]
+        [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+
+    def schedule(step: Array) -> Array:
+        start = add(warmup_steps, stable_steps)
+        interval = start, add(start, decay_steps)
+        done, left = fraction_done(step, *interval), fraction_left(step, *interval)
+        curve = _one_minus_power(done, left, as_float(power))
+        decay = lerp(end_value, peak_value, curve)
+        warmed_up = fraction_done(step, 0, warmup_steps)
+        warmup = lerp(init_value, peak_value, warmed_up)
+        return jnp.where(is_before(step, warmup_steps), warmup, decay)
+
+    return schedule
+
+
+def _one_minus_power(done: Array, left: Array, p: Array) -> Array:
+    """1 - doneᵖ with done = 1 - left, accurate near both ends"""
+    near_end = -expm1(p * jnp.log1p(-jnp.minimum(left, 0.5)))
+    curve = jnp.where(left > 0.5, 1 - safe_power(done, p), near_end)
+    return jnp.where(p == 1, left, curve)
 
 
 @factory
@@ -136,10 +198,9 @@ def inverse_sqrt(
 
     def schedule(step: Array) -> Array:
         s, w = as_float(step), as_float(warmup_steps)
-        warmup = fraction_done(s, 0, w)
-        decay = safe_sqrt(safe_divide(w, jnp.maximum(s, w)))
-        peak, init = as_float(peak_value), as_float(init_value)
-        return jnp.where(s < w, init + (peak - init) * warmup, peak * decay)
+        warmup = lerp(init_value, peak_value, fraction_done(step, 0, warmup_steps))
+        decay = as_float(peak_value) * safe_sqrt(safe_divide(w, jnp.maximum(s, w)))
+        return jnp.where(is_before(step, warmup_steps), warmup, decay)
 
     return schedule
 
@@ -184,6 +245,6 @@ def one_cycle(
         done, left = fraction_done(step, 0, w), fraction_left(step, w, decay_steps)
         warmup = lerp(initial_factor, 1.0, half_cosine(done))
         decay = lerp(end_factor, 1.0, half_cosine(left))
-        return as_float(peak_value) * jnp.where(as_float(step) < w, warmup, decay)
+        return as_float(peak_value) * jnp.where(is_before(step, w), warmup, decay)
 
     return schedule

@@ -106,9 +106,18 @@ def _is_float(array: Any) -> bool:
 
 
 def cases() -> list[Case]:
-    from cases import activations, losses, mining, optimizers, schedules, second_order
+    from cases import (
+        activations,
+        losses,
+        mining,
+        mining_batches,
+        optimizers,
+        schedules,
+        second_order,
+    )
 
-    chapters = losses, mining, activations, optimizers, second_order, schedules
+    first = losses, mining, mining_batches, activations
+    chapters = *first, optimizers, second_order, schedules
     return [with_mask(case) for chapter in chapters for case in chapter.CASES]
 
 

@@ -21,6 +21,12 @@ def gated_linear_unit(gate: Callable[[np.ndarray], Any]) -> Callable[..., np.nda
     return truth
 
 
+def clipped_swiglu(x: np.ndarray, limit: float = np.inf) -> np.ndarray:
+    a, b = np.split(x, 2, -1)
+    a, b = np.clip(a, -limit, limit), np.minimum(b, limit)
+    return a * b * special.expit(b)
+
+
 def along_axis(
     vector_truth: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Callable[..., np.ndarray]:

@@ -12,6 +12,7 @@ from cases import Case, Extreme
 from cases.activation_truths import (
     KEY,
     along_axis,
+    clipped_swiglu,
     gated_linear_unit,
     l2_normalize,
     log_softmax,
@@ -61,6 +62,7 @@ TANH_LIKE = {-INF: -1, -1e30: -1, 0: 0, 1e-20: 1e-20, 1e30: 1, INF: 1}
 SHRINK_LIKE = {-INF: -INF, -0.5: 0, 0: 0, 0.5: 0, 1e30: 1e30}
 ELU_LIKE = {-INF: -1, -1e30: -1, -1e-20: -1e-20, 0: 0, 1e30: 1e30}
 SELU_LIMIT = -1.7580993408473769
+C2 = 49 * special.expit(7)
 ROWS = np.array([[0.0, 0, 0], [1e30, 0, -1e30], [-500, 500, 500]])
 
 CASES = [
@@ -89,6 +91,10 @@ CASES = [
     ),
     elementwise(activations.softsign, values_at(TANH_LIKE)),
     elementwise(activations.relu, values_at(RELU_LIKE)),
+    elementwise(
+        activations.relu_squared,
+        values_at({-INF: 0, -1e30: 0, 0: 0, 1e-20: 1e-40, 1e30: 1e60}),
+    ),
     elementwise(
         activations.relu6,
         values_at({-INF: 0, -1e30: 0, 0: 0, 6: 6, 1e30: 6, INF: 6}),
@@ -155,6 +161,9 @@ CASES = [
     elementwise(
         activations.squareplus,
         values_at(RELU_LIKE | {0: 1, -1e12: 1e-12, -1e30: 1e-30}),
+        values_at({-1: 0, 0: 0, 1e-30: 1e-30, 1e30: 1e30}, b=0.0),
+        values_at({-1e200: 2.5e99, 0: 5e149, 1e200: 1e200}, b=1e300),
+        hyperparams={"b": (0.25, 9.0)},
     ),
     elementwise(activations.hard_swish, values_at(RELU_LIKE | {-3: 0, 3: 3})),
     *(
@@ -175,6 +184,17 @@ CASES = [
             (activations.reglu, TRUTHS["relu"].value, (1e30, 0)),
         )
         for axis in (-1, 0)
+    ),
+    Case(
+        activations.swiglu,
+        sample_4x6,
+        clipped_swiglu,
+        hyperparams={"limit": (0.5, 2.0)},
+        extremes=(
+            Extreme((np.array([1e30, -INF, 1e30, INF]),), (C2, -C2), {"limit": 7.0}),
+            Extreme((np.array([-1e30, 3, -INF, -0.0]),), (0, 0), {"limit": 7.0}),
+        ),
+        id_suffix="limit",
     ),
     Case(
         activations.softmax,

@@ -77,6 +77,27 @@ def warmup_linear(
     return linear(s - warmup_steps, peak_value, end_value, decay_steps - warmup_steps)
 
 
+def warmup_stable_decay(
+    s,
+    peak_value,
+    warmup_steps,
+    stable_steps,
+    decay_steps,
+    init_value=0.0,
+    end_value=0.0,
+    power=1.0,
+):
+    if s < warmup_steps:
+        return init_value + (peak_value - init_value) * s / warmup_steps
+    s -= warmup_steps
+    if s < stable_steps:
+        return peak_value
+    s -= stable_steps
+    if s >= decay_steps:
+        return end_value
+    return peak_value - (peak_value - end_value) * (s / decay_steps) ** power
+
+
 def cosine_restarts(
     s, init_value, period, period_factor=1.0, value_factor=1.0, end_value=0.0
 ):
@@ -123,7 +144,7 @@ def join_of_three(low: Any, high: Any, first: Any, second: Any) -> Any:
     parts = [
         schedules.cosine(low, 4, end_value=high),
         schedules.exponential(high, decay_rate=0.5, decay_steps=1),
-        lambda step: low * step,
+        lambda step: low * jnp.asarray(step, float),
     ]
     return schedules.join(parts, [first, second])
 
@@ -232,6 +253,18 @@ CASES = [
         decay_steps=(3, 5, 20),
         init_value=VALUES,
         end_value=VALUES,
+    ),
+    schedule_case(
+        schedules.warmup_stable_decay,
+        warmup_stable_decay,
+        {"peak_value": 1.0, "warmup_steps": 2, "stable_steps": 3, "decay_steps": 5},
+        peak_value=VALUES,
+        warmup_steps=(0, 1, 4.5),
+        stable_steps=(0, 1, 4),
+        decay_steps=(0, 1, 6),
+        init_value=VALUES,
+        end_value=VALUES,
+        power=(0.5, 1.0, 2.0),
     ),
     schedule_case(
         schedules.inverse_sqrt,

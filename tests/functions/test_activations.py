@@ -55,6 +55,44 @@ def test_value_and_derivative_are_accurate(name: str) -> None:
         assert errors["derivative"] <= accuracy.BOUNDS[dtype], errors
 
 
+@pytest.mark.parametrize("b", [0.0, 1e-6, 0.25, 9.0, 1e6, 1e20])
+def test_squareplus_is_accurate_at_any_bend(b: float) -> None:
+    """Its value, and both derivatives, where x/2 is a normal number too."""
+    b = float(np.float32(b))
+    x = accuracy.stratified_float32(per_binade=8, num_even=20_001, num_neighbors=200)
+    x = x[np.abs(x) > 1e-37]
+    exact_x = x.astype(np.float64)
+    root, value = np.sqrt(exact_x**2 + b), TRUTHS["squareplus"].value(exact_x, b)
+
+    @jax.jit
+    def compute(x: jax.Array, b: jax.Array) -> tuple[jax.Array, ...]:
+        y, pullback = jax.vjp(lambda x, b: activations.squareplus(x, b=b), x, b)
+        return y, *pullback(jnp.ones_like(y))
+
+    results = jax.vmap(compute, (0, None))(jnp.asarray(x), jnp.float32(b))
+    for result, truth in zip(results, (value, value / root, 0.25 / root)):
+        assert accuracy.ulp_errors(result, truth, np.float32).max() <= 4
+
+
+def test_the_limit_of_swiglu_clips_the_gate_from_above_only() -> None:
+    """At the kinks a = ±c and b = c the derivative is the left one."""
+    limit = jnp.array(2.0)
+    gradient = jax.grad(lambda x, limit: activations.swiglu(x, limit=limit)[0], (0, 1))
+    for a, b in np.ndindex(7, 7):
+        a, b = a - 3.0, b - 3.0
+        x_bar, limit_bar = gradient(jnp.array([a, b]), limit)
+        gate, slope = TRUTHS["silu"].value(min(b, 2.0)), TRUTHS["silu"].derivative
+        clipped = min(max(a, -2.0), 2.0)
+        expected = (
+            gate * (-2 < a <= 2),
+            clipped * float(slope(np.array(b))) * (b <= 2),
+        )
+        np.testing.assert_allclose(x_bar, expected, rtol=1e-12)
+        by_limit = np.sign(a) * gate * (a > 2 or a <= -2)
+        by_limit += clipped * float(slope(np.array(2.0))) * (b > 2)
+        np.testing.assert_allclose(limit_bar, by_limit, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("name", TRUTHS)
 def test_backward_pass_saves_only_the_input(name: str) -> None:
     x = jnp.linspace(-3, 3, 8).astype(jnp.bfloat16)
@@ -89,6 +127,7 @@ HYPERPARAMS = {  # at which the statements are checked; kinks at multiples of 1/
     "soft_shrink": [{"threshold": 0.5}, {"threshold": 2.0}],
     "swish": [{"beta": 0.5}, {"beta": 2.0}],
     "softplus": [{"beta": 0.5}, {"beta": 2.0}],
+    "squareplus": [{"b": 0.25}, {"b": 9.0}],
     "prelu": [{"slope": 0.25}],
     "snake": [{"alpha": 2.0}],
 }
@@ -224,6 +263,8 @@ def test_gradient_of_the_prelu_slope_is_summed_per_channel(axis: int) -> None:
         (lambda x: activations.celu(x, alpha=0.0), ValueError, "alpha must"),
         (lambda x: activations.softplus(x, beta=0.0), ValueError, "beta must"),
         (lambda x: activations.l2_normalize(x, eps=0.0), ValueError, "eps must"),
+        (lambda x: activations.squareplus(x, b=-1.0), ValueError, "b must be non-neg"),
+        (lambda x: activations.swiglu(x, limit=0.0), ValueError, "limit must be pos"),
     ],
 )
 def test_an_invalid_argument_is_named(call: Any, error: type, sentence: str) -> None:

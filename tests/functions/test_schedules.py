@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases import schedules as truths
 
-from jaxml import optimizers, schedules
+from jaxml import optimizers, schedules, sweep
 
 HYPERPARAMS = {  # of each schedule, step counts included
     schedules.constant: {"value": 0.5},
@@ -43,6 +44,13 @@ HYPERPARAMS = {  # of each schedule, step counts included
         "warmup_steps": 3.0,
         "decay_steps": 10.0,
     },
+    schedules.warmup_stable_decay: {
+        "peak_value": 1.0,
+        "warmup_steps": 3.0,
+        "stable_steps": 3.0,
+        "decay_steps": 4.0,
+        "power": 0.5,
+    },
     schedules.inverse_sqrt: {"peak_value": 1.0, "warmup_steps": 3.0},
     schedules.one_cycle: {
         "peak_value": 1.0,
@@ -50,7 +58,7 @@ HYPERPARAMS = {  # of each schedule, step counts included
         "warmup_fraction": 0.3,
     },
 }
-STEP_COUNTS = ("decay_steps", "warmup_steps", "period", "step_size")
+STEP_COUNTS = ("decay_steps", "warmup_steps", "stable_steps", "period", "step_size")
 ENDLESS = (  # their step counts are positive
     schedules.exponential,
     schedules.step_decay,
@@ -145,3 +153,105 @@ def test_join_switches_at_the_boundaries() -> None:
     values = jax.jit(jax.vmap(schedule))(jnp.arange(10))
     expected = [1, 1, 0.5, 0.375, 0.25, 0.125, 0, 0, 0, 1]
     np.testing.assert_allclose(values, expected, atol=1e-15)
+
+
+BILLIONS = {  # step counts beyond 2²⁴, and steps about their ends
+    schedules.linear: {"decay_steps": 3 * 2**26 + 5},
+    schedules.polynomial: {"decay_steps": 3 * 2**26 + 5, "power": 0.5},
+    schedules.exponential: {"decay_rate": 0.5, "decay_steps": 2**25 + 1},
+    schedules.step_decay: {"decay_rate": 0.5, "step_size": 2**25 + 1},
+    schedules.cosine: {"decay_steps": 3 * 2**26 + 5},
+    schedules.cosine_restarts: {"period": 2**25 + 1, "period_factor": 2.0},
+    schedules.warmup_cosine: {"warmup_steps": 2**25 + 1, "decay_steps": 2**27 + 3},
+    schedules.warmup_linear: {"warmup_steps": 2**25 + 1, "decay_steps": 2**27 + 3},
+    schedules.warmup_stable_decay: {
+        "warmup_steps": 2**25 + 1,
+        "stable_steps": 2**25 + 1,
+        "decay_steps": 2**26 + 1,
+        "power": 0.5,
+    },
+    schedules.inverse_sqrt: {"warmup_steps": 2**25 + 1},
+    schedules.one_cycle: {"decay_steps": 2**27 + 3, "warmup_fraction": 0.25},
+}
+ENDS = (2**25 + 1, 2**26 + 2, 3 * 2**25 + 3, 2**27 + 3, 3 * 2**26 + 5)
+NEAR_ENDS = [end + offset for end in ENDS for offset in (-4097, -2, -1, 0, 1, 2)]
+
+
+def values_in_float32(make, hyperparams) -> np.ndarray:
+    counts = {n: v for n, v in hyperparams.items() if isinstance(v, int)}
+
+    @jax.jit
+    def curve(steps, counts):
+        return jax.vmap(make(**hyperparams | counts))(steps)
+
+    with jax.enable_x64(False):
+        steps = jnp.array(NEAR_ENDS, jnp.int32)
+        by_number = jax.jit(jax.vmap(make(**hyperparams)))(steps)
+        traced = curve(steps, jax.tree.map(jnp.int32, counts))
+        np.testing.assert_allclose(by_number, traced, rtol=1e-6, atol=1e-12)
+        return np.float64(traced)
+
+
+@pytest.mark.parametrize(
+    ("make", "counts"), BILLIONS.items(), ids=[make.__name__ for make in BILLIONS]
+)
+def test_step_counts_beyond_2_to_the_24_are_exact(make, counts) -> None:
+    """To the last bits in float32, though neighboring steps round to one float32."""
+    required = {
+        name: HYPERPARAMS[make][name]
+        for name in ("init_value", "peak_value", "end_value")
+        if name in HYPERPARAMS[make]
+    }
+    hyperparams = required | counts
+    truth = truths.true_curve(getattr(truths, make.__name__))
+    expected = truth(np.array(NEAR_ENDS), **hyperparams)
+    got = values_in_float32(make, hyperparams)
+    # near its end, a cosine's truth cancels; a long period is a rounded number of steps
+    atol = 1e-10 if make is schedules.cosine_restarts else 1e-15
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=atol)
+
+
+@pytest.mark.parametrize(("period", "factor"), [(3, 1), (7, 2), (1000, 3), (2**24, 1)])
+def test_restarts_of_whole_periods_are_exact_in_float32(period, factor) -> None:
+    last, length = 0, period
+    while last + length < 2**30:
+        last, length = last + length, length * factor
+        if factor == 1:
+            last += (2**30 - last) // period * period
+    with jax.enable_x64(False):
+        schedule = schedules.cosine_restarts(1.0, period, period_factor=factor)
+        before, at = (schedule(jnp.int32(last + k)) for k in (-1, 0))
+    assert at == 1 and before < (0.3 if period == 3 else 1e-6)
+
+
+@pytest.mark.parametrize("boundary", [2**25 + 1, jnp.int32(2**25 + 1)])
+def test_join_is_exact_beyond_2_to_the_24(boundary) -> None:
+    parts = [schedules.constant(0.0), schedules.linear(1.0, 0.0, 2**26 + 1)]
+    with jax.enable_x64(False):
+        schedule = schedules.join(parts, [boundary])
+        assert schedule(jnp.int32(2**25)) == 0
+        assert schedule(jnp.int32(2**25 + 1)) == 1
+        end = 3 * 2**25 + 2
+        near_end = [float(schedule(jnp.int32(end - k))) for k in (2, 1, 0)]
+    expected = [2 / (2**26 + 1), 1 / (2**26 + 1), 0]
+    np.testing.assert_allclose(near_end, expected, rtol=1e-6)
+
+
+def test_a_sweep_does_not_round_step_counts() -> None:
+    """Float32 would round these to 2²⁵."""
+
+    def loss(w, batch, point):
+        return w
+
+    def metrics(w, data, point):
+        excess = schedules.join([jnp.asarray, jnp.asarray], [point["warmup_steps"]])
+        return {"since": excess(jnp.int32(2**25 + 8))}
+
+    counts, data = [2**25 + 1, 2**25 + 3], jnp.zeros(1)
+    plan = sweep.plan(
+        sweep.Task(lambda key, point: jnp.zeros(()), loss, metrics, data, data),
+        sweep.grid(optimizer=["sgd"], warmup_steps=counts, seed=[0]),
+        optimizers={"sgd": lambda point: optimizers.sgd(0.1)},
+        steps=1,
+    )
+    np.testing.assert_array_equal(sweep.run(plan).final["valid_since"], [7, 5])

@@ -30,7 +30,7 @@ from jaxml._core.matmul import (
     pairwise_squared_euclidean,
 )
 from jaxml._core.public import public
-from jaxml._core.types import AxisName, Count, compute_dtype
+from jaxml._core.types import AxisName, Count, compute_dtype, result_dtype
 
 Formula = Callable[[Array, Array, Array], Array]
 """(similarities or distances, positive, negative) -> loss; each argument is [m]."""
@@ -118,6 +118,10 @@ def anchor_batch(
     excludes_self = references is None
     candidates = embeddings if references is None else references
     candidate_labels = labels if reference_labels is None else reference_labels
+    label_dtype = result_dtype(labels.dtype, candidate_labels.dtype)
+    labels, candidate_labels = (
+        x.astype(label_dtype) for x in (labels, candidate_labels)
+    )
     candidates, candidate_labels = (
         gather_rows(x, axis_name) for x in (candidates, candidate_labels)
     )

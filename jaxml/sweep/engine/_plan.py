@@ -74,7 +74,7 @@ class Plan(NamedTuple):
         first = np.maximum(model_ids[..., :1], 0)
         ids = np.where(model_ids < 0, first, model_ids)
         hyperparams = {
-            name: np.asarray(column, np.float32)[ids]
+            name: _setting_column(column)[ids]
             for name, column in self.points.items()
             if name not in self.branch_indices and name != "seed"
         }
@@ -96,6 +96,16 @@ class Plan(NamedTuple):
             f"optimizers x {groups} groups x {lanes} lanes, on {len(self.devices)} "
             f"devices: {programs} programs, {self.bytes / 2**20:,.1f} MiB."
         )
+
+
+def _setting_column(column: Any) -> np.ndarray:
+    """float32, or int32 for step counts so large that float32 rounds them."""
+    values = np.asarray(column)
+    as_float32 = values.astype(np.float32)
+    is_exact = np.array_equal(as_float32.astype(np.float64), values)
+    if values.dtype.kind in "iu" and not is_exact and np.abs(values).max() < 2**31:
+        return values.astype(np.int32)
+    return as_float32
 
 
 @checked

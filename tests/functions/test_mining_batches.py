@@ -1,0 +1,375 @@
+"""Batches of several examples per class, memory banks, and gradients in chunks."""
+
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from bench import measure
+from jaxml import losses, mining
+
+RAGGED = np.array([5] * 9 + [-2] * 4 + [0] * 2 + [7] + [11] * 6)
+
+
+def batches(labels: Any, count: int, k: int, m: int) -> np.ndarray:
+    """The indices of many batches, [count k m]."""
+    sample = partial(mining.m_per_class, classes_per_batch=k, per_class=m)
+    keys = jax.random.split(jax.random.key(1), count)
+    indices = jax.jit(jax.vmap(sample, (0, None)))(keys, jnp.asarray(labels))
+    return np.asarray(indices).reshape(count, k, m)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint8", "uint32"])
+def test_a_batch_has_m_examples_of_k_distinct_classes(dtype: str) -> None:
+    labels = RAGGED.astype(dtype)
+    for batch in batches(labels, 50, k=3, m=4):
+        classes = labels[batch]
+        assert (classes == classes[:, :1]).all()
+        assert len({*classes[:, 0].tolist()}) == 3
+        for indices, c in zip(batch, classes[:, 0]):
+            counts = np.unique(indices, return_counts=True)[1]
+            size = np.sum(labels == c)
+            assert len(counts) == min(4, size), "an example repeats in a large class"
+            assert counts.max() - counts.min() <= 1
+
+
+def test_classes_and_examples_are_uniform() -> None:
+    """However many examples a class has; within five standard deviations."""
+    count, k, m = 6000, 2, 2
+    drawn = batches(RAGGED, count, k, m)
+    for c in np.unique(RAGGED):
+        p = k / len(np.unique(RAGGED))
+        frequency = np.mean(np.any(RAGGED[drawn[:, :, 0]] == c, 1))
+        assert abs(frequency - p) < 5 * np.sqrt(p * (1 - p) / count)
+        members = np.flatnonzero(c == RAGGED)
+        for i in members:
+            q = p * min(1, m / len(members))
+            frequency = np.mean(np.any(drawn == i, (1, 2)))
+            assert abs(frequency - q) < 5 * np.sqrt(q * (1 - q) / count)
+
+
+def test_of_few_classes_each_is_drawn_in_turn() -> None:
+    labels = np.array([1] * 6 + [2] * 3)
+    for batch in batches(labels, 20, k=5, m=2):
+        classes = labels[batch[:, 0]]
+        assert sorted(np.unique(classes, return_counts=True)[1]) == [2, 3]
+        assert (classes[:2] == classes[2:4]).all()
+        of_first = batch[classes == 1].ravel()
+        assert len({*of_first.tolist()}) == len(of_first), "1 has enough examples"
+
+
+def test_a_batch_of_no_labels_is_refused() -> None:
+    with pytest.raises(TypeError, match="m_per_class: labels must have at least one"):
+        mining.m_per_class(
+            jax.random.key(0), jnp.zeros(0, int), classes_per_batch=1, per_class=1
+        )
+
+
+# Memory banks
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.lists(st.integers(0, 9), max_size=6))
+def test_a_bank_is_a_queue(size: int, pushes: list[int]) -> None:
+    bank = mining.memory_bank(size, 2)
+    state, queue, row = bank.init(), deque(maxlen=size), 0
+    for n in pushes:
+        index = np.arange(row, row + n)
+        rows = np.stack([index, -index], 1).astype(np.float32).reshape(n, 2)
+        state = bank.push(state, rows, index.astype(np.uint8))
+        queue.extend(range(row, row + n))
+        row += n
+    assert state.is_filled.sum() == len(queue)
+    assert state.is_filled[size - len(queue) :].all()
+    np.testing.assert_array_equal(state.labels[state.is_filled], [*queue])
+    np.testing.assert_array_equal(
+        state.embeddings[state.is_filled, 1], -np.array(queue)
+    )
+
+
+LOSSES = losses.supcon_loss, losses.batch_hard_triplet_loss, losses.circle_loss
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_unfilled_rows_never_matter(loss: Any) -> None:
+    """Not even NaN; the loss is the one with the filled rows alone."""
+    rng = np.random.default_rng(0)
+    old, x = rng.normal(size=(2, 5, 3))
+    old_labels, labels = rng.integers(0, 3, (2, 5)).astype(np.uint8)
+    bank = mining.memory_bank(8, 3, dtype=jnp.float64)
+    state = bank.push(bank.init(), old, old_labels)
+    unfilled = ~state.is_filled[:, None]
+    state = state._replace(embeddings=jnp.where(unfilled, jnp.nan, state.embeddings))
+
+    def total(x: jax.Array, state: Any) -> jax.Array:
+        where = jnp.broadcast_to(state.is_filled, (len(x), len(state.is_filled)))
+        return losses.mean(
+            loss(
+                x,
+                jnp.asarray(labels),
+                references=state.embeddings,
+                reference_labels=state.labels,
+                where=where,
+            )
+        )
+
+    def total_of_filled(x: jax.Array) -> jax.Array:
+        references = {"references": old, "reference_labels": old_labels}
+        return losses.mean(loss(x, jnp.asarray(labels), **references))
+
+    result = jax.value_and_grad(total)(jnp.asarray(x), state)
+    expected = jax.value_and_grad(total_of_filled)(jnp.asarray(x))
+    chex.assert_trees_all_close(result, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_bank_carries_no_gradient_and_has_its_own_dtype() -> None:
+    bank = mining.memory_bank(3, 2, dtype=jnp.bfloat16)
+
+    @jax.jit
+    @chex.assert_max_traces(1)
+    def push(state: Any, x: jax.Array) -> Any:
+        return bank.push(state, x, jnp.zeros(2, jnp.int8))
+
+    state = bank.init()
+    for _ in range(3):
+        state = push(state, jnp.ones((2, 2), jnp.float32))
+    dtypes = [x.dtype for x in state]
+    assert dtypes == [jnp.bfloat16, jnp.int64, jnp.bool]
+
+    def total(x: jax.Array) -> jax.Array:
+        return jnp.sum(bank.push(bank.init(), x, jnp.zeros(2, int)).embeddings ** 2)
+
+    assert not jax.grad(total)(jnp.ones((2, 2))).any()
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: mining.memory_bank(0, 2), "memory_bank: size must be at least 1"),
+        (lambda: mining.memory_bank(2, 2, dtype=int), "dtype must be a float dtype"),
+        (
+            lambda: push_to_bank(jnp.ones((4, 3)), jnp.zeros(4, int)),
+            r"memory_bank: embeddings must have shape \[n, 2\], got float64\[4,3\]",
+        ),
+        (
+            lambda: push_to_bank(jnp.ones((4, 2)), jnp.zeros(3, int)),
+            r"memory_bank: labels must have shape \[4\], as embeddings, got int64\[3\]",
+        ),
+        (
+            lambda: push_to_bank(jnp.ones((4, 2)), jnp.zeros(4)),
+            "memory_bank: labels must be integers, got float64",
+        ),
+        (
+            lambda: mining.grad_cache(lambda w, x: x, lambda w, e, x: e, 0),
+            "grad_cache: chunk must be at least 1, got 0",
+        ),
+        (
+            lambda: mining.grad_cache(lambda w, x: x, lambda w, e, x: e, 2)(
+                jnp.ones(2), (jnp.ones(3), jnp.ones(4))
+            ),
+            "grad_cache: batch must be arrays with one length along their first axes",
+        ),
+    ],
+)
+def test_an_invalid_argument_is_named(call: Any, sentence: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        call()
+
+
+def push_to_bank(embeddings: Any, labels: Any) -> Any:
+    bank = mining.memory_bank(3, 2)
+    return bank.push(bank.init(), embeddings, labels)
+
+
+# Gradients in chunks
+
+
+def encode(params: Any, batch: Any, key: Any = None) -> jax.Array:
+    """Two layers, with dropout between them if there is a key."""
+    x, _ = batch
+    hidden = jnp.tanh(x @ params["first"])
+    if key is not None:
+        kept = jax.random.bernoulli(key, 0.5, hidden.shape)
+        hidden = jnp.where(kept, 2 * hidden, 0)
+    return hidden @ params["second"]
+
+
+def loss(params: Any, embeddings: jax.Array, batch: Any, axis_name: Any = None) -> Any:
+    temperature = jnp.exp(params["log_temperature"])
+    values = losses.supcon_loss(
+        embeddings, batch[1], temperature=temperature, axis_name=axis_name
+    )
+    return losses.mean(values, axis_name=axis_name)
+
+
+def problem(n: int, dtype: Any = jnp.float64, width: int = 16) -> tuple[Any, Any]:
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "first": jax.random.normal(keys[0], (6, width), dtype) / 3,
+        "second": jax.random.normal(keys[1], (width, 4), dtype) / 4,
+        "log_temperature": jnp.zeros((), dtype),
+    }
+    x = jax.random.normal(keys[2], (n, 6), dtype)
+    return params, (x, jnp.arange(n, dtype=jnp.int32) % 5)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8, 24, 100])
+def test_chunks_do_not_change_the_gradient(chunk: int) -> None:
+    params, batch = problem(24)
+    step = jax.jit(mining.grad_cache(encode, loss, chunk))
+    expected = jax.value_and_grad(lambda p: loss(p, encode(p, batch), batch))(params)
+    chex.assert_trees_all_close(step(params, batch), expected, rtol=1e-10)
+
+
+def dropout_keys(key: jax.Array, n: int, chunk: int) -> Iterator[tuple[slice, Any]]:
+    for start in range(0, n, chunk):
+        yield slice(start, start + chunk), jax.random.fold_in(key, start)
+
+
+def gradient_with_dropout(params: Any, batch: Any, key: Any, chunk: int) -> Any:
+    """Of all chunks at once, each with its key."""
+
+    def objective(params: Any) -> jax.Array:
+        parts = [
+            encode(params, jax.tree.map(lambda x, at=at: x[at], batch), chunk_key)
+            for at, chunk_key in dropout_keys(key, len(batch[0]), chunk)
+        ]
+        return loss(params, jnp.concatenate(parts), batch)
+
+    return jax.value_and_grad(objective)(params)
+
+
+@pytest.mark.parametrize("chunk", [5, 6])
+def test_both_passes_have_the_same_dropout(chunk: int) -> None:
+    (params, batch), key = problem(24), jax.random.key(3)
+    step = jax.jit(mining.grad_cache(encode, loss, chunk))
+    result = step(params, batch, key=key)
+    expected = gradient_with_dropout(params, batch, key, chunk)
+    chex.assert_trees_all_close(result, expected, rtol=1e-10)
+    # a second pass with other keys is off by far
+    other = two_passes(params, batch, key, jax.random.key(4), chunk)
+    error = jnp.linalg.norm(other["first"] - expected[1]["first"])
+    assert error > 0.1 * jnp.linalg.norm(expected[1]["first"])
+    same = two_passes(params, batch, key, key, chunk)
+    np.testing.assert_allclose(same["first"], expected[1]["first"], rtol=1e-10)
+
+
+def two_passes(params: Any, batch: Any, key: Any, second_key: Any, chunk: int) -> Any:
+    """The published algorithm, whose second pass has keys of its own."""
+    n = len(batch[0])
+    parts = [
+        encode(params, jax.tree.map(lambda x, at=at: x[at], batch), chunk_key)
+        for at, chunk_key in dropout_keys(key, n, chunk)
+    ]
+    cotangent = jax.grad(loss, 1)(params, jnp.concatenate(parts), batch)
+    gradient = jax.tree.map(jnp.zeros_like, params)
+    for at, chunk_key in dropout_keys(second_key, n, chunk):
+        part = jax.tree.map(lambda x, at=at: x[at], batch)
+        pullback = jax.vjp(partial(encode, batch=part, key=chunk_key), params)[1]
+        gradient = jax.tree.map(jnp.add, gradient, pullback(cotangent[at])[0])
+    return gradient
+
+
+def test_the_activations_of_one_chunk_are_held() -> None:
+    n, width = 256, 16384
+    params, batch = problem(n, jnp.float32, width)
+    with jax.enable_x64(False):
+        whole = jax.value_and_grad(lambda p, b: loss(p, encode(p, b), b))
+        whole_bytes = measure.temporaries(whole, params, batch)
+        step = mining.grad_cache(encode, loss, n // 16)
+        chunk_bytes = measure.temporaries(step, params, batch)
+    hidden_bytes = 4 * n * width
+    assert whole_bytes > hidden_bytes
+    assert chunk_bytes < hidden_bytes / 4
+
+
+def test_two_towers_are_encoded_in_chunks() -> None:
+    params = {"image": jnp.eye(3) + 0.1, "text": jnp.eye(3) - 0.2}
+    batch = tuple(jax.random.normal(jax.random.key(0), (2, 10, 3)))
+
+    def towers(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        images, texts = batch
+        return jnp.sin(images @ params["image"]), jnp.sin(texts @ params["text"])
+
+    def clip(params: Any, embeddings: Any, batch: Any) -> jax.Array:
+        return losses.mean(losses.clip_loss(*embeddings, temperature=0.5))
+
+    result = mining.grad_cache(towers, clip, 4)(params, batch)
+    expected = jax.value_and_grad(lambda p: clip(p, towers(p, batch), batch))(params)
+    chex.assert_trees_all_close(result, expected, rtol=1e-10)
+
+
+def test_gradients_of_16_bit_parameters_are_summed_in_float32() -> None:
+    """256 equal terms of one chunk each, of which bfloat16 would lose most."""
+    step = mining.grad_cache(lambda w, x: w * x, lambda w, e, x: jnp.sum(e), 1)
+    terms = jnp.full(1024, 1.0, jnp.bfloat16)
+    _, gradient = step(jnp.ones((), jnp.bfloat16), terms)
+    assert gradient.dtype == jnp.bfloat16 and gradient == 1024
+
+
+def primitives(jaxpr: Any, inside_loop: bool = False) -> Iterator[tuple[str, bool]]:
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        yield name, inside_loop
+        for inner in jax.tree.leaves(
+            [*equation.params.values()], is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from primitives(inner, inside_loop or name == "scan")
+
+
+def test_in_shard_map_the_gradient_is_that_of_the_global_batch() -> None:
+    """With one sum over the devices, after the last chunk."""
+    params, batch = problem(64)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    step = mining.grad_cache(encode, partial(loss, axis_name="data"), 4)
+    sharded = jax.shard_map(
+        step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=True
+    )
+    expected = jax.value_and_grad(lambda p: loss(p, encode(p, batch), batch))(params)
+    chex.assert_trees_all_close(jax.jit(sharded)(params, batch), expected, rtol=1e-10)
+
+    sums = [
+        inside
+        for name, inside in primitives(jax.make_jaxpr(sharded)(params, batch).jaxpr)
+        if name.startswith("psum")
+    ]
+    assert sums and not any(sums)
+
+
+def test_each_device_pushes_to_a_bank_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    bank = mining.memory_bank(3, 2, dtype=jnp.float64)
+    old, x = jnp.asarray(rng.normal(size=(2, 16, 2)))
+    old_labels, labels = jnp.asarray(rng.integers(0, 3, (2, 16)))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
+    def sharded(old: Any, old_labels: Any, x: Any, labels: Any) -> jax.Array:
+        state = bank.push(bank.init(), old, old_labels)
+        filled = jax.lax.all_gather(state.is_filled, "data", tiled=True)
+        values = losses.supcon_loss(
+            x,
+            labels,
+            references=state.embeddings,
+            reference_labels=state.labels,
+            where=jnp.broadcast_to(filled, (len(x), len(filled))),
+            axis_name="data",
+        )
+        return losses.mean(values, axis_name="data")
+
+    references = {"references": old, "reference_labels": old_labels}
+    expected = losses.mean(losses.supcon_loss(x, labels, **references))
+    np.testing.assert_allclose(sharded(old, old_labels, x, labels), expected, 1e-10)
