@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Integer
 from jaxml._core.collectives import num_shards, sum_shards
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import is_known_zero, multiply_no_nan, safe_subtract
+from jaxml._core.safe import is_known_zero, multiply_no_nan, zero_if_inf
 from jaxml._core.softmax import log_softmax, shifted_logsumexp, subtract_max
 from jaxml._core.types import AxisName, Fraction
 from jaxml.losses._labels import (
@@ -134,13 +134,11 @@ def _shifted_label_and_exps(
 def _label_minus_mean(
     axis_name: AxisName | None, z: Array, index: Array, where: Array | None
 ) -> Array:
-    """The label's logit minus the mean of the unmasked logits, both minus max z."""
-    z = apply_mask(z, where, -jnp.inf)
-    z_max, shifted = subtract_max(z, -1, axis_name)
-    mean = apply_mask(shifted, where) / count_classes(axis_name, z, where)
-    label, mean = sum_shards((take_label(index, z), jnp.sum(mean, -1)), axis_name)
-    label = label - jnp.squeeze(z_max, -1)
-    return safe_subtract(label, mean)
+    """The mean of the label's logit minus each unmasked logit; 0 if it is infinite."""
+    label = sum_shards(take_label(index, z), axis_name)
+    differences = apply_mask(zero_if_inf(label)[..., None] - z, where)
+    mean = jnp.sum(differences / count_classes(axis_name, z, where), -1)
+    return apply_mask(sum_shards(mean, axis_name), jnp.isfinite(label))
 
 
 @public
