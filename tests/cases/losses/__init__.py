@@ -9,6 +9,7 @@ from cases.losses import (
     proxies,
     regression,
     segmentation,
+    sequences,
 )
 
 CASES = [
@@ -20,4 +21,5 @@ CASES = [
     *inbatch.CASES,
     *proxies.CASES,
     *segmentation.CASES,
+    *sequences.CASES,
 ]
