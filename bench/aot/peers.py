@@ -38,6 +38,11 @@ def linear_cross_entropy(x: Array, w: Array, labels: Array) -> Array:
     return cross_entropy(products(x, w.T), labels)
 
 
+def ctc_loss(logits: Array, labels: Array) -> Array:
+    paddings = jnp.zeros(logits.shape[:2]), jnp.zeros(labels.shape)
+    return optax.losses.ctc_loss(logits, paddings[0], labels, paddings[1])
+
+
 def info_nce(queries: Array, keys: Array) -> Array:
     return cross_entropy(products(queries, keys) / 0.1, jnp.arange(len(queries)))
 
@@ -100,6 +105,7 @@ LOSSES: dict[str, Callable[..., Array]] = {
     "huber_loss": optax.losses.huber_loss,
     "log_cosh_loss": optax.losses.log_cosh,
     "cosine_distance": optax.losses.cosine_distance,
+    "ctc_loss": ctc_loss,
     "linear_cross_entropy": linear_cross_entropy,
     "info_nce": info_nce,
     "n_pair_loss": info_nce,
