@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
+from jaxml._core.blocks import CPU_BLOCK_ELEMENTS
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
@@ -197,30 +198,37 @@ def _with_gradient_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 def _loss_and_gradient(
     blank: int, z: Array, is_frame: Array, target: Target
 ) -> tuple[Array, Array]:
-    """One pass forward, and one back that repeats each block from its first states."""
+    """A pass forward, which saves the first states of each block, and a pass back.
+
+    The pass back computes the origins of a block again, unless all of them are small.
+    """
     blocks = Frames.of(z, is_frame).split()
+    num_origins = 5 * z.shape[1] * target.index.size
+    saves_origins = num_origins <= CPU_BLOCK_ELEMENTS
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def forward(alpha: States, i: Array) -> tuple[States, States]:
+    def forward(alpha: States, i: Array) -> tuple[States, tuple]:
         frames = blocks.block(i)
         z_label = frames.label_logits(target)
-        return _forward(alpha, frames, z_label, target, blank)[0], alpha
+        end, _, origins = _forward(alpha, frames, z_label, target, blank)
+        return end, (alpha, origins if saves_origins else None)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def backward(gamma: States, inputs: tuple) -> tuple[States, Array]:
-        i, alpha = inputs
+        i, alpha, origins = inputs
         frames = blocks.block(i)
-        z_label = frames.label_logits(target)
-        *_, origins = _forward(alpha, frames, z_label, target, blank)
+        if origins is None:
+            z_label = frames.label_logits(target)
+            *_, origins = _forward(alpha, frames, z_label, target, blank)
         gamma, occupancies = _backward(gamma, origins, frames)
         return gamma, _gradient(occupancies, frames, target, blank)
 
     index = jnp.arange(blocks.z.shape[1], dtype=jnp.int32)
-    end, starts = lax.scan(forward, _start(target, blocks), index)
+    end, (starts, origins) = lax.scan(forward, _start(target, blocks), index)
     p, gamma, incomplete = _final(end, target)
     lost = _lost_if_likely(blank, p, blocks, starts, target)
     loss = _nll(p, lost + incomplete)
-    _, gradient = lax.scan(backward, gamma, (index, starts), reverse=True)
+    _, gradient = lax.scan(backward, gamma, (index, starts, origins), reverse=True)
     gradient = jnp.moveaxis(gradient, 0, 1).reshape(len(z), -1, z.shape[-1])
     gradient = gradient[:, : z.shape[1]]
     is_possible = p.e > ZERO
@@ -310,9 +318,9 @@ def _final(alpha: States, target: Target) -> tuple[ExtendedRange, States, Array]
 def _lost_if_likely(
     blank: int, p: ExtendedRange, blocks: Frames, starts: States, target: Target
 ) -> Array:
-    """[batch]: the probability of paths that a wrong class ends, 1 if it is large.
+    """[batch]: the probability of paths that a wrong class ends, or 1 if all p <= ¼.
 
-    It takes another pass, for which no p is too small but in a trained model.
+    It takes another pass over the frames, which only a confident model needs.
     """
     blocks, starts = lax.stop_gradient((blocks, starts))
 
@@ -331,7 +339,7 @@ def _lost_if_likely(
 
 
 def _nll(p: ExtendedRange, complement: Array) -> Array:
-    """-log p, from 1 - p where that is smaller, of which p near 1 has no digits."""
+    """-log p, for p > ½ from its complement 1 - p, of which p itself has no digits."""
     complement = lax.stop_gradient(complement)
     is_likely = complement < 0.5
     near_one = -jnp.log1p(-apply_mask(complement, is_likely))
@@ -343,9 +351,9 @@ def _lost(
 ) -> Array:
     """[batch]: the probability of paths that end in these frames, at a wrong class.
 
-    The wrong classes after a state are all but the blank and at most two labels. The
-    probability of all but the two likeliest, and of those of them that are wrong, is a
-    sum of which no part cancels.
+    After a state all classes are wrong but the blank and at most two labels. Their
+    probability is a sum without cancellation: for each right label that is subtracted,
+    there is a wrong class among the two likeliest, which is at least as likely.
     """
     z = jnp.where(jnp.arange(frames.z.shape[-1]) == blank, -jnp.inf, frames.z)
     first = jnp.max(z, -1, keepdims=True)

@@ -50,6 +50,16 @@ def test_gradients_of_ctc_keep_their_digits_over_2000_frames() -> None:
     np.testing.assert_allclose(narrow[1], gradient, atol=1e-5)
 
 
+def test_second_derivatives_of_ctc_over_2000_frames() -> None:
+    """There the backward pass computes a part of the forward pass again."""
+    z, labels = random_sequences(2000, length=100)
+    v = jnp.sin(jnp.arange(z.size)).reshape(z.shape)
+    gradient = jax.jit(jax.grad(lambda z: jnp.sum(losses.ctc_loss(z, labels))))
+    hessian_v = jax.jvp(gradient, (z,), (v,))[1]
+    numeric = (gradient(z + 1e-5 * v) - gradient(z - 1e-5 * v)) / 2e-5
+    np.testing.assert_allclose(hessian_v, numeric, atol=1e-7)
+
+
 def test_masked_frames_and_labels_of_ctc_are_left_out_anywhere() -> None:
     z, labels = random_sequences()
     frames, kept = jnp.arange(70) % 3 > 0, jnp.array([True, False, True, True, False])
