@@ -24,6 +24,12 @@ NUM_EXAMPLES, NUM_CLASSES = 4096, 1024
 LINEAR = {"n": 2048, "d": 256, "classes": 32768}
 LARGE_LINEAR = {"n": 8192, "d": 512, "classes": 131072}
 
+CTC = [
+    {"batch": 16, "frames": 400, "classes": 64, "labels": 40},
+    {"batch": 32, "frames": 200, "classes": 1024, "labels": 30},
+    {"batch": 8, "frames": 2000, "classes": 32, "labels": 200},
+]
+
 Loss = Callable[[jax.Array], jax.Array]
 Comparison = tuple[Loss, Loss | None, tuple[str, np.ndarray] | None]
 
@@ -44,6 +50,11 @@ def main() -> None:
         _measure_linear(rng, LARGE_LINEAR, shrink),
     ]
     measure.record("losses.linear", rows)
+    rows = [_measure_ctc(rng, size, shrink) for size in CTC]
+    rows += [_measure_ctc(rng, CTC[0], shrink, confidence=20.0)]
+    measure.record("losses.ctc", rows)
+    rows = [_measure_energy_score(rng, m // shrink) for m in (1024, 8192)]
+    measure.record("losses.energy_score", rows)
     measure.record("losses.first_trace", [_measure_first_trace()])
 
 
@@ -256,6 +267,83 @@ def _torch_linear_runs(x: jax.Array, w: jax.Array, y: jax.Array) -> dict[str, Ca
         x_.grad = w_.grad = None
 
     return {"torch": dense, "torch_fused": fused}
+
+
+def _measure_ctc(
+    rng: np.random.Generator,
+    size: dict[str, int],
+    shrink: int,
+    confidence: float = 0.0,
+) -> dict[str, Any]:
+    """`ctc_loss` of random logits, or of a model that is sure of some alignment."""
+    batch, num_frames, num_classes, length = size.values()
+    num_frames, length = num_frames // shrink, length // shrink
+    y = rng.integers(1, num_classes, (batch, length)).astype(np.int32)
+    z = rng.normal(size=(batch, num_frames, num_classes)).astype(np.float32)
+    sure = np.zeros((batch, num_frames), int)  # a label in every other frame
+    sure[:, : 2 * length : 2] = y
+    z += confidence * np.eye(num_classes, dtype=np.float32)[sure]
+    padding = jnp.zeros((batch, num_frames)), jnp.zeros((batch, length))
+    programs = {
+        "ours": _value_and_grad(lambda z: losses.ctc_loss(z, y)),
+        "optax": _value_and_grad(
+            lambda z: optax.losses.ctc_loss(z, padding[0], y, padding[1])
+        ),
+    }
+    logits = jnp.asarray(z)
+    runs = {name: partial(program, logits) for name, program in programs.items()}
+    runs |= _torch_ctc_run(z, y)
+    seconds = measure.interleaved_medians(runs, repeats=9)
+    row: dict[str, Any] = {**size, "confidence": confidence}
+    row |= {f"{name}_ms": 1e3 * seconds.get(name, np.nan) for name in ("ours", "optax")}
+    row["torch_ms"] = 1e3 * seconds["torch"] if "torch" in seconds else "-"
+    row["to_optax"] = seconds["ours"] / seconds["optax"]
+    row["to_torch"] = seconds["ours"] / seconds["torch"] if "torch" in seconds else "-"
+    for name, program in programs.items():
+        row[f"{name}_MiB"] = measure.temporaries(program, logits) / 2**20
+    return row
+
+
+def _torch_ctc_run(z: np.ndarray, y: np.ndarray) -> dict[str, Callable]:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return {}
+    logits, labels = torch.from_numpy(z.copy()), torch.from_numpy(y).long()
+    logits.requires_grad_()
+    lengths = [torch.full((len(z),), x.shape[1]) for x in (z, y)]
+
+    def run() -> None:
+        log_p = logits.log_softmax(-1).transpose(0, 1)
+        loss = torch.nn.functional.ctc_loss(log_p, labels, *lengths, reduction="none")
+        loss.mean().backward()
+        logits.grad = None
+
+    return {"torch": run}
+
+
+def _pairwise_energy_score(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Holds the differences of all pairs."""
+    m, differences = len(x), x[:, None] - x[None] + jnp.eye(len(x))[..., None]
+    spread = jnp.sum(jnp.linalg.norm(differences, axis=-1) * (1 - jnp.eye(m)))
+    return jnp.mean(jnp.linalg.norm(x - y, axis=-1)) - spread / (2 * m * (m - 1))
+
+
+def _measure_energy_score(rng: np.random.Generator, m: int) -> dict[str, Any]:
+    """`energy_score` of m members against all of their differences in memory."""
+    x, y = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((m, 32), (32,)))
+    programs = {
+        "ours": jax.jit(jax.value_and_grad(losses.energy_score)),
+        "pairs": jax.jit(jax.value_and_grad(_pairwise_energy_score)),
+    }
+    row: dict[str, Any] = {"m": m, "d": 32}
+    for name, program in programs.items():
+        row[f"{name}_MiB"] = measure.temporaries(program, x, y) / 2**20
+    if row["pairs_MiB"] > 2048:
+        del programs["pairs"]
+    runs = {name: partial(program, x, y) for name, program in programs.items()}
+    seconds = measure.interleaved_medians(runs, repeats=5)
+    return row | {f"{name}_s": seconds.get(name, "-") for name in ("ours", "pairs")}
 
 
 if __name__ == "__main__":

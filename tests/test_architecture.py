@@ -36,11 +36,12 @@ TREE = {
     "_core": """blocks collectives contract linear masking matmul public safe sharding
         softmax sorting trees types special""",
     "_core/linear": "tiles softmax divergence",
-    "_core/special": "divergence exp logistic partials",
+    "_core/special": "divergence exp extended_range log1p logistic partials",
     "losses": """_mean _labels _information _cross_entropy _classification _binary
-        _margin _regression _likelihood _linear_head _linear_divergences metric segmentation""",
+        _margin _regression _likelihood _linear_head _linear_divergences _ctc _experts
+        _scoring_rules metric segmentation""",
     "losses/metric": """_per_anchor _pairs _pair_sums _similarity _distance _triplets
-        _contrastive _off_diagonal _redundancy _proxies""",
+        _contrastive _off_diagonal _redundancy _self_distillation _proxies""",
     "losses/segmentation": "_confusion _regions _lovasz _contour",
     "mining": "_distances _masks _miners",
     "activations": "_saturating _rectified _smooth _gated _learned _axis _kernels",

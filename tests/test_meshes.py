@@ -57,6 +57,7 @@ SHARDED = {
     losses.batch_hard_triplet_loss: ROWS,
     losses.batch_semihard_triplet_loss: ROWS,
     losses.batch_all_triplet_loss: ROWS,
+    losses.load_balance_loss: BATCH,
     losses.vicreg_loss: BATCH,
     losses.barlow_twins_loss: BATCH,
     losses.proxy_anchor_loss: BATCH,

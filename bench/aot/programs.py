@@ -36,6 +36,15 @@ PROXIES: Sizes = {"batch": (4096,), "n": (4096,), "d": (512,), "classes": (13107
 CENTERS: Sizes = {"batch": (4096,), "d": (512,), "classes": (32768,), "k": (4,)}
 VIEWS: Sizes = {"n": (4096,), "d": (8192,)}
 PIXELS: Sizes = {"pixels": (8, 1024, 1024), "classes": (19,)}
+SEQUENCES: Sizes = {
+    "batch": (32,),
+    "frames": (1024,),
+    "classes": (1024,),
+    "length": (128,),
+}
+ROUTER: Sizes = {"tokens": (2**18,), "experts": (128,)}
+ENSEMBLES: Sizes = {"batch": (2**18,), "m": (50,)}
+MEMBERS: Sizes = {"batch": (2,), "m": (8192,), "d": (512,)}
 TRIPLETS: Sizes = {"n": (512,), "m": (512,)}
 PARAMETERS = 2**26
 DTYPES = {"Integer": jnp.int32, "Bool": jnp.bool_}
@@ -267,6 +276,15 @@ def loss_programs() -> list[Program]:
         loss("binary_cross_entropy", ELEMENTS),
         loss("binary_cross_entropy_with_logits", ELEMENTS),
         loss("binary_focal_loss", ELEMENTS),
+        loss("asymmetric_loss", ELEMENTS),
+        loss("ctc_loss", SEQUENCES),
+        loss("ctc_loss", SEQUENCES, **f32),
+        loss("load_balance_loss", ROUTER, top_k=8),
+        loss("crps_loss", ENSEMBLES),
+        loss("energy_score", MEMBERS, **f32),
+        loss("gaussian_crps_loss", ELEMENTS, scale=1.0),
+        loss("byol_loss", VECTORS),
+        loss("dino_loss", CLASSES),
         loss("hinge_loss", ELEMENTS),
         loss("squared_hinge_loss", ELEMENTS),
         loss("logistic_loss", ELEMENTS),

@@ -44,6 +44,7 @@ from jaxml.losses._binary import (
     binary_cross_entropy as binary_cross_entropy,
     binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
     binary_focal_loss as binary_focal_loss,
+    asymmetric_loss as asymmetric_loss,
 )
 from jaxml.losses._margin import (
     hinge_loss as hinge_loss,
@@ -70,6 +71,17 @@ from jaxml.losses._likelihood import (
     poisson_nll_loss as poisson_nll_loss,
     poisson_loss as poisson_loss,
     gaussian_nll_loss as gaussian_nll_loss,
+)
+from jaxml.losses._ctc import (
+    ctc_loss as ctc_loss,
+)
+from jaxml.losses._experts import (
+    load_balance_loss as load_balance_loss,
+)
+from jaxml.losses._scoring_rules import (
+    crps_loss as crps_loss,
+    energy_score as energy_score,
+    gaussian_crps_loss as gaussian_crps_loss,
 )
 from jaxml.losses.metric._pairs import (
     contrastive_loss as contrastive_loss,
@@ -112,6 +124,10 @@ from jaxml.losses.metric._triplets import (
 from jaxml.losses.metric._redundancy import (
     vicreg_loss as vicreg_loss,
     barlow_twins_loss as barlow_twins_loss,
+)
+from jaxml.losses.metric._self_distillation import (
+    byol_loss as byol_loss,
+    dino_loss as dino_loss,
 )
 from jaxml.losses.metric._proxies import (
     normalized_softmax_loss as normalized_softmax_loss,

@@ -15,7 +15,7 @@ from jaxml._core.special.exp import exp, log1p
 from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.special.partials import with_partials
-from jaxml._core.types import Fractions, NonNegative, Weights
+from jaxml._core.types import Fraction, Fractions, NonNegative, Weights
 
 
 @elementwise(
@@ -165,3 +165,79 @@ def focal_from_logit(u: Array, gamma: Array) -> Array:
 def _modulating_factor(u: Array, gamma: Array) -> Array:
     """(1 - p)^γ, which is 1 at γ = 0 even if p = 1."""
     return jnp.exp(-multiply_no_nan(gamma, softplus(-u)))
+
+
+@public(masked=True)
+def asymmetric_loss(
+    logits: Float[Array, "*shape"],
+    targets: Float[Array, "*shape"],
+    *,
+    gamma_positive: NonNegative = 0.0,
+    gamma_negative: NonNegative = 4.0,
+    shift: Fraction = 0.05,
+    where: Bool[Array, "*shape"] | None = None,
+) -> Float[Array, "*shape"]:
+    """Focal loss of many labels, few of them positive: easy negatives cost nothing.
+
+        loss = -t (1 - p)^γ₊ log p - (1 - t) q^γ₋ log(1 - q)    with q = max(0, p - m)
+
+    and p = σ(logits). First and second derivatives are finite for every γ, however
+    confident the prediction.
+
+    Args:
+        logits: Log-odds of the positive class.
+        targets: t in [0, 1], the probability of the positive class.
+        gamma_positive: γ₊ >= 0, the focusing parameter of positives.
+        gamma_negative: γ₋ >= 0, that of negatives.
+        shift: m in [0, 1]. Negatives with a probability of at most m have loss 0.
+        where: The elements that count; the others have loss 0.
+
+    Reference:
+        Ridnik et al., Asymmetric loss for multi-label classification, ICCV 2021,
+        https://arxiv.org/abs/2009.14119
+
+    Example:
+        >>> asymmetric_loss(jnp.zeros(2), jnp.array([1.0, 0.0]))
+        Array([0.6931472 , 0.02451505], dtype=float32)
+    """
+    pos_loss = focal_from_logit(-logits, jnp.asarray(gamma_positive))
+    neg_loss = _shifted_focal(logits, jnp.asarray(gamma_negative), jnp.asarray(shift))
+    return multiply_no_nan(targets, pos_loss) + multiply_no_nan(1 - targets, neg_loss)
+
+
+def _shifted_focal_dx(x: Array, gamma: Array, m: Array) -> Array:
+    is_hard, q, _, factor, nll = _shifted_terms(x, gamma, m)
+    rest = jnp.where(m == 0, 1.0, m + sigmoid(-x))
+    wrong = jnp.where(m == 0, 1.0, sigmoid(-x) / rest)
+    slope = gamma * multiply_no_nan(sigmoid(-x), nll) / q + wrong
+    return jnp.where(is_hard, factor * sigmoid(x) * slope, 0.0)
+
+
+def _shifted_focal_dgamma(x: Array, gamma: Array, m: Array) -> Array:
+    is_hard, _, log_q, factor, nll = _shifted_terms(x, gamma, m)
+    return jnp.where(is_hard, multiply_no_nan(factor * log_q, nll), 0.0)
+
+
+def _shifted_focal_dm(x: Array, gamma: Array, m: Array) -> Array:
+    is_hard, q, _, factor, nll = _shifted_terms(x, gamma, m)
+    slope = gamma * nll / q + 1 / (m + sigmoid(-x))
+    return jnp.where(is_hard, -factor * slope, 0.0)
+
+
+@with_partials(_shifted_focal_dx, _shifted_focal_dgamma, _shifted_focal_dm)
+def _shifted_focal(x: Array, gamma: Array, m: Array) -> Array:
+    """-q^γ log(1 - q) with q = max(0, σ(x) - m)."""
+    is_hard, _, _, factor, nll = _shifted_terms(x, gamma, m)
+    return jnp.where(is_hard, multiply_no_nan(factor, nll), 0.0)
+
+
+def _shifted_terms(x: Array, gamma: Array, m: Array) -> tuple[Array, ...]:
+    """Whether q = σ(x) - m > 0; then q, log q, q^γ, and -log(1 - q)."""
+    is_hard = sigmoid(x) > m
+    q = jnp.where(is_hard, sigmoid(x) - m, 0.5)
+    rest = jnp.where(is_hard, m + sigmoid(-x), 0.5)  # 1 - q, without cancellation
+    is_small = q < 0.5
+    log_q = jnp.where(is_small, jnp.log(q), jnp.log1p(-jnp.where(is_small, 0.5, rest)))
+    large_nll = jnp.where(m == 0, softplus(x), -jnp.log(jnp.where(m == 0, 1.0, rest)))
+    nll = jnp.where(is_small, -jnp.log1p(-jnp.where(is_small, q, 0.5)), large_nll)
+    return is_hard, q, log_q, jnp.exp(-multiply_no_nan(gamma, -log_q)), nll

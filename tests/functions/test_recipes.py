@@ -115,6 +115,21 @@ def hsic(a: np.ndarray, b: np.ndarray) -> float:
     return np.trace(kernel_a @ h @ kernel_b @ h) / 25
 
 
+def load_balance(router_logits: np.ndarray) -> float:
+    """Fedus et al., Switch transformers, 2022, for two experts per token."""
+    total = 0.0
+    for tokens in router_logits[:, :12]:
+        chosen = np.argsort(-tokens, -1)[:, :2]
+        shares = np.bincount(chosen.ravel(), minlength=4) / 24
+        total += 4 * shares @ np.exp(log_softmax(tokens)).mean(0)
+    return total / 3
+
+
+def router_z(router_logits: np.ndarray) -> float:
+    """Zoph et al., ST-MoE, 2022."""
+    return np.mean(np.log(np.sum(np.exp(router_logits[:, :12]), -1)) ** 2)
+
+
 TRUTHS: dict[str, Callable] = {
     truth.__name__: truth
     for truth in (
@@ -130,6 +145,8 @@ TRUTHS: dict[str, Callable] = {
         dpo,
         matryoshka,
         hsic,
+        load_balance,
+        router_z,
     )
 }
 

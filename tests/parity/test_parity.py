@@ -38,6 +38,7 @@ def arrays() -> dict[str, np.ndarray]:
         "q": rng.dirichlet(5 * np.ones(4), 6),
         "w": rng.uniform(0.5, 2, 4),
         "r": rng.dirichlet(np.ones(3), (2, 4, 5)),
+        "f": np.random.default_rng(1).normal(size=(2, 5, 4)),
     }
     u = rng.integers(0, 3, (2, 4, 5)).astype(np.int32)
     floats["g"] = np.eye(3)[u]
@@ -49,6 +50,7 @@ def arrays() -> dict[str, np.ndarray]:
         "b": rng.random((2, 4, 5)) < 0.6,
         "y": y,
         "ignored": np.where(np.arange(6) < 2, -100, y).astype(np.int32),
+        "a": np.array([[1, 2], [2, 2]], np.int32),
         "c": np.arange(6, dtype=np.int32) % 3,
         "i": np.arange(6, dtype=np.int32),
         "j": np.array([3, 4, 5, 0, 1, 2], np.int32),

@@ -12,7 +12,7 @@ differentiated directly.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -117,7 +117,7 @@ def scaled_exp(hi: Array, lo: ArrayLike = 0.0) -> ScaledExp:
 
 def to_float(e: ScaledExp) -> Array:
     """The exponential as a float, 0 below the range of normal numbers."""
-    return (1 + e.q) * _power_of_two(e.k, e.q)
+    return (1 + e.q) * power_of_two(e.k, e.q)
 
 
 def scale_by_exp(f: Array, e: ScaledExp, w: ArrayLike = 0.0) -> Array:
@@ -133,7 +133,7 @@ def exp(hi: Array, lo: ArrayLike = 0.0) -> Array:
 def expm1(x: Array) -> Array:
     """eˣ - 1 for x <= 0."""
     e = scaled_exp(jnp.maximum(x, -40.0))
-    return ldexp(e.q + (1 - _power_of_two(-e.k, x)), e.k)
+    return ldexp(e.q + (1 - power_of_two(-e.k, x)), e.k)
 
 
 def log1p(x: Array) -> Array:
@@ -167,13 +167,22 @@ def expm1_minus_x_over_x2(x: Array) -> Array:
 def ldexp(f: Array, k: Array) -> Array:
     """f · 2ᵏ in two steps, because 2ᵏ may be out of range where the result is not."""
     half = k >> 1
-    return f * _power_of_two(half, f) * _power_of_two(k - half, f)
+    return f * power_of_two(half, f) * power_of_two(k - half, f)
 
 
-def _power_of_two(k: Array, like: Array) -> Array:
+def power_of_two(k: Array, like: Array) -> Array:
     """2ᵏ from its bits, 0 below the range of normal numbers."""
-    integer, bias, bits = (
-        (jnp.int32, 127, 23) if is_float32(like) else (jnp.int64, 1023, 52)
-    )
+    integer, bias, bits = _float_format(like)
     biased = jnp.maximum(k + bias, 0).astype(integer)
     return bitcast_convert_type(biased << bits, like.dtype)
+
+
+def exponent(x: Array) -> Array:
+    """The k of x = m · 2ᵏ with m in [1, 2), for normal numbers x > 0; constant."""
+    integer, bias, bits = _float_format(x)
+    return (bitcast_convert_type(stop_gradient(x), integer) >> bits) - bias
+
+
+def _float_format(x: Array) -> tuple[Any, int, int]:
+    """The integer of its bits, the bias of its exponent, the bits of its mantissa."""
+    return (jnp.int32, 127, 23) if is_float32(x) else (jnp.int64, 1023, 52)

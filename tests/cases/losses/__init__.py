@@ -10,6 +10,7 @@ from cases.losses import (
     proxies,
     regression,
     segmentation,
+    sequences,
 )
 
 CASES = [
@@ -22,4 +23,5 @@ CASES = [
     *inbatch.CASES,
     *proxies.CASES,
     *segmentation.CASES,
+    *sequences.CASES,
 ]

@@ -43,6 +43,13 @@ def binary_focal_loss(x, t, gamma=2.0, alpha=None):
     return t * pos_loss + (1 - t) * neg_loss
 
 
+def asymmetric_loss(x, t, gamma_positive=0.0, gamma_negative=4.0, shift=0.05):
+    p = 1 / (1 + np.exp(-x))
+    q = max(0.0, p - shift)
+    neg_loss = -(q**gamma_negative) * np.log(1 - q)
+    return -t * (1 - p) ** gamma_positive * np.log(p) + (1 - t) * neg_loss
+
+
 def multiclass_hinge_loss(x, label, margin=1.0):
     max_other = max(v for j, v in enumerate(x) if j != label)
     return max(0.0, margin + max_other - x[label])
@@ -116,6 +123,42 @@ CASES = [
         Extreme(element(-INF, 1.0), 0.0, {"alpha": 0.0}, check_grads_of=(0,)),
         hyperparams={"gamma": (0.0, 0.5, 1.0, 5.0), "alpha": (0.0, 0.25, 1.0)},
         ulps=64,
+    ),
+    row(
+        losses.asymmetric_loss,
+        logits_and_targets,
+        per_element(asymmetric_loss),
+        *(
+            Extreme(
+                element(x, 0.0),
+                value,
+                {"gamma_negative": gamma, "shift": shift},
+                check_grads_of=(0,),
+            )
+            for gamma in (0.0, 0.5, 1.0, 4.0)
+            for x, shift, value in [
+                (1e30, 0.0, 1e30),
+                (200.0, 0.0, 200.0),
+                (1e30, 0.25, 0.75**gamma * np.log(4)),
+                (INF, 0.25, 0.75**gamma * np.log(4)),
+                (-1e30, 0.25, 0.0),
+                (-INF, 0.0, 0.0),
+                (0.0, 0.5, 0.0),
+                (1e30, 1.0, 0.0),
+            ]
+        ),
+        *(
+            Extreme(element(x, 1.0), y, {"gamma_positive": gamma}, check_grads_of=(0,))
+            for gamma in (0.0, 0.5, 2.0)
+            for x, y in [(1e30, 0.0), (-1e30, 1e30), (INF, 0.0)]
+        ),
+        hyperparams={
+            "gamma_positive": (0.0, 1.0),
+            "gamma_negative": (0.0, 0.5, 4.0),
+            "shift": (0.0, 0.05, 0.2),
+        },
+        ulps=64,
+        rtol=1e-11,  # the truth is a difference of near-equal numbers
     ),
     row(
         losses.hinge_loss,
