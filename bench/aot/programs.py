@@ -34,6 +34,7 @@ SMALL_BATCH: Sizes = {"n": (4096,), "m": (4096,), "d": (512,)}
 PROXIES: Sizes = {"batch": (4096,), "n": (4096,), "d": (512,), "classes": (131072,)}
 CENTERS: Sizes = {"batch": (4096,), "d": (512,), "classes": (32768,), "k": (4,)}
 VIEWS: Sizes = {"n": (4096,), "d": (8192,)}
+IMAGES = (8, 512, 512, 4)
 PIXELS: Sizes = {"pixels": (8, 1024, 1024), "classes": (19,)}
 TRIPLETS: Sizes = {"n": (512,), "m": (512,)}
 PARAMETERS = 2**26
@@ -321,6 +322,7 @@ def loss_programs() -> list[Program]:
         loss("lovasz_softmax_loss", PIXELS),
         loss("cldice_loss", PIXELS, iterations=10),
         loss("boundary_loss", PIXELS),
+        Program("distance_map", Form(losses.distance_map, (Shape(IMAGES, "bool"),))),
     ]
 
 
@@ -344,6 +346,31 @@ def mining_programs() -> list[Program]:
         value(mining.multi_similarity_pairs, SMALL_BATCH),
         Program("distance_weighted", Form(distance_weighted, (*matrix.values(),))),
         *(value(triplet, TRIPLETS) for triplet in triplets),
+        *batch_programs(),
+    ]
+
+
+def batch_programs() -> list[Program]:
+    """Batches from a million labels, a bank of 2¹⁶ rows, and eight chunks."""
+    n, d = 8192, 512
+    rows, classes = Shape((n, d), jnp.float32), Shape((n,), jnp.int32)
+    bank = mining.memory_bank(2**16, d)
+    sample = functools.partial(
+        mining.m_per_class, jax.random.key(0), classes_per_batch=256, per_class=4
+    )
+
+    def loss(w: Any, embeddings: Any, batch: Any) -> Any:
+        return losses.mean(losses.supcon_loss(embeddings, batch[1]))
+
+    cached = mining.grad_cache(lambda w, batch: jnp.tanh(batch[0] @ w), loss, n // 8)
+    weights = Shape((d, 128), jnp.float32)
+    return [
+        Program("m_per_class", Form(sample, (Shape((2**20,), jnp.int32),))),
+        Program(
+            "memory_bank",
+            Form(bank.push, (jax.eval_shape(bank.init), rows, classes), donated=(0,)),
+        ),
+        Program("grad_cache", Form(cached, (weights, (rows, classes)))),
     ]
 
 

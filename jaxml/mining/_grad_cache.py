@@ -1,10 +1,12 @@
 """The gradient of an in-batch loss whose batch is too large to encode at once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from jaxml._core.blocks import map_blocks
 from jaxml._core.collectives import vary_together
@@ -73,7 +75,28 @@ def grad_cache(
 
         return jax.value_and_grad(objective)(params)
 
-    return value_and_grad
+    return _on_automatic_axes(value_and_grad)
+
+
+def _on_automatic_axes(value_and_grad: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, on a mesh with explicit axes too, where it splits sharded rows."""
+
+    def call(params: PyTree, batch: PyTree, *, key: Array | None = None) -> Any:
+        mesh = jax.sharding.get_abstract_mesh()
+        if not mesh.explicit_axes:
+            return value_and_grad(params, batch, key=key)
+        shardings = PartitionSpec(), jax.tree.map(_spec, params)
+        automatic: Any = jax.sharding.auto_axes(
+            lambda *arguments: value_and_grad(*arguments[:2], key=arguments[2]),
+            axes=mesh.explicit_axes,
+        )
+        return automatic(params, batch, key, out_sharding=shardings)
+
+    return call
+
+
+def _spec(param: Array) -> PartitionSpec:
+    return jax.typeof(param).sharding.spec
 
 
 def _num_examples(batch: PyTree) -> int:

@@ -3,6 +3,7 @@
 from cases.losses import (
     binary_and_margin,
     classification,
+    distance_map,
     inbatch,
     information,
     pairs,
@@ -20,4 +21,5 @@ CASES = [
     *inbatch.CASES,
     *proxies.CASES,
     *segmentation.CASES,
+    *distance_map.CASES,
 ]
