@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bench.aot import peers
+from bench.aot import batches, peers
 from bench.aot.hardware import Layout
 from bench.optimizers import LEARNING_RATE, OPTIMIZERS
 from jaxml import activations, losses, mining, optimizers
@@ -346,31 +346,7 @@ def mining_programs() -> list[Program]:
         value(mining.multi_similarity_pairs, SMALL_BATCH),
         Program("distance_weighted", Form(distance_weighted, (*matrix.values(),))),
         *(value(triplet, TRIPLETS) for triplet in triplets),
-        *batch_programs(),
-    ]
-
-
-def batch_programs() -> list[Program]:
-    """Batches from a million labels, a bank of 2¹⁶ rows, and eight chunks."""
-    n, d = 8192, 512
-    rows, classes = Shape((n, d), jnp.float32), Shape((n,), jnp.int32)
-    bank = mining.memory_bank(2**16, d)
-    sample = functools.partial(
-        mining.m_per_class, jax.random.key(0), classes_per_batch=256, per_class=4
-    )
-
-    def loss(w: Any, embeddings: Any, batch: Any) -> Any:
-        return losses.mean(losses.supcon_loss(embeddings, batch[1]))
-
-    cached = mining.grad_cache(lambda w, batch: jnp.tanh(batch[0] @ w), loss, n // 8)
-    weights = Shape((d, 128), jnp.float32)
-    return [
-        Program("m_per_class", Form(sample, (Shape((2**20,), jnp.int32),))),
-        Program(
-            "memory_bank",
-            Form(bank.push, (jax.eval_shape(bank.init), rows, classes), donated=(0,)),
-        ),
-        Program("grad_cache", Form(cached, (weights, (rows, classes)))),
+        *(Program(name, Form(*form)) for name, form in batches.forms().items()),
     ]
 
 

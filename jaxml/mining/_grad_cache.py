@@ -102,11 +102,11 @@ def _spec(param: Array) -> PartitionSpec:
 def _num_examples(batch: PyTree) -> int:
     """The length of the first axis, which all arrays have in common."""
     leaves = jax.tree.leaves(batch)
-    lengths = {x.shape[0] if jnp.ndim(x) else None for x in leaves}
-    if len(lengths) != 1 or lengths == {None}:
+    lengths = {jnp.shape(x)[:1] for x in leaves}
+    if len(lengths) != 1 or () in lengths:
         requirement = "be arrays with one length along their first axes"
         raise_invalid(TypeError, "batch", requirement, tuple(leaves))
-    return lengths.pop()
+    return len(leaves[0])
 
 
 def _widen(param: Array) -> Array:

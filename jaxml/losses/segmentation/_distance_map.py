@@ -79,7 +79,7 @@ def distance_map(
     return -jnp.sign(signed) * jnp.sqrt(jnp.abs(signed))
 
 
-def _widths(spacing: Array, num_axes: int) -> Array:
+def _widths(spacing: PerElement, num_axes: int) -> Array:
     spacing = lax.stop_gradient(jnp.asarray(spacing))
     if spacing.shape not in ((), (num_axes,)):
         requirement = f"be a number or have shape [{num_axes}], one for each pixel axis"
@@ -99,7 +99,7 @@ def _axis(signed: Array, width: Array) -> Array:
 
 
 def _by_all_pairs(signed: Array, width: Array) -> Array:
-    """One kernel, where a search launches many."""
+    """All pixels of a line at once: one kernel, where a search launches many."""
     sign, squares = _sign(signed), _squares(jnp.arange(len(signed)), width)
     offset = jnp.abs(jnp.arange(len(signed))[:, None] - jnp.arange(len(signed))[None])
     seen = jnp.maximum(sign[:, None] * signed[None], 0) + squares[offset][:, :, None]
