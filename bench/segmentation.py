@@ -3,7 +3,7 @@
 An image has 1024 x 1024 pixels and 8 classes; `bytes_per_pixel` covers all classes. A
 ratio below 1 means that jaxml is faster. PyTorch, MONAI and optax run on the CPU in the
 same process, interleaved with jaxml. PyTorch has no Lovász loss: the bench uses
-the published formula.
+the published formula. Distance maps are compared with SciPy's, on the CPU.
 """
 
 import argparse
@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy import ndimage
 
 from bench import measure
 from jaxml import losses
 
-SIDE, CLASSES = 1024, 8
+SIDE, CLASSES, MAP_SIDE = 1024, 8, 512
 GRADIENT_SIZES = 2**14, 2**20, 2**24
 
 
@@ -32,6 +33,8 @@ def main() -> None:
     sizes = GRADIENT_SIZES[: 1 if small else None]
     errors = [gradient_error(rng, num_pixels) for num_pixels in sizes]
     measure.record("segmentation.lovasz_gradient", errors)
+    side = MAP_SIDE // 8 if small else MAP_SIDE
+    measure.record("segmentation.distance_map", distance_maps(rng, side))
 
 
 def speed_and_memory(rng: np.random.Generator, side: int) -> list[dict[str, Any]]:
@@ -150,6 +153,38 @@ def published_softmax(p: Any, labels: Any) -> Any:
         t = (labels == c).flatten().float()
         total += published_lovasz((t - p_c.flatten()).abs(), t)
     return total / p.shape[1]
+
+
+def distance_maps(rng: np.random.Generator, side: int) -> list[dict[str, Any]]:
+    """Signed distances of one image, next to two distance transforms of SciPy."""
+    y, x = np.mgrid[:side, :side]
+    noise = ndimage.gaussian_filter(rng.normal(size=(side, side)), side / 20)
+    regions = {
+        "smooth regions": noise > 0.3 * noise.std(),
+        "a small disk": (y - side / 2) ** 2 + (x - side / 3) ** 2 < (side / 8) ** 2,
+        "one pixel in a corner": y + x == 0,
+        "noise": rng.random((side, side)) < 0.5,
+    }
+    ours = jax.jit(losses.distance_map)
+    rows = []
+    for name, region in regions.items():
+        image = jnp.asarray(region[..., None])
+        runs = {
+            "ours": lambda image=image: ours(image),
+            "scipy": lambda region=region: signed_by_scipy(region),
+        }
+        seconds = measure.interleaved_medians(runs, repeats=9)
+        error = np.abs(np.asarray(ours(image))[..., 0] - signed_by_scipy(region)).max()
+        row = {"region": name, "pixels": side * side}
+        row |= {f"{library}_ms": 1e3 * t for library, t in seconds.items()}
+        ratio = seconds["ours"] / seconds["scipy"]
+        rows.append(row | {"to_scipy": ratio, "largest error": float(error)})
+    return rows
+
+
+def signed_by_scipy(region: np.ndarray) -> np.ndarray:
+    outside = ndimage.distance_transform_edt(~region)
+    return outside - ndimage.distance_transform_edt(region)
 
 
 def gradient_error(rng: np.random.Generator, num_pixels: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bench.aot import peers
+from bench.aot import batches, peers
 from bench.aot.hardware import Layout
 from bench.optimizers import LEARNING_RATE, OPTIMIZERS
 from jaxml import activations, losses, mining, optimizers
@@ -35,6 +35,7 @@ SMALL_BATCH: Sizes = {"n": (4096,), "m": (4096,), "d": (512,)}
 PROXIES: Sizes = {"batch": (4096,), "n": (4096,), "d": (512,), "classes": (131072,)}
 CENTERS: Sizes = {"batch": (4096,), "d": (512,), "classes": (32768,), "k": (4,)}
 VIEWS: Sizes = {"n": (4096,), "d": (8192,)}
+IMAGES = (8, 512, 512, 4)
 PIXELS: Sizes = {"pixels": (8, 1024, 1024), "classes": (19,)}
 SEQUENCES: Sizes = {
     "batch": (32,),
@@ -353,6 +354,7 @@ def loss_programs() -> list[Program]:
         loss("lovasz_softmax_loss", PIXELS),
         loss("cldice_loss", PIXELS, iterations=10),
         loss("boundary_loss", PIXELS),
+        Program("distance_map", Form(losses.distance_map, (Shape(IMAGES, "bool"),))),
     ]
 
 
@@ -376,6 +378,7 @@ def mining_programs() -> list[Program]:
         value(mining.multi_similarity_pairs, SMALL_BATCH),
         Program("distance_weighted", Form(distance_weighted, (*matrix.values(),))),
         *(value(triplet, TRIPLETS) for triplet in triplets),
+        *(Program(name, Form(*form)) for name, form in batches.forms().items()),
     ]
 
 

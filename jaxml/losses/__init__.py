@@ -157,3 +157,6 @@ from jaxml.losses.segmentation._contour import (
     cldice_loss as cldice_loss,
     boundary_loss as boundary_loss,
 )
+from jaxml.losses.segmentation._distance_map import (
+    distance_map as distance_map,
+)

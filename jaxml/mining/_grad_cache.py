@@ -1,10 +1,12 @@
 """The gradient of an in-batch loss whose batch is too large to encode at once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from jaxml._core.blocks import map_blocks
 from jaxml._core.collectives import vary_together
@@ -73,17 +75,38 @@ def grad_cache(
 
         return jax.value_and_grad(objective)(params)
 
-    return value_and_grad
+    return _on_automatic_axes(value_and_grad)
+
+
+def _on_automatic_axes(value_and_grad: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, on a mesh with explicit axes too, where it splits sharded rows."""
+
+    def call(params: PyTree, batch: PyTree, *, key: Array | None = None) -> Any:
+        mesh = jax.sharding.get_abstract_mesh()
+        if not mesh.explicit_axes:
+            return value_and_grad(params, batch, key=key)
+        shardings = PartitionSpec(), jax.tree.map(_spec, params)
+        automatic: Any = jax.sharding.auto_axes(
+            lambda *arguments: value_and_grad(*arguments[:2], key=arguments[2]),
+            axes=mesh.explicit_axes,
+        )
+        return automatic(params, batch, key, out_sharding=shardings)
+
+    return call
+
+
+def _spec(param: Array) -> PartitionSpec:
+    return jax.typeof(param).sharding.spec
 
 
 def _num_examples(batch: PyTree) -> int:
     """The length of the first axis, which all arrays have in common."""
     leaves = jax.tree.leaves(batch)
-    lengths = {x.shape[0] if jnp.ndim(x) else None for x in leaves}
-    if len(lengths) != 1 or lengths == {None}:
+    lengths = {jnp.shape(x)[:1] for x in leaves}
+    if len(lengths) != 1 or () in lengths:
         requirement = "be arrays with one length along their first axes"
         raise_invalid(TypeError, "batch", requirement, tuple(leaves))
-    return lengths.pop()
+    return len(leaves[0])
 
 
 def _widen(param: Array) -> Array:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from jaxml._core.contract import raise_invalid
-from jaxml._core.public import factory
+from jaxml._core.public import factory, public
 from jaxml._core.types import Count
 
 
@@ -83,10 +84,14 @@ def memory_bank(size: Count, dim: Count, *, dtype: Any = jnp.float32) -> MemoryB
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             raise_invalid(TypeError, "labels", "be integers", labels)
         rows = MemoryBankState(embeddings, labels, jnp.ones(labels.shape, bool))
-        return MemoryBankState(*map(_push, state, rows))
+        cast = jax.tree.map(lambda row, queue: row.astype(queue.dtype), rows, state)
+        return MemoryBankState(*map(_push, state, cast))
 
     return MemoryBank(init, push)
 
 
-def _push(queue: Array, rows: Array) -> Array:
-    return jnp.concatenate([queue, rows.astype(queue.dtype)])[-len(queue) :]
+@public(upcast=False, keep_dtype=True)
+def _push(
+    queue: Shaped[Array, "size *d"], rows: Shaped[Array, "n *d"]
+) -> Shaped[Array, "size *d"]:
+    return jnp.concatenate([queue, rows])[-len(queue) :]

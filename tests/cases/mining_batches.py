@@ -36,7 +36,7 @@ def m_per_class_of_labels(labels, **counts):
 
 def queue_of_two_pushes(x, y):
     """The rows of a bank of 4 after x, and y, are pushed."""
-    bank = mining.memory_bank(4, 3, dtype=x.dtype)
+    bank = mining.memory_bank(4, x.shape[1], dtype=x.dtype)
     state = bank.init()
     for rows in (x, y):
         state = bank.push(state, rows, jnp.arange(len(rows)))

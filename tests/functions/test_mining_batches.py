@@ -348,6 +348,35 @@ def test_in_shard_map_the_gradient_is_that_of_the_global_batch() -> None:
     assert sums and not any(sums)
 
 
+def test_in_shard_map_each_device_may_have_a_key_of_its_own() -> None:
+    (params, batch), key, chunk = problem(64), jax.random.key(3), 4
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    step = mining.grad_cache(encode, partial(loss, axis_name="data"), chunk)
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=P())
+    def sharded(params: Any, batch: Any, key: Any) -> Any:
+        return step(
+            params, batch, key=jax.random.fold_in(key, jax.lax.axis_index("data"))
+        )
+
+    def objective(params: Any) -> jax.Array:
+        parts = [
+            encode(
+                params,
+                jax.tree.map(lambda x, at=8 * i + start: x[at : at + chunk], batch),
+                jax.random.fold_in(jax.random.fold_in(key, i), start),
+            )
+            for i in range(8)
+            for start in (0, chunk)
+        ]
+        return loss(params, jnp.concatenate(parts), batch)
+
+    result = sharded(params, batch, key)
+    expected = jax.value_and_grad(objective)(params)
+    chex.assert_trees_all_close(result, expected, rtol=1e-10)
+
+
 def test_each_device_pushes_to_a_bank_of_its_own() -> None:
     rng = np.random.default_rng(0)
     bank = mining.memory_bank(3, 2, dtype=jnp.float64)

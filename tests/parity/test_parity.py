@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from jaxml import activations, losses, mining
 
@@ -167,6 +168,15 @@ def masking(miner: Any) -> Any:
         return mask
 
     return build
+
+
+@pytest.mark.parametrize(("peer", "ours"), rows("SciPy"))
+def test_scipy(peer: str, ours: str) -> None:
+    region = np.random.default_rng(0).random((20, 30)) < 0.9
+    names = {**vars(ndimage), "m": region}
+    ours_names = {"jnp": jnp, "m": jnp.asarray(region), **vars(losses)}
+    with jax.numpy_dtype_promotion("standard"):
+        np.testing.assert_allclose(eval(ours, ours_names), eval(peer, names), rtol=1e-6)
 
 
 @pytest.mark.parity

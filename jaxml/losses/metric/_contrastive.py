@@ -6,6 +6,8 @@ of rows at a time. -log softmax is log(1 + Σⱼ e^(sⱼ - sᵢ)) over the negat
 keeps full precision near 0.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -28,7 +30,7 @@ from jaxml._core.public import public
 from jaxml._core.softmax import logsumexp_shards, softmax_nll
 from jaxml._core.special.logistic import softplus
 from jaxml._core.types import AxisName, Count, Positive, Scalar
-from jaxml.losses.metric._off_diagonal import off_diagonal_lse
+from jaxml.losses.metric._off_diagonal import off_diagonal_lse, shard_pairs
 from jaxml.losses.metric._per_anchor import (
     check_all_pairs,
     factors,
@@ -90,6 +92,7 @@ def n_pair_loss(
     anchors: Float[Array, "n d"],
     positives: Float[Array, "n d"],
     *,
+    where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, "n"]:
@@ -103,9 +106,12 @@ def n_pair_loss(
     Args:
         anchors: a.
         positives: p, in the order of the anchors.
+        where: The pairs (i, j) that take part. An anchor without its positive has loss
+            0.
         block: The number of anchors per tile.
         axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`:
-            the positives of all devices are candidates.
+            the positives of all devices are candidates, and `where` has a column for
+            each of them.
 
     Reference:
         Sohn, Improved deep metric learning with multi-class N-pair loss objective,
@@ -115,7 +121,9 @@ def n_pair_loss(
         >>> n_pair_loss(jnp.zeros((2, 3)), jnp.ones((2, 3)))
         Array([0.6931472, 0.6931472], dtype=float32)
     """
-    return _matching_nll(anchors, positives, block=block, axis_name=axis_name)
+    return _matching_nll(
+        anchors, positives, where=where, block=block, axis_name=axis_name
+    )
 
 
 def _matching_nll(
@@ -164,18 +172,24 @@ def _ring_nll(
     n = len(queries)
     check_all_pairs(where, n, len(keys) * num_shards(axis_name))
     index = row_index(keys, axis_name)[:n]
-    has_positive = None
     queries, keys = factors(queries, keys)
     scale = jnp.asarray(1 / temperature, keys.dtype)
     inputs = vary_together((queries, keys, scale, index, where))
     negatives_lse, _ = off_diagonal_lse(block, axis_name, False, *inputs)
-    positives = keys[:n]
-    if where is not None:  # what is masked may be NaN
-        has_positive = jnp.take_along_axis(where, index[:, None], 1)
-        queries, positives = (apply_mask(x, has_positive) for x in (queries, positives))
-        has_positive = has_positive[:, 0]
-    positive_logit = scale * jnp.sum(queries.astype(positives.dtype) * positives, 1)
-    return apply_mask(softmax_nll(positive_logit, negatives_lse), has_positive)
+    similarity, has_positive = _matching_pairs(queries, keys[:n], index, where)
+    return apply_mask(softmax_nll(scale * similarity, negatives_lse), has_positive)
+
+
+def _matching_pairs(
+    a: Array, b: Array, index: Array, where: Array | None
+) -> tuple[Array, Array | None]:
+    """aᵢ·bᵢ, and whether the pair takes part: if not, its rows may be NaN."""
+    is_pair = None
+    if where is not None:
+        is_pair = jnp.take_along_axis(where, index[:, None], 1)
+        a, b = apply_mask(a, is_pair), apply_mask(b, is_pair)
+        is_pair = is_pair[:, 0]
+    return jnp.sum(a.astype(b.dtype) * b, 1), is_pair
 
 
 @public(upcast=False, shards_rows=True)
@@ -184,6 +198,7 @@ def clip_loss(
     b: Float[Array, "n d"],
     *,
     temperature: Positive = 0.07,
+    where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
     axis_name: AxisName | None = None,
     ring: bool = False,
@@ -196,9 +211,11 @@ def clip_loss(
         a: Embeddings of one view or modality, usually of norm 1.
         b: Embeddings of the other, in the same order.
         temperature: τ > 0, in the units of the similarity.
+        where: The pairs (i, j) that take part, in both directions. A masked pair (i, i)
+            has loss 0.
         block: The number of rows per tile.
         axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`:
-            the rows of all devices are candidates.
+            the rows of all devices are candidates, and columns of `where`.
         ring: Whether the rows of b travel from device to device, so that none has all.
 
     Reference:
@@ -210,19 +227,20 @@ def clip_loss(
         Array([9.079578e-05, 9.079578e-05, 9.079578e-05], dtype=float32)
     """
     check_ring(ring, axis_name)
+    check_all_pairs(where, len(a), len(b) * num_shards(axis_name))
     index = row_index(a, axis_name)
     a, b = factors(a, b if ring else gather_rows(b, axis_name))
     local_b = b if ring else local_rows(b, axis_name)
     scale = jnp.asarray(1 / temperature, b.dtype)
-    positive_logit = scale * jnp.sum(a.astype(b.dtype) * local_b, 1)
-    inputs = *vary_together((a, b, scale, index)), None
+    similarity, is_pair = _matching_pairs(a, local_b, index, where)
+    inputs = vary_together((a, b, scale, index, where))
     ring_axes = axis_name if ring else None
     row_lse, col_lse = off_diagonal_lse(block, ring_axes, True, *inputs)
     if not ring:
         col_lse = local_rows(logsumexp_shards(col_lse, axis_name), axis_name)
-    return (
-        softmax_nll(positive_logit, row_lse) + softmax_nll(positive_logit, col_lse)
-    ) / 2
+    logit = scale * similarity
+    loss = (softmax_nll(logit, row_lse) + softmax_nll(logit, col_lse)) / 2
+    return apply_mask(loss, is_pair)
 
 
 @public(upcast=False, shards_rows=True)
@@ -232,6 +250,7 @@ def siglip_loss(
     *,
     scale: Positive,
     bias: Scalar,
+    where: Bool[Array, "n _"] | None = None,
     block: Count | None = None,
     axis_name: AxisName | None = None,
     ring: bool = False,
@@ -245,9 +264,10 @@ def siglip_loss(
         b: Embeddings of the other, in the same order.
         scale: t > 0, learned. The paper starts at 10.
         bias: β, learned. The paper starts at -10, because most pairs do not match.
+        where: The pairs (i, j) that take part.
         block: The number of rows per tile.
         axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`:
-            the rows of all devices are candidates.
+            the rows of all devices are candidates, and columns of `where`.
         ring: Whether the rows of b travel from device to device, so that none has all.
 
     Reference:
@@ -259,27 +279,35 @@ def siglip_loss(
         Array([0.02014605, 0.02014605, 0.02014605], dtype=float32)
     """
     check_ring(ring, axis_name)
+    check_all_pairs(where, len(a), len(b) * num_shards(axis_name))
     index = row_index(a, axis_name)
-    a, b = factors(a, b if ring else gather_rows(b, axis_name))
     if ring:
-        inputs = vary_together((a, b, scale, bias, index))
+        inputs = vary_together((*factors(a, b), scale, bias, index, where))
         return _ring_siglip(block, axis_name, *inputs)
-    return _siglip(block, a, b, scale, bias, index)
+    a, b = factors(*zero_unused(a, gather_rows(b, axis_name), where, axis_name))
+    return _siglip(block, a, b, scale, bias, index, where)
 
 
 def _siglip(
-    block: int | None, a: Array, b: Array, scale: Scalar, bias: Scalar, index: Array
+    block: int | None,
+    a: Array,
+    b: Array,
+    scale: Scalar,
+    bias: Scalar,
+    index: Array,
+    where: Array | None,
 ) -> Array:
     """The losses of these rows of a and b, of which row indexᵢ of b matches aᵢ."""
     columns = jnp.arange(len(b), dtype=index.dtype)
 
     def block_losses(rows: tuple) -> Array:
-        a, index = rows
+        a, index, mask = rows
         logits = scale * matmul(a, b.T) + bias
         is_match = index[:, None] == columns[None]
-        return jnp.sum(softplus(jnp.where(is_match, -logits, logits)), 1)
+        losses = softplus(jnp.where(is_match, -logits, logits))
+        return jnp.sum(apply_mask(losses, mask), 1)
 
-    return map_blocks(block_losses, (a, index), 4 * len(b), block)
+    return map_blocks(block_losses, (a, index, where), 4 * len(b), block)
 
 
 def _fold_siglip(
@@ -290,19 +318,20 @@ def _fold_siglip(
     scale: Array,
     bias: Array,
     index: Array,
+    where: Array | None,
 ) -> Array:
     """`_siglip` with the rows of b of all devices, which travel around the ring."""
 
     def step(loss: Array, _: None, b: Array, first: Array | int) -> tuple[Array, None]:
-        b = b.astype(loss.dtype)
-        return loss + _siglip(block, a, b, scale, bias, index - first), None
+        used_a, b, mask = shard_pairs(a, b.astype(loss.dtype), where, first)
+        return loss + _siglip(block, used_a, b, scale, bias, index - first, mask), None
 
     init = jnp.zeros_like(b, shape=len(a))
     return fold_ring(step, init, None, b.astype(a.dtype), axis_name)[0]
 
 
 def _ring_siglip_fwd(
-    block: int | None, axis_name: AxisName, *inputs: Array
+    block: int | None, axis_name: AxisName, *inputs: Any
 ) -> tuple[Array, tuple]:
     return _fold_siglip(block, axis_name, *inputs), inputs
 
@@ -311,13 +340,14 @@ def _ring_siglip_bwd(
     block: int | None, axis_name: AxisName, inputs: tuple, ct: Array
 ) -> tuple:
     """Folds the ring again; the cotangent of a shard of b travels with it."""
-    a, b, scale, bias, index = inputs
+    a, b, scale, bias, index, where = inputs
 
     def step(
         cts: tuple, b_ct: Array, shard: Array, first: Array | int
     ) -> tuple[tuple, Array]:
         def losses(a: Array, b: Array, scale: Array, bias: Array) -> Array:
-            return _siglip(block, a, b, scale, bias, index - first)
+            a, b, mask = shard_pairs(a, b, where, first)
+            return _siglip(block, a, b, scale, bias, index - first, mask)
 
         _, vjp = jax.vjp(losses, a, shard.astype(b.dtype), scale, bias)
         a_ct, shard_ct, *scalar_cts = vjp(ct)
@@ -329,7 +359,7 @@ def _ring_siglip_bwd(
     (a_ct, *scalar_cts), b_ct = fold_ring(
         step, init, jnp.zeros_like(b), shard, axis_name
     )
-    return a_ct.astype(a.dtype), b_ct, *scalar_cts, None
+    return a_ct.astype(a.dtype), b_ct, *scalar_cts, None, None
 
 
 _ring_siglip = jax.custom_vjp(_fold_siglip, nondiff_argnums=(0, 1))

@@ -47,7 +47,7 @@ def _fold_off_diagonal_lse(
     def step(
         row_sums: LogSumExp, col_sums: LogSumExp | None, b: Array, first: Array | int
     ) -> tuple[LogSumExp, LogSumExp | None]:
-        used_a, b, mask = _shard_pairs(a, b, where, first)
+        used_a, b, mask = shard_pairs(a, b, where, first)
         add_block = functools.partial(_add_block, b, scale)
         rows = used_a, index - first, mask, row_sums
         col_sums, row_sums = scan_blocks(add_block, col_sums, rows, 4 * len(b), block)
@@ -75,7 +75,7 @@ def _empty_sums(rows: Array, dtype: Any) -> LogSumExp:
     return LogSumExp.empty(first.astype(dtype))
 
 
-def _shard_pairs(
+def shard_pairs(
     a: Array, b: Array, where: Array | None, first: Array | int
 ) -> tuple[Array, Array, Array | None]:
     """The mask of the pairs with a shard, and the rows, 0 where they are in no pair."""
@@ -116,7 +116,7 @@ def _off_diagonal_lse_bwd(
         row_cts: tuple | None, b_t_ct: Array, shard: tuple, first: Array | int
     ) -> tuple[tuple, Array]:
         b, *columns = shard
-        used_a, b, mask = _shard_pairs(a, b, where, first)
+        used_a, b, mask = shard_pairs(a, b, where, first)
         block_cts = functools.partial(_block_cts, b, scale, *columns)
         rows = used_a, index - first, mask, row_lse, row_ct
         b_t_ct, new_cts = scan_blocks(block_cts, b_t_ct, rows, 4 * len(b), block)

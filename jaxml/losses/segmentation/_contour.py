@@ -173,7 +173,7 @@ def boundary_loss(
     Args:
         probabilities: p in [0, 1].
         distances: φ, the signed distance of each pixel from the true contour, negative
-            inside the region. `scipy.ndimage` can compute it once per image.
+            inside the region: `distance_map(targets)`.
         axis: The pixel axes.
         where: The pixels that count.
         axis_name: The mesh axes over which the pixels, or the images of one batch, are

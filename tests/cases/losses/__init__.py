@@ -3,6 +3,7 @@
 from cases.losses import (
     binary_and_margin,
     classification,
+    distance_map,
     inbatch,
     information,
     linear_head,
@@ -24,4 +25,5 @@ CASES = [
     *proxies.CASES,
     *segmentation.CASES,
     *sequences.CASES,
+    *distance_map.CASES,
 ]

@@ -177,13 +177,20 @@ def info_nce(q, k, temperature=0.1, where=None):
     return np.array(result)
 
 
-def clip(a, b, temperature=0.07):
-    return (info_nce(a, b, temperature) + info_nce(b, a, temperature)) / 2
+def clip(a, b, temperature=0.07, where=None):
+    transposed = None if where is None else where.T
+    rows, columns = (
+        info_nce(a, b, temperature, where),
+        info_nce(b, a, temperature, transposed),
+    )
+    return (rows + columns) / 2
 
 
-def siglip(a, b, scale=10.0, bias=-5.0):
+def siglip(a, b, scale=10.0, bias=-5.0, where=None):
     result = np.zeros(len(a))
     for i, j in np.ndindex(len(a), len(b)):
+        if where is not None and not where[i, j]:
+            continue
         sign = 1 if i == j else -1
         result[i] += np.logaddexp(0, -sign * (scale * dot(a[i], b[j]) + bias))
     return result
