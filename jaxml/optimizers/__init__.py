@@ -31,6 +31,12 @@ from jaxml.optimizers._adam_variants import (
     adabelief as adabelief,
     lion as lion,
 )
+from jaxml.optimizers._muon import (
+    muon as muon,
+)
+from jaxml.optimizers._soap import (
+    soap as soap,
+)
 from jaxml.optimizers._averaging import (
     shadow_weights as shadow_weights,
     averaged_params as averaged_params,

@@ -106,9 +106,18 @@ def _is_float(array: Any) -> bool:
 
 
 def cases() -> list[Case]:
-    from cases import activations, losses, mining, optimizers, schedules, second_order
+    from cases import (
+        activations,
+        losses,
+        matrices,
+        mining,
+        optimizers,
+        schedules,
+        second_order,
+    )
 
-    chapters = losses, mining, activations, optimizers, second_order, schedules
+    of_optimizers = optimizers, matrices, second_order
+    chapters = losses, mining, activations, *of_optimizers, schedules
     return [with_mask(case) for chapter in chapters for case in chapter.CASES]
 
 

@@ -4,6 +4,7 @@ A row makes a function of an optimizer: from gradients [steps, n] to updates [st
 The parameters stay at 1, which matters for weight decay alone.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,13 @@ STEPS = 60
 
 
 def all_updates(
-    optimizer: Callable[..., Any], learning_rate: Any = 0.1
+    optimizer: Callable[..., Any],
+    learning_rate: Any = 0.1,
+    static_argnames: tuple[str, ...] = (),
 ) -> Callable[..., jax.Array]:
     """The updates of an optimizer as a function of the gradients."""
 
-    @jax.jit
+    @functools.partial(jax.jit, static_argnames=static_argnames)
     def updates(gradients: jax.Array, **hyperparams: Any) -> jax.Array:
         gradients = jnp.asarray(gradients)
         rate = hyperparams.pop("learning_rate", learning_rate)
@@ -197,6 +200,7 @@ def optimizer_case(
     *,
     update_at_zero_grad: float = 0.0,
     adapter: Any = None,
+    id_suffix: str = "",
 ) -> Case:
     return Case(
         function,
@@ -211,6 +215,7 @@ def optimizer_case(
             Extreme((np.zeros((2, 1)),), update_at_zero_grad),
             Extreme((np.full((2, 1), 1e15),), None, check_grads_of=()),
         ),
+        id_suffix=id_suffix,
     )
 
 
