@@ -86,6 +86,9 @@ OPTIMIZERS = {
     "shadow_weights": Peers(
         lambda rate: optimizers.shadow_weights(optimizers.adam(rate))
     ),
+    "compressed": Peers(
+        lambda rate: optimizers.compressed(optimizers.adam(rate)), optax.adam
+    ),
 }
 MATRICES = {
     "muon": Peers(optimizers.muon, optax.contrib.muon),

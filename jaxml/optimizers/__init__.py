@@ -41,6 +41,9 @@ from jaxml.optimizers._averaging import (
     shadow_weights as shadow_weights,
     averaged_params as averaged_params,
 )
+from jaxml.optimizers._compressed import (
+    compressed as compressed,
+)
 from jaxml.optimizers._newton import (
     newton as newton,
 )

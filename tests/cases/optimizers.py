@@ -189,6 +189,10 @@ def sgd_with_shadow_weights(learning_rate: Any) -> Any:
     return optimizers.shadow_weights(optimizers.sgd(learning_rate))
 
 
+def compressed_adam(learning_rate: Any) -> Any:
+    return optimizers.compressed(optimizers.adam(learning_rate))
+
+
 def normal_gradients(rng: np.random.Generator) -> tuple[np.ndarray]:
     return (rng.normal(size=(STEPS, 3)),)
 
@@ -312,6 +316,12 @@ CASES = [
         recurrence(0, sgd),
         {},
         adapter=all_updates(sgd_with_shadow_weights),
+    ),
+    optimizer_case(  # small leaves are not compressed
+        optimizers.compressed,
+        recurrence(2, adam),
+        {},
+        adapter=all_updates(compressed_adam),
     ),
     optimizer_case(
         optimizers.averaged_params,

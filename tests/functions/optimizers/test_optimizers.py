@@ -16,12 +16,12 @@ import pytest
 
 from jaxml import optimizers
 
-AVERAGING = ("shadow_weights", "averaged_params")
+WRAPPERS = ("shadow_weights", "averaged_params", "compressed")
 SECOND_ORDER = ("newton", "newton_cg", "gauss_newton", "levenberg_marquardt")
 FIRST_ORDER = {
     name: function
     for name, function in vars(optimizers).items()
-    if inspect.isfunction(function) and name not in AVERAGING + SECOND_ORDER
+    if inspect.isfunction(function) and name not in WRAPPERS + SECOND_ORDER
 }
 
 
