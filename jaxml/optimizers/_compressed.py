@@ -57,8 +57,9 @@ def compressed(optimizer: Any, *, bits: Literal[8, 16] = 8) -> Transformation:
         x ≈ ± s (2ᵉ (1 + f/8) - 2⁻ᴱ)        stored: f < 8 and e >= -E; s, a power of 2
 
     s belongs to 256 neighbors along the last axis. If none is negative, as in second
-    moments, E is 30, otherwise 14. Errors are at most 1/8 of |x| + 2⁻ᴱ s; they are 0 on
-    average, because rounding is stochastic. 16 bits are bfloat16: 1/128 of |x|.
+    moments, E is 30, otherwise 14. Errors are at most 1/8 of |x| + 2⁻ᴱ s, and 0 on
+    average, because rounding is stochastic; only a second moment is never rounded to 0.
+    16 bits are bfloat16, with errors of 1/128 of |x|.
 
     Compressed are float arrays of the shape of their parameter with 4096 elements or
     more, and 16 along the last axis. Averages of parameters need more digits: write
@@ -186,6 +187,8 @@ def _pack_8_bits(x: Array, random: Array) -> Compressed:
     offset = jnp.where(s < 0, SIGNED_OFFSET, UNSIGNED_OFFSET).astype(jnp.float32)
     bits = _bits(jnp.abs(x / s) + offset) + (random >> (32 - ROUNDED))
     codes = (bits >> ROUNDED) - (_bits(offset) >> ROUNDED)
+    # A second moment of 0 would make the update infinite: round it up.
+    codes = jnp.where((s > 0) & (x > 0), jnp.maximum(codes, 1), codes)
     codes = jnp.where(x < 0, codes | SIGN_BIT, codes)
     return Compressed(codes.astype(jnp.uint8), scales.astype(jnp.bfloat16))
 

@@ -98,6 +98,24 @@ def test_zeros_and_powers_of_2_are_exact_and_infinities_are_visible(bits) -> Non
         assert not np.isfinite(got[0, 0]) and np.isfinite(got[1:]).all()
 
 
+@all_bits
+def test_small_second_moments_do_not_make_large_updates(bits) -> None:
+    """Of gradients in one block whose scales differ by a factor of 10¹²."""
+    grads = normal((100, 16, 256)) * np.geomspace(1, 1e-12, 256, dtype=np.float32)
+    optimizer = compressed(optimizers.adam(1.0), bits=bits)
+
+    def step(state: Any, g: Any) -> Any:
+        updates, state = optimizer.update(g, state)
+        return state, updates
+
+    state = optimizer.init(jnp.zeros((16, 256)))
+    _, updates = jax.jit(lambda s: jax.lax.scan(step, s, grads))(state)
+    assert np.max(np.abs(updates)) < 10
+    x = np.ones((16, 256), np.float32)
+    x[:, 1:] = 1e-25
+    assert np.all(stored(x, bits, 20) > 0)
+
+
 @pytest.mark.parametrize(("bits", "at_most"), [(8, 2.1), (16, 4.0)])
 def test_bytes_of_the_state_of_adam(bits, at_most) -> None:
     params = jnp.ones((64, 1024), jnp.float32)
