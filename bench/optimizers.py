@@ -12,6 +12,9 @@ installed. A column `a / b` is the time of a divided by the time of b.
 
 A second table has the seconds to trace, lower and compile a step of 1024 leaves, as
 medians: for Adam, or with `--leaves` for all optimizers and nothing else.
+
+A third table, alone with `--matrices`, has the optimizers of matrices: 100 leaves, the
+weights of a transformer of width 256, or of width 64 for the seconds to compile.
 """
 
 import argparse
@@ -83,7 +86,16 @@ OPTIMIZERS = {
     "shadow_weights": Peers(
         lambda rate: optimizers.shadow_weights(optimizers.adam(rate))
     ),
+    "compressed": Peers(
+        lambda rate: optimizers.compressed(optimizers.adam(rate)), optax.adam
+    ),
 }
+MATRICES = {
+    "muon": Peers(optimizers.muon, optax.contrib.muon),
+    "soap": Peers(optimizers.soap),
+}
+"""Optimizers of leaves with two axes."""
+NUM_MATRICES = 100
 
 
 def main() -> None:
@@ -91,14 +103,18 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="8 M parameters, not 32 M")
     parser.add_argument("--only", nargs="*", default=OPTIMIZERS, choices=OPTIMIZERS)
     parser.add_argument("--leaves", action="store_true")
+    parser.add_argument("--matrices", action="store_true")
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     if not args.leaves:
+        measure.record("optimizers.matrices", [matrix_row(name) for name in MATRICES])
+    if not (args.leaves or args.matrices):
         size = 2 ** (23 if args.small else 25)
         rows = [speed(name, size, args.repeats) for name in args.only]
         measure.record("optimizers.speed", rows)
-    names = args.only if args.leaves else ["adam"]
-    measure.record("optimizers.leaves", [compile_times(name) for name in names])
+    if not args.matrices:
+        names = args.only if args.leaves else ["adam"]
+        measure.record("optimizers.leaves", [compile_times(name) for name in names])
 
 
 # Seconds per step
@@ -246,6 +262,43 @@ def phases(optimizer: Any, params: list) -> tuple[float, float, float]:
     times.append(time.perf_counter())
     trace, lower, compiled = (end - start for start, end in itertools.pairwise(times))
     return trace, lower, compiled
+
+
+# Matrices
+
+
+def shapes(width: int) -> list[tuple[int, int]]:
+    """Of the weights of 25 layers: attention, its output, and the two of an MLP."""
+    layer = (width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)
+    return [*layer] * (NUM_MATRICES // 4)
+
+
+def matrix_row(name: str) -> dict[str, Any]:
+    known = MATRICES[name]
+    libraries = {"ours": known.ours} | ({"optax": known.optax} if known.optax else {})
+    small = [jnp.ones(shape) for shape in shapes(64)]
+    keys = jax.random.split(jax.random.key(0), NUM_MATRICES)
+    params = [jax.random.normal(*pair) for pair in zip(keys, shapes(256))]
+    size = sum(x.size for x in params)
+    result: dict[str, Any] = {"optimizer": name, "parameters": size}
+    runs = {}
+    for library, make in libraries.items():
+        optimizer = make(LEARNING_RATE)
+        seconds = min(sum(phases(optimizer, small)) for _ in range(3))
+        carry = params, optimizer.init(params)
+        state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(carry[1]))
+        compiled = jit_in_place(train_step(optimizer)).lower(carry, params).compile()
+        memory = compiled.memory_analysis()
+        assert memory is not None
+        result |= {
+            f"{library} compile s": seconds,
+            f"{library} state_bytes": state_bytes / size,
+            f"{library} temporaries": memory.temp_size_in_bytes,
+        }
+        step = jax.jit(train_step(optimizer))
+        runs[library] = lambda step=step, carry=carry: step(carry, params)
+    times = measure.interleaved_medians(runs, repeats=5, warmup=1)
+    return result | {f"{library} ms": 1e3 * t for library, t in times.items()}
 
 
 if __name__ == "__main__":

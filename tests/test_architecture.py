@@ -46,7 +46,8 @@ TREE = {
     "mining": "_distances _masks _miners",
     "activations": "_saturating _rectified _smooth _gated _learned _axis _kernels",
     "optimizers": """_per_leaf _sgd _adaptive _adam _adam_variants _averaging _objective
-        _line_search _newton _trust_region _least_squares""",
+        _line_search _newton _trust_region _least_squares
+        _muon _soap _compressed""",
     "schedules": "_decay _warmup _join",
     "sweep": "_search_space _record _adapters engine analysis report",
     "sweep/engine": "_task _plan _layout _train _run _checkpoint _halving",

@@ -73,8 +73,8 @@ def test_gradients_of_bfloat16_embeddings_are_within_an_ulp(case: Case) -> None:
 PRODUCT = re.compile(r"stablehlo\.dot_general.*: \(tensor<(\S+)>, tensor<(\S+)>\)")
 
 
-COMPUTED_FACTORS = {"angular_loss", "barlow_twins_loss", "vicreg_loss"}
-"""Their factors are float32 results: exponentials, centered features."""
+COMPUTED_FACTORS = {"angular_loss", "barlow_twins_loss", "vicreg_loss", "muon", "soap"}
+"""Their factors are float32 results: exponentials, centered features, momentum."""
 
 
 @for_rows(

@@ -17,7 +17,7 @@ import optax
 
 from bench.aot import batches, peers
 from bench.aot.hardware import Layout
-from bench.optimizers import LEARNING_RATE, OPTIMIZERS
+from bench.optimizers import LEARNING_RATE, MATRICES, OPTIMIZERS, Peers, shapes
 from jaxml import activations, losses, mining, optimizers
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -180,8 +180,7 @@ def value(function: Callable[..., Any], sizes: Sizes, **keywords: Any) -> Progra
     )
 
 
-def optimizer_step(optimizer: Any) -> Form:
-    params = Shape((PARAMETERS,), jnp.float32)
+def optimizer_step(optimizer: Any, params: Any) -> Form:
 
     def step(params: Any, state: Any, grads: Any) -> Any:
         updates, state = optimizer.update(grads, state, params)
@@ -192,9 +191,18 @@ def optimizer_step(optimizer: Any) -> Form:
 
 
 def optimizer(name: str) -> Program:
-    known = OPTIMIZERS[name]
-    peer = optimizer_step(known.optax(LEARNING_RATE)) if known.optax else None
-    return Program(name, optimizer_step(known.ours(LEARNING_RATE)), peer)
+    return optimizer_program(name, OPTIMIZERS[name], Shape((PARAMETERS,), jnp.float32))
+
+
+def matrix_optimizer(name: str) -> Program:
+    """A step for the weights of four layers of width 2048."""
+    params = [Shape(shape, jnp.float32) for shape in shapes(2048)[:16]]
+    return optimizer_program(name, MATRICES[name], params)
+
+
+def optimizer_program(name: str, known: Peers, params: Any) -> Program:
+    peer = known.optax and optimizer_step(known.optax(LEARNING_RATE), params)
+    return Program(name, optimizer_step(known.ours(LEARNING_RATE), params), peer)
 
 
 def second_order(name: str, **functions: Callable[..., Any]) -> Program:
@@ -400,6 +408,7 @@ def activation_programs() -> list[Program]:
 def optimizer_programs() -> list[Program]:
     return [
         *map(optimizer, OPTIMIZERS),
+        *map(matrix_optimizer, MATRICES),
         second_order("newton", value_fn=logistic),
         second_order("newton_cg", value_fn=logistic),
         second_order("gauss_newton", residual_fn=residuals),

@@ -98,6 +98,25 @@ def _on_shards_of_rows(
     )(arguments)
 
 
+def with_automatic_axes(
+    function: Callable[..., Any], *arguments: Any, out_specs: Any
+) -> Any:
+    """function(*arguments), on a mesh with explicit axes too.
+
+    The results there are sharded as `out_specs` says.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.explicit_axes:
+        return function(*arguments)
+    automatic: Any = jax.sharding.auto_axes(function, axes=mesh.explicit_axes)
+    return automatic(*arguments, out_sharding=out_specs)
+
+
+def spec(x: Array) -> PartitionSpec:
+    """The mesh axes over which x is sharded, as far as its type says."""
+    return jax.typeof(x).sharding.spec
+
+
 def _result_spec(
     contract: Contract, arguments: dict[str, Any], axis: Any, ndim: int
 ) -> Spec:

@@ -80,6 +80,8 @@ OPTIMIZERS = _by_name(
     optimizers.adamax,
     optimizers.yogi,
     optimizers.adabelief,
+    optimizers.muon,
+    optimizers.soap,
 )
 SCHEDULES: dict[
     str, Callable[..., Any]

@@ -31,9 +31,18 @@ from jaxml.optimizers._adam_variants import (
     adabelief as adabelief,
     lion as lion,
 )
+from jaxml.optimizers._muon import (
+    muon as muon,
+)
+from jaxml.optimizers._soap import (
+    soap as soap,
+)
 from jaxml.optimizers._averaging import (
     shadow_weights as shadow_weights,
     averaged_params as averaged_params,
+)
+from jaxml.optimizers._compressed import (
+    compressed as compressed,
 )
 from jaxml.optimizers._newton import (
     newton as newton,

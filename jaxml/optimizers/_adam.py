@@ -185,23 +185,37 @@ def adamw(
     """
 
     def scalars_at(learning_rate: Array, t: Array) -> dict:
-        scalars = adam_scalars(-learning_rate, t, b1, b2, eps)
-        return scalars | {"lr_times_wd": learning_rate * weight_decay}
-
-    def step(g, x, m, v, *, b1, b2, scale, eps, lr_times_wd) -> tuple:
-        m = ema(b1, m, g)
-        v = ema(b2, v, abs_squared(g))
-        return divide_by_sqrt(scale * m, v, eps) - lr_times_wd * x, m, v
+        return adamw_scalars(learning_rate, t, b1, b2, eps, weight_decay)
 
     return per_leaf_transformation(
         AdamState,
         MU_AND_NU,
         learning_rate,
         scalars_at,
-        step,
+        adamw_step,
         state_dtype,
         weight_decay_mask=True if mask is None else mask,
     )
+
+
+def adamw_scalars(
+    learning_rate: Array,
+    t: Array,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    weight_decay: Scalar,
+) -> dict[str, Any]:
+    """The scalars of `adamw_step`."""
+    scalars = adam_scalars(-learning_rate, t, b1, b2, eps)
+    return scalars | {"lr_times_wd": learning_rate * weight_decay}
+
+
+def adamw_step(g, x, m, v, *, b1, b2, scale, eps, lr_times_wd) -> tuple:
+    """The update and the moments of one array."""
+    m = ema(b1, m, g)
+    v = ema(b2, v, abs_squared(g))
+    return divide_by_sqrt(scale * m, v, eps) - lr_times_wd * x, m, v
 
 
 @factory

@@ -27,6 +27,8 @@ from jaxml._core.types import PyTree, Scalar, Schedule, compute_dtype
 Transformation = optax.GradientTransformationExtraArgs
 with_extra_args_support = optax.with_extra_args_support
 apply_updates = optax.apply_updates
+MaskedNode = optax.MaskedNode
+"""In a tree of the state, for a parameter without this accumulator."""
 
 Mask = PyTree | Callable[[PyTree], PyTree]
 """Booleans, as a prefix of the parameters' tree, or a function that returns them."""
@@ -61,17 +63,15 @@ def per_leaf_transformation(
         state_dtype: The dtype of the accumulators; float32 or wider by default.
         weight_decay_mask: Which parameters decay; `step` sees x = 0 for the others.
     """
-    if state_dtype is not None and not _is_float_dtype(state_dtype):
-        value = str(getattr(state_dtype, "__name__", state_dtype))
-        raise_invalid(TypeError, "state_dtype", "be a float dtype", value)
+    check_state_dtype(state_dtype)
     num_accumulators = sum(a is not None for a in accumulators)
     # Leaves of one shape share one trace, since all hyperparameters are arguments.
-    leaf_step = jax.jit(functools.partial(_leaf_step, step, num_accumulators))
+    leaf_step = jit_leaf_step(step, num_accumulators)
 
     def init(params: PyTree) -> Any:
         check_floats("params", params)
         trees = [
-            None if a is None else _init_accumulator(params, a, state_dtype)
+            None if a is None else init_accumulator(params, a, state_dtype)
             for a in accumulators
         ]
         return state_type(jnp.zeros((), jnp.int32), *trees)
@@ -89,7 +89,7 @@ def per_leaf_transformation(
         leaves, structure = jax.tree.flatten(updates)
         trees = [tree for tree in state[1:] if tree is not None]
         if weight_decay_mask is not None:
-            trees = [_zero_unmasked(params, weight_decay_mask), *trees]
+            trees = [zero_unmasked(params, weight_decay_mask), *trees]
         columns = [leaves, *map(structure.flatten_up_to, trees)]
         rows = [leaf_step(scalars, *row) for row in zip(*columns, strict=True)]
 
@@ -100,6 +100,13 @@ def per_leaf_transformation(
         return new_updates, state_type(count, *fields)
 
     return Transformation(init, update)
+
+
+def jit_leaf_step(
+    step: Callable[..., tuple[Array, ...]], num_accumulators: int
+) -> Callable[..., tuple[Array, ...]]:
+    """(scalars, *arrays) -> the results of a step, of which leaves share the trace."""
+    return jax.jit(functools.partial(_leaf_step, step, num_accumulators))
 
 
 def _leaf_step(
@@ -118,7 +125,7 @@ def _leaf_step(
     return tuple(r.astype(d) for r, d in zip(results, dtypes, strict=True))
 
 
-def _init_accumulator(params: PyTree, accumulator: Accumulator, dtype: Any) -> PyTree:
+def init_accumulator(params: PyTree, accumulator: Accumulator, dtype: Any) -> PyTree:
     def full(leaf: Array) -> Array:
         real_dtype = dtype or real_compute_dtype(jnp.result_type(leaf))
         is_complex = jnp.iscomplexobj(leaf) and not accumulator.is_real
@@ -137,7 +144,7 @@ def full_like(x: Array, value: Scalar, dtype: Any) -> Array:
     return jnp.where(x == x, full, jnp.full_like(full, jnp.nan))
 
 
-def _zero_unmasked(params: PyTree, mask: Mask) -> PyTree:
+def zero_unmasked(params: PyTree, mask: Mask) -> PyTree:
     """The parameters that decay, and 0 for the others."""
     if params is None:
         requirement = "be given to update, for weight decay"
@@ -210,11 +217,23 @@ def real_compute_dtype(*dtypes: Any) -> Any:
 
 def upcast(x: Array, real_dtype: Any) -> Array:
     """x in this real dtype, or in the complex dtype of its precision."""
-    return x.astype(_complex_dtype(real_dtype) if jnp.iscomplexobj(x) else real_dtype)
+    return x.astype(complex_like(x, real_dtype))
+
+
+def complex_like(x: Array, real_dtype: Any) -> Any:
+    """The real dtype, or the complex one of its precision if x is complex."""
+    return _complex_dtype(real_dtype) if jnp.iscomplexobj(x) else real_dtype
 
 
 def _complex_dtype(real_dtype: Any) -> Any:
     return jnp.complex128 if real_dtype == jnp.float64 else jnp.complex64
+
+
+def check_state_dtype(dtype: Any) -> None:
+    """Raises a TypeError unless the dtype is None or a float dtype."""
+    if dtype is not None and not _is_float_dtype(dtype):
+        value = str(getattr(dtype, "__name__", dtype))
+        raise_invalid(TypeError, "state_dtype", "be a float dtype", value)
 
 
 def _is_float_dtype(dtype: Any) -> bool:

@@ -109,6 +109,7 @@ def cases() -> list[Case]:
     from cases import (
         activations,
         losses,
+        matrices,
         mining,
         mining_batches,
         optimizers,
@@ -116,8 +117,9 @@ def cases() -> list[Case]:
         second_order,
     )
 
-    first = losses, mining, mining_batches, activations
-    chapters = *first, optimizers, second_order, schedules
+    of_losses = losses, mining, mining_batches, activations
+    of_optimizers = optimizers, matrices, second_order
+    chapters = *of_losses, *of_optimizers, schedules
     return [with_mask(case) for chapter in chapters for case in chapter.CASES]
 
 

@@ -4,6 +4,7 @@ A row makes a function of an optimizer: from gradients [steps, n] to updates [st
 The parameters stay at 1, which matters for weight decay alone.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,13 @@ STEPS = 60
 
 
 def all_updates(
-    optimizer: Callable[..., Any], learning_rate: Any = 0.1
+    optimizer: Callable[..., Any],
+    learning_rate: Any = 0.1,
+    static_argnames: tuple[str, ...] = (),
 ) -> Callable[..., jax.Array]:
     """The updates of an optimizer as a function of the gradients."""
 
-    @jax.jit
+    @functools.partial(jax.jit, static_argnames=static_argnames)
     def updates(gradients: jax.Array, **hyperparams: Any) -> jax.Array:
         gradients = jnp.asarray(gradients)
         rate = hyperparams.pop("learning_rate", learning_rate)
@@ -186,6 +189,10 @@ def sgd_with_shadow_weights(learning_rate: Any) -> Any:
     return optimizers.shadow_weights(optimizers.sgd(learning_rate))
 
 
+def compressed_adam(learning_rate: Any) -> Any:
+    return optimizers.compressed(optimizers.adam(learning_rate))
+
+
 def normal_gradients(rng: np.random.Generator) -> tuple[np.ndarray]:
     return (rng.normal(size=(STEPS, 3)),)
 
@@ -197,6 +204,7 @@ def optimizer_case(
     *,
     update_at_zero_grad: float = 0.0,
     adapter: Any = None,
+    id_suffix: str = "",
 ) -> Case:
     return Case(
         function,
@@ -211,6 +219,7 @@ def optimizer_case(
             Extreme((np.zeros((2, 1)),), update_at_zero_grad),
             Extreme((np.full((2, 1), 1e15),), None, check_grads_of=()),
         ),
+        id_suffix=id_suffix,
     )
 
 
@@ -307,6 +316,12 @@ CASES = [
         recurrence(0, sgd),
         {},
         adapter=all_updates(sgd_with_shadow_weights),
+    ),
+    optimizer_case(  # small leaves are not compressed
+        optimizers.compressed,
+        recurrence(2, adam),
+        {},
+        adapter=all_updates(compressed_adam),
     ),
     optimizer_case(
         optimizers.averaged_params,

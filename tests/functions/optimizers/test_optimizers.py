@@ -16,12 +16,12 @@ import pytest
 
 from jaxml import optimizers
 
-AVERAGING = ("shadow_weights", "averaged_params")
+WRAPPERS = ("shadow_weights", "averaged_params", "compressed")
 SECOND_ORDER = ("newton", "newton_cg", "gauss_newton", "levenberg_marquardt")
 FIRST_ORDER = {
     name: function
     for name, function in vars(optimizers).items()
-    if inspect.isfunction(function) and name not in AVERAGING + SECOND_ORDER
+    if inspect.isfunction(function) and name not in WRAPPERS + SECOND_ORDER
 }
 
 
@@ -33,7 +33,7 @@ OPTIMIZERS = FIRST_ORDER | {
     "rmsprop_momentum": functools.partial(optimizers.rmsprop, momentum=0.9),
     "shadow_weights": adamw_with_shadow_weights,
 }
-WITH_WEIGHT_DECAY = ("adamw", "adam_l2", "lion")
+WITH_WEIGHT_DECAY = ("adamw", "adam_l2", "lion", "muon", "soap")
 PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
 GRADS = [
     jax.tree.map(lambda x, scale=scale: scale * jnp.cos(x), PARAMS)
@@ -161,6 +161,8 @@ def test_optax_tree_utilities_find_the_state(make) -> None:
         ("centered_rmsprop", "mu nu"),
         ("adam", "mu nu"),
         ("amsgrad", "mu nu nu_max"),
+        ("muon", "mu nu"),
+        ("soap", "mu nu"),
         ("shadow_weights", "mu nu ema"),
     ],
 )
