@@ -38,7 +38,8 @@ TREE = {
     "_core/linear": "tiles softmax divergence",
     "_core/special": "divergence exp logistic partials",
     "losses": """_mean _labels _information _cross_entropy _classification _binary
-        _margin _regression _likelihood _linear_head _linear_divergences metric segmentation""",
+        _margin _regression _likelihood _linear_head _linear_divergences metric
+        segmentation""",
     "losses/metric": """_per_anchor _pairs _pair_sums _similarity _distance _triplets
         _contrastive _off_diagonal _redundancy _proxies""",
     "losses/segmentation": "_confusion _regions _lovasz _contour",
