@@ -14,6 +14,7 @@ from bench.aot.hardware import Layout
 from bench.aot.programs import (
     CLASSES,
     HEAD,
+    HEADS,
     IN_BATCH,
     PROXIES,
     VIEWS,
@@ -29,6 +30,8 @@ BY_CLASS, PROXIES_BY_CLASS = P(None, "model"), P("model")
 def mesh_programs() -> list[Program]:
     """A row for each usual way to lay out the arrays."""
     vocabulary = (2, 4), ROWS, BY_CLASS, ROWS
+    rows_of_heads = ROWS, REPLICATED, ROWS, REPLICATED
+    classes_of_heads = (2, 4), ROWS, BY_CLASS, ROWS, BY_CLASS
     return [
         on_mesh("cross_entropy", "rows", CLASSES, (8, 1), ROWS, ROWS),
         on_mesh(
@@ -41,8 +44,11 @@ def mesh_programs() -> list[Program]:
         on_mesh("linear_cross_entropy", "FSDP", HEAD, (8, 1), ROWS, ROWS, ROWS),
         on_mesh("linear_cross_entropy", "classes", HEAD, *vocabulary),
         in_shard_map("linear_cross_entropy", "classes", HEAD, *vocabulary),
-        on_mesh("linear_log_prob", "rows", HEAD, *by_row, ROWS, transform=of_label),
-        in_shard_map("linear_log_prob", "classes", HEAD, *vocabulary, field=of_label),
+        on_mesh("linear_log_prob", "rows", HEAD, (8, 1), ROWS, REPLICATED, ROWS),
+        in_shard_map("linear_log_prob", "classes", HEAD, *vocabulary),
+        on_mesh("linear_kl_divergence", "rows", HEADS, (8, 1), *rows_of_heads),
+        in_shard_map("linear_kl_divergence", "classes", HEADS, *classes_of_heads),
+        in_shard_map("linear_js_divergence", "classes", HEADS, *classes_of_heads),
         *both_ways("info_nce"),
         *both_ways("clip_loss"),
         *both_ways("siglip_loss", scale=10.0, bias=-10.0),

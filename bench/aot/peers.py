@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,10 +39,12 @@ def linear_cross_entropy(x: Array, w: Array, labels: Array) -> Array:
     return cross_entropy(products(x, w.T), labels)
 
 
-def linear_log_prob(x: Array, w: Array, labels: Array) -> Array:
-    log_p = jax.nn.log_softmax(products(x, w.T))
+def linear_log_prob(x: Array, w: Array, labels: Array) -> tuple[Array, Array, Array]:
+    logits = products(x, w.T)
+    log_p = jax.nn.log_softmax(logits)
     entropy = -jnp.sum(jnp.exp(log_p) * log_p, -1)
-    return jnp.take_along_axis(log_p, labels[:, None], -1)[:, 0] + 0.01 * entropy
+    log_prob = jnp.take_along_axis(log_p, labels[:, None], -1)[:, 0]
+    return log_prob, entropy, jax.nn.logsumexp(logits, -1)
 
 
 def linear_kl_divergence(
@@ -121,7 +124,7 @@ def poly_loss(logits: Array, labels: Array) -> Array:
     return optax.losses.poly_loss_cross_entropy(logits, one_hot)
 
 
-LOSSES: dict[str, Callable[..., Array]] = {
+LOSSES: dict[str, Callable[..., Any]] = {
     "cross_entropy": cross_entropy,
     "soft_cross_entropy": optax.losses.softmax_cross_entropy,
     "kl_divergence": optax.losses.kl_divergence_with_log_targets,

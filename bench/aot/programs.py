@@ -93,8 +93,12 @@ def array_arguments(
 def value_and_grad(
     function: Callable[..., Any], argnums: tuple[int, ...]
 ) -> Callable[..., Any]:
-    """The mean of a loss, and its gradient."""
-    return jax.value_and_grad(lambda *arrays: jnp.mean(function(*arrays)), argnums)
+    """The mean of a loss, and its gradient. A loss may return several arrays."""
+
+    def mean(*arrays: Any) -> Any:
+        return sum(map(jnp.mean, jax.tree.leaves(function(*arrays))))
+
+    return jax.value_and_grad(mean, argnums)
 
 
 @functools.cache
@@ -223,16 +227,6 @@ def second_order(name: str, **functions: Callable[..., Any]) -> Program:
 # Functions that some rows are given
 
 
-def log_prob_and_entropy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The objective of reinforcement learning, of what a head returns."""
-
-    def total(*arrays: Any) -> Any:
-        fields = function(*arrays)
-        return fields.log_prob + 0.01 * fields.entropy
-
-    return total
-
-
 def row_nll(similarities: Any, index: Any) -> Any:
     return jax.nn.logsumexp(similarities / 0.1) - similarities[index] / 0.1
 
@@ -279,7 +273,7 @@ def loss_programs() -> list[Program]:
         loss("sparsemax_loss", CLASSES),
         loss("linear_cross_entropy", HEAD, argnums=pair),
         loss("linear_cross_entropy", HEAD, argnums=pair, **f32),
-        loss("linear_log_prob", HEAD, argnums=pair, transform=log_prob_and_entropy),
+        loss("linear_log_prob", HEAD, argnums=pair),
         loss("linear_kl_divergence", HEADS, argnums=pair),
         loss("linear_js_divergence", HEADS, argnums=pair),
         loss("binary_cross_entropy", ELEMENTS),

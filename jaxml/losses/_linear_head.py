@@ -131,9 +131,8 @@ def linear_log_prob(
         https://arxiv.org/abs/2411.09009
 
     Example:
-        >>> linear_log_prob(
-        ...     jnp.ones((1, 3)), jnp.zeros((3, 4)), jnp.array([1])
-        ... ).log_prob
+        >>> x, w, labels = jnp.ones((1, 3)), jnp.zeros((3, 4)), jnp.array([1])
+        >>> linear_log_prob(x, w, labels).log_prob
         Array([-1.3862944], dtype=float32)
     """
     transform = Transform.of(softcap, temperature, x.dtype, w.dtype)

@@ -6,7 +6,7 @@ tiles of logits, which are computed again in the backward pass.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class LogitSums(NamedTuple):
     """log Σ eᶻ over all classes but the label."""
     mean: Array
     """Of all logits."""
-    other_entropy: Array | None = None
+    other_entropy: Any = None
     """The entropy of the softmax of all classes but the label, if it is asked for."""
 
     @property

@@ -187,7 +187,8 @@ def for_platform(
     if block:
         return function(Tiling(block, block), *args)
     num_rows, num_classes = len(heads[0].rows.x), heads[0].classes.w.shape[1]
-    num_elements = ACCELERATOR_TILE_ELEMENTS // len(heads)
+    # for one head there is one more tile, of cotangents
+    num_elements = 2 * ACCELERATOR_TILE_ELEMENTS // (len(heads) + 1)
     at_most = max(MIN_TILE_CLASSES, num_elements // max(1, num_rows))
     num_tiles = max(1, math.ceil(num_classes / at_most))
     num_vectors = math.ceil(num_classes / num_tiles / VECTOR_CLASSES)
