@@ -1,6 +1,9 @@
 """The command line: what it writes, prints and rejects."""
 
 import csv
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -179,3 +182,47 @@ def test_an_unwritable_out_directory_is_reported_in_one_line(tmp_path, capsys) -
     output = capsys.readouterr().err
     assert output.count("\n") == 1
     assert "must be a writable directory" in output
+
+
+def test_an_unwritable_cache_is_reported_in_one_line(tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    cache = ["--compilation-cache", str(tmp_path / "file" / "cache")]
+    assert cli.main([*SMALL_GRID, *cache, "--plan"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "--compilation-cache must be a writable directory" in captured.err
+    assert "digits: 8 models" in captured.out
+    assert cli.main([*SMALL_GRID, "--compilation-cache", "none", "--plan"]) == 0
+    captured = capsys.readouterr()
+    assert "cache" not in captured.out + captured.err
+
+
+@pytest.mark.slow
+def test_the_second_command_compiles_nothing_and_a_spoiled_cache_is_harmless(
+    tmp_path,
+) -> None:
+    cache, tables = tmp_path / "cache", []
+
+    def sweep_iris(out: str) -> str:
+        command = [sys.executable, "-m", "jaxml", "sweep", "iris", "--seeds", "1"]
+        command += ["--optimizer", "sgd", "--compilation-cache", str(cache)]
+        result = subprocess.run(
+            [*command, "--out", str(tmp_path / out)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        tables.append((tmp_path / out / "table.csv").read_bytes())
+        return result.stdout
+
+    assert f"Compiled programs are cached in {cache}/jax-" in sweep_iris("first")
+    entries = {path: path.stat().st_mtime_ns for path in cache.rglob("*-cache")}
+    assert len(entries) > 3
+    sweep_iris("second")
+    found = {path: path.stat().st_mtime_ns for path in cache.rglob("*-cache")}
+    assert found == entries
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:100])
+    sweep_iris("third")
+    assert tables[0] == tables[1] == tables[2]

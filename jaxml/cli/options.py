@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from jaxml.cli.compilation_cache import default_folder
 from jaxml.cli.registry import (
     ACTIVATIONS,
     OPTIMIZERS,
@@ -168,6 +169,14 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         help="print the number of models and the memory they need, and train nothing",
     )
     run_group.add_argument(
+        "--compilation-cache",
+        type=parse_cache_folder,
+        default=default_folder(),
+        metavar="DIR",
+        help="directory for compiled programs, so that the next command starts sooner; "
+        "none compiles them every time (default: %(default)s)",
+    )
+    run_group.add_argument(
         "--memory",
         type=parse_bytes,
         help="most memory that all devices together may use: 500MB, 2GB",
@@ -270,6 +279,10 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
     return int(text)
+
+
+def parse_cache_folder(text: str) -> pathlib.Path | None:
+    return None if text == "none" else pathlib.Path(text)
 
 
 def parse_batch_sizes(text: str) -> list[int | None]:

@@ -150,6 +150,16 @@ COMPARE_LOSSES: dict[str, Any] = COMPARE_OPTIMIZERS | {
     "optimizer": _without_hyperparams("adam"),
     "activation": ["relu"],
 }
+COMPARE_LARGE: dict[str, Any] = COMPARE_OPTIMIZERS | {
+    "optimizer": _without_hyperparams("momentum", "rmsprop", "adam", "lion"),
+    "activation": ["gelu"],
+    "loss": ["cross_entropy"],
+    "learning_rate": [0.001, 0.003, 0.01, 0.03],
+    "schedule": ["warmup_cosine"],
+    "seeds": 4,  # with four rates 16 models of each optimizer, a whole group
+    "steps": 300,
+    "batch_size": [16],
+}
 
 
 def _table(
@@ -206,6 +216,20 @@ TASKS = {
             "steps": 400,
             "batch_size": [4],
         },
+    ),
+    "digits-convnet": TaskSpec(
+        tasks.digits_convnet,
+        CLASSIFICATION_LOSSES,
+        metric="accuracy",
+        compare_by="optimizer",
+        defaults=COMPARE_LARGE | {"batch_size": [32], "steps": 200},
+    ),
+    "text": TaskSpec(
+        tasks.text,
+        {"cross_entropy": losses.cross_entropy, "focal_loss": losses.focal_loss},
+        metric="accuracy",
+        compare_by="optimizer",
+        defaults=COMPARE_LARGE | {"steps": 600},
     ),
 }
 SUITES = {

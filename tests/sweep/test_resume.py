@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import types
 
@@ -19,7 +20,8 @@ from jaxml import sweep
 pytestmark = pytest.mark.xdist_group("resume")  # its tests share trained grids
 COMMAND = [sys.executable, "-m", "jaxml", "sweep", "iris", "--activation", "tanh"]
 COMMAND += ["--optimizer", "sgd,adam", "--learning-rate", "log:1e-3:1:8"]
-COMMAND += ["--seeds", "8", "--steps", "3000"]
+COMMAND += ["--seeds", "8", "--steps", "3000", "--compilation-cache"]
+COMMAND += [os.path.join(tempfile.gettempdir(), "jaxml-tests")]
 
 
 def make_wide_task() -> sweep.Task:
@@ -192,7 +194,7 @@ def test_the_best_model_is_loaded(tmp_path, record) -> None:
     loaded = sweep.Record.load(tmp_path)
     task = make_wide_task()
     like = task.init(jax.random.key(0), {})
-    params, settings, final = loaded.best(
+    params, settings, final, _ = loaded.best(
         "valid_loss", higher_is_better=False, like=like
     )
     assert final["valid_loss"] == record.final["valid_loss"].min()
@@ -247,7 +249,7 @@ def table(tmp_path_factory):
 @pytest.mark.parametrize("seconds", [0.2, 1.0])
 def test_an_interrupt_while_compiling_prints_one_line(tmp_path, seconds) -> None:
     folder = tmp_path / "results"
-    process = start_command(folder, "--optimizer", "all")
+    process = start_command(folder, "--optimizer", "all", "--compilation-cache", "none")
     wait_until(folder.exists, process)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)

@@ -104,8 +104,8 @@ class StateStore:
             jax.tree.map(lambda x, o=o: x[device[:, o], group[:, o], lane[:, o]], tree)
             for o, tree in enumerate(stored.opt_states)
         )
-        params, finite_steps = jax.tree.map(
+        params, finite_steps, model_state = jax.tree.map(
             lambda x: x[device, optimizer, group, lane],
-            (stored.params, stored.finite_steps),
+            (stored.params, stored.finite_steps, stored.model_state),
         )
-        return TrainState(params, opt_states, finite_steps)
+        return TrainState(params, opt_states, finite_steps, model_state)

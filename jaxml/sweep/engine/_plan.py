@@ -1,7 +1,6 @@
 """Lays out a sweep, compiles its programs and counts their memory, before it runs."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +10,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxml._core.contract import raise_invalid
 from jaxml._core.public import checked
 from jaxml._core.types import Count, PyTree
+from jaxml.sweep._record import Record
 from jaxml.sweep._search_space import Points
 from jaxml.sweep.engine import _layout
+from jaxml.sweep.engine._compilation import compile_once
 from jaxml.sweep.engine._halving import SuccessiveHalving
 from jaxml.sweep.engine._task import Task
 from jaxml.sweep.engine._train import (
@@ -23,6 +24,7 @@ from jaxml.sweep.engine._train import (
     TrainState,
     make_programs,
 )
+from jaxml.sweep.engine._validation import check_state, encode_names, validate_columns
 
 
 class Plan(NamedTuple):
@@ -57,6 +59,45 @@ class Plan(NamedTuple):
     def num_models(self) -> int:
         """Number of models, one for each point."""
         return len(self.group_keys)
+
+    @checked
+    def evaluate(
+        self,
+        points: Mapping[str, Any],
+        *,
+        keep_params: bool = False,
+        callback: Callable[[float, Record], None] | None = None,
+    ) -> Record:
+        """Trains one model for each new point, with the programs of this plan.
+
+        It compiles nothing, takes any number of points, and gives each the bits that it
+        has in any other run. A search asks it for scores, batch by batch.
+
+        Args:
+            points: The columns of the plan, with any numbers and seeds, and with names
+                that the plan has compiled.
+            keep_params: As in `run`.
+            callback: As in `run`.
+
+        Raises:
+            ValueError: If a column is missing or new, or a name is not compiled.
+        """
+        # `_run` needs this class.
+        from jaxml.sweep.engine._run import run
+
+        columns = {name: np.asarray(column) for name, column in points.items()}
+        validate_columns(columns, self.points)
+        functions = {
+            "optimizer": self.spec.optimizers,
+            **self.spec.choices,
+            **self.spec.selections,
+        }
+        branch_indices = encode_names(columns, functions)
+        group_keys = _group_keys(self.spec, columns, branch_indices)
+        new = self._replace(
+            points=columns, branch_indices=branch_indices, group_keys=group_keys
+        )
+        return run(new, keep_params=keep_params, callback=callback)
 
     def blocks(self, model_ids: np.ndarray | None = None) -> np.ndarray:
         """The model in each lane, [blocks optimizers groups lanes]; -1 if empty."""
@@ -147,19 +188,17 @@ def plan(
     """
     if halving:
         halving.check()
+    check_state(task)
     choices, selections = choices or {}, selections or {}
-    branch_indices = _validate_and_encode(
+    points = {name: np.asarray(column) for name, column in points.items()}
+    branch_indices = encode_names(
         points, {"optimizer": optimizers, **choices, **selections}
     )
     devices = tuple(jax.local_devices() if devices is None else devices)
     mesh = Mesh(np.array(devices), ("devices",))
     task = _place_data(task, mesh)
     spec = StaticSpec(task, optimizers, choices, selections, batch_size, shared_batches)
-    seeds = {"seed": np.asarray(points["seed"])}
-    group_keys = _layout.encode_group_keys(
-        branch_indices | seeds,
-        ["optimizer", *choices, *(seeds if shared_batches else ())],
-    )
+    group_keys = _group_keys(spec, points, branch_indices)
     eval_steps = np.linspace(0, steps, min(num_evals, steps) + 1).round()
 
     uncompiled = Plan(
@@ -176,6 +215,15 @@ def plan(
     )
     with jax.set_mesh(mesh):  # instead of the user's own mesh
         return _compile_within(memory, uncompiled)
+
+
+def _group_keys(
+    spec: StaticSpec, points: Points, branch_indices: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Equal for models that may share a group."""
+    seeds = {"seed": np.asarray(points["seed"])}
+    columns = ["optimizer", *spec.choices, *(seeds if spec.shared_batches else ())]
+    return _layout.encode_group_keys(branch_indices | seeds, columns)
 
 
 def _place_data(task: Task, mesh: Mesh) -> Task:
@@ -210,7 +258,7 @@ def _bytes_per_model(uncompiled: Plan) -> int:
     """Bytes of the parameters, their gradients and the largest optimizer state."""
     state = _abstract_block(uncompiled)[0]
     num_models = int(np.prod(uncompiled.shape)) * len(uncompiled.devices)
-    params = _num_bytes(state.params)
+    params = _num_bytes((state.params, state.model_state))
     opt_state = len(state.opt_states) * max(map(_num_bytes, state.opt_states))
     return (2 * params + opt_state) // num_models
 
@@ -230,7 +278,7 @@ def _compile(uncompiled: Plan) -> Plan:
     """The plan with compiled programs, and the bytes that they use."""
     task, programs = uncompiled.spec.task, uncompiled.programs
     state, configs = _abstract_block(uncompiled)
-    init = programs.init.lower(configs).compile()
+    init = compile_once(programs.init.lower(configs), uncompiled.devices)
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         state,
@@ -246,7 +294,7 @@ def _compile(uncompiled: Plan) -> Plan:
     compiled = programs._replace(
         init=init,
         **{
-            name: program.lower(*arguments[name]).compile()
+            name: compile_once(program.lower(*arguments[name]), uncompiled.devices)
             for name, program in programs._asdict().items()
             if name in arguments and program
         },
@@ -276,37 +324,3 @@ def _check_halving_metric(compiled: Plan) -> None:
     if halving and halving.metric not in curves:
         requirement = f"name one of {', '.join(curves)}"
         raise_invalid(ValueError, "halving.metric", requirement, halving.metric)
-
-
-def _validate_and_encode(
-    points: Points, functions: Mapping[str, NamedFunctions]
-) -> dict[str, np.ndarray]:
-    """The index of each name among the functions of its column."""
-    for column in [*functions, "seed"]:
-        if column not in points:
-            requirement = f"have a column {column!r}"
-            raise_invalid(ValueError, "points", requirement, tuple(points))
-    if len({len(column) for column in points.values()}) != 1 or not len(points["seed"]):
-        lengths = {name: len(column) for name, column in points.items()}
-        raise ValueError(f"plan: points must be equally long columns, got {lengths}.")
-    branch_indices = {}
-    for column, known in functions.items():
-        names = list(known)
-        for name in set(points[column].tolist()) - set(names):
-            similar = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
-            requirement = f"name one of {', '.join(similar)}"
-            raise_invalid(ValueError, f"points[{column!r}]", requirement, name)
-        index = {name: i for i, name in enumerate(names)}
-        branch_indices[column] = np.array([index[n] for n in points[column]], np.int32)
-    for column, values in points.items():
-        values = np.asarray(values)
-        if column not in branch_indices and not np.can_cast(values.dtype, float):
-            requirement = "be numbers, or a column of choices or selections"
-            value = values[0].item()
-            raise_invalid(ValueError, f"points[{column!r}]", requirement, value)
-    seeds = np.asarray(points["seed"])
-    for seed in (seeds.min(), seeds.max()):
-        if seeds.dtype.kind not in "iu" or not 0 <= seed < 2**32:
-            requirement = "be whole numbers in [0, 2³²)"
-            raise_invalid(ValueError, "points['seed']", requirement, seed.item())
-    return branch_indices

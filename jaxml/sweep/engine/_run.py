@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxml.sweep._record import Columns, Record
+from jaxml.sweep._record import ARRAY_FIELDS, Columns, Record
 from jaxml.sweep.engine._checkpoint import CheckpointDir
 from jaxml.sweep.engine._halving import StateStore
 from jaxml.sweep.engine._plan import Plan
@@ -88,7 +88,7 @@ class _Run:
         self.keep_params, self.callback = keep_params, callback
         columns = {name: np.asarray(column) for name, column in plan.points.items()}
         status = np.full(plan.num_models, "unfinished")
-        self.record = Record(columns, status, {}, plan.steps, {}, {}, {})
+        self.record = Record(columns, status, {}, plan.steps, {}, {}, {}, {})
         self.prev_states, self.next_states = StateStore(), StateStore()
         self.num_evals_done = 0  # summed over models
 
@@ -212,9 +212,13 @@ class _Run:
             outputs = programs.outputs(state, configs)
             self._write_columns(record.outputs, outputs, model_ids)
         if self.keep_params:
-            leaves = jax.tree_util.tree_leaves_with_path(state.params)
-            params = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-            self._write_columns(record.params, params, model_ids)
+            for columns, tree in (
+                (record.params, state.params),
+                (record.state, state.model_state),
+            ):
+                leaves = jax.tree_util.tree_leaves_with_path(tree)
+                values = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+                self._write_columns(columns, values, model_ids)
 
     def _finalize(self, model_ids: np.ndarray, last: int, status: str) -> None:
         """Records the last metrics of these models, and their status."""
@@ -239,10 +243,10 @@ class _Run:
         fields = self.record._asdict()
         for path, column in columns.items():
             field, _, name = path.partition(":")
-            if name:
-                _scatter(fields[field], name, column, model_ids, self.plan.num_models)
-            else:
+            if field in ARRAY_FIELDS:
                 fields[field][model_ids] = column
+            else:
+                _scatter(fields[field], name, column, model_ids, self.plan.num_models)
 
     def _report_progress(self, num_models: int, num_evals: int) -> None:
         self.num_evals_done += num_models * num_evals
