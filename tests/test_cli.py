@@ -68,6 +68,31 @@ def test_schedules_and_batch_sizes_are_columns_of_one_table(tmp_path, capsys) ->
 
 
 @pytest.mark.slow
+def test_any_optimizer_by_name(tmp_path) -> None:
+    names = "adam:b1=0.8,optax:adam:b1=0.8,0.9,optax.contrib:muon,my_optimizers:mine"
+    (tmp_path / "my_optimizers.py").write_text(
+        "from jaxml.optimizers import sgd as mine"
+    )
+    command = [sys.executable, "-m", "jaxml", "sweep", "iris", "--optimizer", names]
+    command += ["--learning-rate", "0.03", "--seeds", "2", "--out", "results"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
+    with open(tmp_path / "results" / "table.csv") as file:
+        rows = {
+            (row["optimizer"], row["b1"], row["seed"]): row
+            for row in csv.DictReader(file)
+        }
+    assert len(rows) == 2 * (1 + 2 + 1 + 1)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    ours, theirs = (
+        float(rows[name, "0.8", "0"]["valid_loss"]) for name in ("adam", "optax:adam")
+    )
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert rows["optax:adam", "0.9", "0"]["valid_loss"] != f"{theirs}"
+
+
+@pytest.mark.slow
 def test_a_suite_makes_one_table_with_ranks(tmp_path, capsys, monkeypatch) -> None:
     suite = SUITES["valley"]._replace(tasks=["wine", "diabetes"])
     monkeypatch.setitem(SUITES, "valley", suite)
@@ -137,6 +162,23 @@ def test_schedules_peak_at_1_and_have_the_stated_end_points() -> None:
         (
             ["digits", "--optimizer", "sgd,adam:b1=0.9,1.5"],
             "adam: b1 must be in [0, 1), got 1.5.",
+        ),
+        (["digits", "--optimizer", "adam:0.9"], "must be like sgd,adam:b1=0.9,0.95"),
+        (
+            ["digits", "--optimizer", "optacks:adam"],
+            "'optacks:adam' must be MODULE:FACTORY, but No module named 'optacks'",
+        ),
+        (
+            ["digits", "--optimizer", "optax:adamm"],
+            "optax has no optimizer 'adamm'; the nearest names are adam",
+        ),
+        (
+            ["digits", "--optimizer", "optax:global_norm"],
+            "'optax:global_norm' must return an optax transformation for a learning",
+        ),
+        (
+            ["digits", "--optimizer", "optax:adam:b4=0.5"],
+            "optax:adam has no hyperparameter 'b4'; its hyperparameters are: b1, b2",
         ),
         (["digits", "--memory", "2"], "must be like 500MB or 2GB, got '2'"),
         (["digits", "--halving", "1"], "must be greater than 1, got '1'"),

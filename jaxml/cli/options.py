@@ -2,8 +2,11 @@
 
 import argparse
 import difflib
+import importlib
 import itertools
+import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -18,6 +21,7 @@ from jaxml.cli.registry import (
     TASKS,
     Suite,
     TaskSpec,
+    find_optimizer,
     sweepable_hyperparams,
 )
 
@@ -111,8 +115,9 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     compare_group.add_argument(
         "--optimizer",
         type=parse_optimizers,
-        help=f"all, or any of {', '.join(OPTIMIZERS)}, with values for their "
-        "hyperparameters, as in sgd,adam:b1=0.9,0.95,b2=0.99",
+        help=f"all, or any of {', '.join(OPTIMIZERS)}, or MODULE:FACTORY as in "
+        "optax.contrib:muon; with values for their hyperparameters, as in "
+        "sgd,adam:b1=0.9,0.95,b2=0.99,optax:lion:b1=0.9",
     )
     for option, functions in (("--schedule", SCHEDULES), ("--activation", ACTIVATIONS)):
         compare_group.add_argument(
@@ -206,11 +211,11 @@ def parse_optimizers(text: str) -> dict[str, dict[str, list[float]]]:
     optimizers: dict[str, dict[str, list[float]]] = {}
     name = hyperparam = ""
     for word in (",".join(OPTIMIZERS) if text == "all" else text).split(","):
-        head, _, assignment = word.rpartition(":")
-        if head or ("=" not in word and not _is_number(word)):
-            name = name_from(OPTIMIZERS)(head or word)
+        head, assignment = _split_assignment(word)
+        if head:
+            name = optimizer_name(head)
             optimizers[name], hyperparam = {}, ""
-            if not head:
+            if not assignment:
                 continue
         if "=" in assignment:
             hyperparam, _, assignment = assignment.partition("=")
@@ -227,11 +232,51 @@ def parse_optimizers(text: str) -> dict[str, dict[str, list[float]]]:
             )
         value = float(assignment)
         try:  # the sweep traces the value, so only here its range is checked
-            OPTIMIZERS[name](1.0, **{hyperparam: value})
+            find_optimizer(name)(1.0, **{hyperparam: value})
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         optimizers[name][hyperparam].append(value)
     return optimizers
+
+
+def _split_assignment(word: str) -> tuple[str, str]:
+    """`adam:b1=0.9` in two at the last colon; one part is empty without the other."""
+    head, _, last = word.rpartition(":")
+    if "=" in last or _is_number(last):
+        return head, last
+    return word, ""
+
+
+def optimizer_name(name: str) -> str:
+    """A known name, or `module:factory` of any function that makes an optimizer."""
+    if ":" not in name:
+        return name_from(OPTIMIZERS)(name)
+    module_name, factory = name.split(":", 1)
+    if os.getcwd() not in sys.path:  # as `python -m jaxml` has it
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} must be MODULE:FACTORY, but {error}"
+        ) from None
+    if not callable(getattr(module, factory, None)):
+        known = [n for n in vars(module) if callable(getattr(module, n))]
+        nearest = difflib.get_close_matches(factory, known, n=3, cutoff=0.0)
+        raise argparse.ArgumentTypeError(
+            f"{module_name} has no optimizer {factory!r}; the nearest names are "
+            f"{', '.join(nearest)}"
+        )
+    try:
+        optimizer = getattr(module, factory)(0.1)
+        is_optimizer = callable(optimizer.init) and callable(optimizer.update)
+    except Exception:  # whatever the user's function raises
+        is_optimizer = False
+    if not is_optimizer:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} must return an optax transformation for a learning rate"
+        )
+    return name
 
 
 def names_from(known: Iterable[str]) -> Callable[[str], list[str]]:

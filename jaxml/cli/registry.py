@@ -1,5 +1,6 @@
 """What the command line offers: the only place where a name becomes a function."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -259,7 +260,7 @@ def make_optimizer(
         name: Of the optimizer.
         hyperparams: Those that are columns of the point; others keep their defaults.
     """
-    optimizer = OPTIMIZERS[name]
+    optimizer = find_optimizer(name)
 
     def from_point(point: sweep.Point) -> Any:
         rate, schedule = point["learning_rate"], point["schedule"]
@@ -271,11 +272,15 @@ def make_optimizer(
     return from_point
 
 
+def find_optimizer(name: str) -> Callable[..., Any]:
+    """The optimizer of this name, or the factory of a name like `optax:adam`."""
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    module, _, factory = name.partition(":")
+    return getattr(importlib.import_module(module), factory)
+
+
 def sweepable_hyperparams(name: str) -> list[str]:
-    """The keyword-only arguments of an optimizer whose default is a float."""
-    return [
-        parameter.name
-        for parameter in inspect.signature(OPTIMIZERS[name]).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        and isinstance(parameter.default, float)
-    ]
+    """The arguments of an optimizer, after the first, whose default is a float."""
+    _, *others = inspect.signature(find_optimizer(name)).parameters.values()
+    return [p.name for p in others if isinstance(p.default, float)]

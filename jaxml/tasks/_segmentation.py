@@ -47,7 +47,7 @@ def digits_segmentation(*, channels: int = 8) -> Task:
         >>> x.shape, y.shape
         ((384, 18, 18, 1), (384, 18, 18))
     """
-    images, digits = load_digits(return_X_y=True)
+    images, digits = map(np.asarray, load_digits(return_X_y=True))
     rng = np.random.default_rng(0)
     order = rng.permutation(len(digits))
     ink = images[order].reshape(-1, DIGIT_SIZE, DIGIT_SIZE) / MAX_PIXEL
