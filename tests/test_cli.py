@@ -183,6 +183,11 @@ def test_schedules_peak_at_1_and_have_the_stated_end_points() -> None:
         (["digits", "--memory", "2"], "must be like 500MB or 2GB, got '2'"),
         (["digits", "--halving", "1"], "must be greater than 1, got '1'"),
         (["digits", "--resume"], "must come with --out"),
+        (["digits", "--distributed"], "must come with --out, one for all"),
+        (
+            ["digits", "--distributed", "--coordinator", "host:1", "--out", "x"],
+            "--distributed: must come without --coordinator",
+        ),
         (["digits", "--coordinator", "host:1"], "must come with --out, one for all"),
         (["digits", "--processes", "2"], "must come with --coordinator"),
         (["digits", "--process-id", "1"], "must be from 0 to 0, got 1"),

@@ -61,11 +61,8 @@ def main(
     with contextlib.suppress(RuntimeError):  # the caller has initialized JAX already
         cores = options.devices or os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", cores)
-    if options.coordinator:
-        jax.distributed.initialize(
-            options.coordinator, options.processes, options.process_id
-        )
     try:
+        _join_processes(options)
         return _sweep(options, arguments, on_compiled)
     except ValueError as error:
         print(f"jaxml sweep: {error}", file=sys.stderr)
@@ -76,6 +73,22 @@ def main(
             file=sys.stderr,
         )
     return 2
+
+
+def _join_processes(options: argparse.Namespace) -> None:
+    """Connects the processes of one run."""
+    if options.coordinator:
+        jax.distributed.initialize(
+            options.coordinator, options.processes, options.process_id
+        )
+    elif options.distributed:
+        try:
+            jax.distributed.initialize()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                "argument --distributed: must run in a job of Slurm, MPI, Kubernetes "
+                f"or Cloud TPU, but JAX says: {str(error).splitlines()[0]}"
+            ) from None
 
 
 def _sweep(

@@ -74,6 +74,12 @@ def _check_run_options(
         command.error(
             "argument --coordinator: must come with --out, one for all processes"
         )
+    if options.distributed and not options.out:
+        command.error(
+            "argument --distributed: must come with --out, one for all processes"
+        )
+    if options.distributed and options.coordinator:
+        command.error("argument --distributed: must come without --coordinator")
     if options.processes > 1 and not options.coordinator:
         command.error("argument --processes: must come with --coordinator")
     if not 0 <= options.process_id < options.processes:
@@ -193,9 +199,15 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "its machine; processes on one machine must divide them)",
     )
     run_group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes of this job of Slurm, MPI, Kubernetes or Cloud "
+        "TPU, as jax.distributed.initialize() finds them",
+    )
+    run_group.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
-        help="address at which the processes of one run meet",
+        help="address at which the processes of one run meet, without --distributed",
     )
     run_group.add_argument(
         "--processes", type=positive_int, default=1, help="number of processes"

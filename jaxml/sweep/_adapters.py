@@ -157,7 +157,7 @@ def from_nnx(make_module: Callable[[Array, Point], Any]) -> Model:
         ('init', 'apply', 'state')
     """
 
-    def split(module: Any) -> tuple[Any, PyTree, PyTree, PyTree]:
+    def split(module: Any) -> Any:
         from flax import nnx  # pyright: ignore[reportMissingImports]
 
         return nnx.split(module, nnx.Param, nnx.RngState, ...)

@@ -14,7 +14,8 @@ from jaxml.sweep._record import Record
 from jaxml.sweep._search_space import Points
 from jaxml.sweep.engine import _layout
 from jaxml.sweep.engine._compilation import compile_once
-from jaxml.sweep.engine._halving import SuccessiveHalving
+from jaxml.sweep.engine._halving import Hyperband, SuccessiveHalving
+from jaxml.sweep.engine._population import PopulationBasedTraining
 from jaxml.sweep.engine._task import Task
 from jaxml.sweep.engine._train import (
     ConfigBlock,
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
         programs: Compiled for one block on each device.
         bytes: Memory on all devices together: the data, the states, and the temporaries
             of the largest program.
+        population: When bad models copy good ones, if they do.
     """
 
     spec: StaticSpec
@@ -51,14 +53,20 @@ class Plan(NamedTuple):
     steps: np.ndarray
     shape: tuple[int, int, int]
     devices: tuple[Any, ...]
-    halving: SuccessiveHalving | None
+    halving: SuccessiveHalving | Hyperband | None
     programs: Programs
     bytes: int
+    population: PopulationBasedTraining | None = None
 
     @property
     def num_models(self) -> int:
         """Number of models, one for each point."""
         return len(self.group_keys)
+
+    @property
+    def number_columns(self) -> list[str]:
+        """The columns of hyperparameters."""
+        return [n for n in self.points if n not in self.branch_indices and n != "seed"]
 
     @checked
     def evaluate(
@@ -115,9 +123,8 @@ class Plan(NamedTuple):
         first = np.maximum(model_ids[..., :1], 0)
         ids = np.where(model_ids < 0, first, model_ids)
         hyperparams = {
-            name: np.asarray(column, np.float32)[ids]
-            for name, column in self.points.items()
-            if name not in self.branch_indices and name != "seed"
+            name: np.asarray(self.points[name], np.float32)[ids]
+            for name in self.number_columns
         }
         index, group = self.branch_indices, first[..., 0]
         return ConfigBlock(
@@ -151,7 +158,8 @@ def plan(
     batch_size: Count | None = 64,
     shared_batches: bool = False,
     num_evals: Count = 10,
-    halving: SuccessiveHalving | None = None,
+    halving: SuccessiveHalving | Hyperband | None = None,
+    population: PopulationBasedTraining | None = None,
     devices: Sequence[Any] | None = None,
     memory: Count | None = None,
 ) -> Plan:
@@ -171,6 +179,7 @@ def plan(
         shared_batches: Whether models with one seed share their batches, to save time.
         num_evals: Number of points of the curves, at equal distances.
         halving: Stops the worse models early.
+        population: Lets bad models copy good ones; not with `halving`.
         devices: All local devices by default.
         memory: Bytes that may be used on all devices together.
 
@@ -186,8 +195,10 @@ def plan(
         >>> plan(task, points, optimizers={"sgd": sgd}, steps=3).num_models
         2
     """
-    if halving:
-        halving.check()
+    for search in filter(None, (halving, population)):
+        search.check()
+    if halving and population:
+        raise_invalid(ValueError, "population", "be None with halving", population)
     check_state(task)
     choices, selections = choices or {}, selections or {}
     points = {name: np.asarray(column) for name, column in points.items()}
@@ -212,6 +223,7 @@ def plan(
         halving,
         make_programs(spec, mesh),
         0,
+        population,
     )
     with jax.set_mesh(mesh):  # instead of the user's own mesh
         return _compile_within(memory, uncompiled)
@@ -243,7 +255,7 @@ def _compile_within(memory: int | None, uncompiled: Plan) -> Plan:
         )
         shape = num_optimizers, groups, width
         compiled = _compile(uncompiled._replace(shape=shape))
-        _check_halving_metric(compiled)
+        _check_metrics(compiled)
         if memory is None or compiled.bytes <= memory:
             return compiled
         if width == _layout.MIN_WIDTH:
@@ -317,10 +329,12 @@ def _temp_bytes(program: Any) -> int:
     return memory.temp_size_in_bytes + result_bytes
 
 
-def _check_halving_metric(compiled: Plan) -> None:
-    tree, halving = compiled.programs.on_valid.out_tree, compiled.halving
+def _check_metrics(compiled: Plan) -> None:
+    tree = compiled.programs.on_valid.out_tree
     metrics = jax.tree.unflatten(tree, range(tree.num_leaves))
     curves = ["train_loss", *(f"valid_{name}" for name in metrics)]
-    if halving and halving.metric not in curves:
-        requirement = f"name one of {', '.join(curves)}"
-        raise_invalid(ValueError, "halving.metric", requirement, halving.metric)
+    for argument in ("halving", "population"):
+        search = getattr(compiled, argument)
+        if search and search.metric not in curves:
+            requirement = f"name one of {', '.join(curves)}"
+            raise_invalid(ValueError, f"{argument}.metric", requirement, search.metric)
