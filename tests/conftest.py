@@ -11,6 +11,7 @@ chex.set_n_cpu_devices(8)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_enable_compilation_cache", False)
 gc.set_threshold(10_000, 20, 100)  # JAX keeps millions of objects, slow to search
 
 

@@ -1,6 +1,9 @@
 """The command line: what it writes, prints and rejects."""
 
 import csv
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -62,6 +65,31 @@ def test_schedules_and_batch_sizes_are_columns_of_one_table(tmp_path, capsys) ->
     assert len(list(tmp_path.glob("*.png"))) == 3
     output = capsys.readouterr().out
     assert "batch size" in output and "schedule" in output
+
+
+@pytest.mark.slow
+def test_any_optimizer_by_name(tmp_path) -> None:
+    names = "adam:b1=0.8,optax:adam:b1=0.8,0.9,optax.contrib:muon,my_optimizers:mine"
+    (tmp_path / "my_optimizers.py").write_text(
+        "from jaxml.optimizers import sgd as mine"
+    )
+    command = [sys.executable, "-m", "jaxml", "sweep", "iris", "--optimizer", names]
+    command += ["--learning-rate", "0.03", "--seeds", "2", "--out", "results"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
+    with open(tmp_path / "results" / "table.csv") as file:
+        rows = {
+            (row["optimizer"], row["b1"], row["seed"]): row
+            for row in csv.DictReader(file)
+        }
+    assert len(rows) == 2 * (1 + 2 + 1 + 1)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    ours, theirs = (
+        float(rows[name, "0.8", "0"]["valid_loss"]) for name in ("adam", "optax:adam")
+    )
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert rows["optax:adam", "0.9", "0"]["valid_loss"] != f"{theirs}"
 
 
 @pytest.mark.slow
@@ -135,9 +163,31 @@ def test_schedules_peak_at_1_and_have_the_stated_end_points() -> None:
             ["digits", "--optimizer", "sgd,adam:b1=0.9,1.5"],
             "adam: b1 must be in [0, 1), got 1.5.",
         ),
+        (["digits", "--optimizer", "adam:0.9"], "must be like sgd,adam:b1=0.9,0.95"),
+        (
+            ["digits", "--optimizer", "optacks:adam"],
+            "'optacks:adam' must be MODULE:FACTORY, but No module named 'optacks'",
+        ),
+        (
+            ["digits", "--optimizer", "optax:adamm"],
+            "optax has no optimizer 'adamm'; the nearest names are adam",
+        ),
+        (
+            ["digits", "--optimizer", "optax:global_norm"],
+            "'optax:global_norm' must return an optax transformation for a learning",
+        ),
+        (
+            ["digits", "--optimizer", "optax:adam:b4=0.5"],
+            "optax:adam has no hyperparameter 'b4'; its hyperparameters are: b1, b2",
+        ),
         (["digits", "--memory", "2"], "must be like 500MB or 2GB, got '2'"),
         (["digits", "--halving", "1"], "must be greater than 1, got '1'"),
         (["digits", "--resume"], "must come with --out"),
+        (["digits", "--distributed"], "must come with --out, one for all"),
+        (
+            ["digits", "--distributed", "--coordinator", "host:1", "--out", "x"],
+            "--distributed: must come without --coordinator",
+        ),
         (["digits", "--coordinator", "host:1"], "must come with --out, one for all"),
         (["digits", "--processes", "2"], "must come with --coordinator"),
         (["digits", "--process-id", "1"], "must be from 0 to 0, got 1"),
@@ -179,3 +229,47 @@ def test_an_unwritable_out_directory_is_reported_in_one_line(tmp_path, capsys) -
     output = capsys.readouterr().err
     assert output.count("\n") == 1
     assert "must be a writable directory" in output
+
+
+def test_an_unwritable_cache_is_reported_in_one_line(tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    cache = ["--compilation-cache", str(tmp_path / "file" / "cache")]
+    assert cli.main([*SMALL_GRID, *cache, "--plan"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "--compilation-cache must be a writable directory" in captured.err
+    assert "digits: 8 models" in captured.out
+    assert cli.main([*SMALL_GRID, "--compilation-cache", "none", "--plan"]) == 0
+    captured = capsys.readouterr()
+    assert "cache" not in captured.out + captured.err
+
+
+@pytest.mark.slow
+def test_the_second_command_compiles_nothing_and_a_spoiled_cache_is_harmless(
+    tmp_path,
+) -> None:
+    cache, tables = tmp_path / "cache", []
+
+    def sweep_iris(out: str) -> str:
+        command = [sys.executable, "-m", "jaxml", "sweep", "iris", "--seeds", "1"]
+        command += ["--optimizer", "sgd", "--compilation-cache", str(cache)]
+        result = subprocess.run(
+            [*command, "--out", str(tmp_path / out)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        tables.append((tmp_path / out / "table.csv").read_bytes())
+        return result.stdout
+
+    assert f"Compiled programs are cached in {cache}/jax-" in sweep_iris("first")
+    entries = {path: path.stat().st_mtime_ns for path in cache.rglob("*-cache")}
+    assert len(entries) > 3
+    sweep_iris("second")
+    found = {path: path.stat().st_mtime_ns for path in cache.rglob("*-cache")}
+    assert found == entries
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:100])
+    sweep_iris("third")
+    assert tables[0] == tables[1] == tables[2]

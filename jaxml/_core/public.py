@@ -228,7 +228,7 @@ def _compile(
 
 def _debug_nans_of(contract: Contract) -> contextlib.AbstractContextManager[Any]:
     """`jax.debug_nans`, off for losses: a label out of range is meant to give NaN."""
-    if "labels" in contract.parameters and jax.config.jax_debug_nans:
+    if "labels" in contract.parameters and getattr(jax.config, "jax_debug_nans", 0):
         return jax.debug_nans(False)
     return contextlib.nullcontext()
 

@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxml import sweep
+from jaxml.cli.compilation_cache import use_compilation_cache
 from jaxml.cli.console import ProgressBar, figures, leaderboard_table, rank_table
 from jaxml.cli.options import parse_options, unused_path
 from jaxml.cli.registry import (
@@ -60,11 +61,8 @@ def main(
     with contextlib.suppress(RuntimeError):  # the caller has initialized JAX already
         cores = options.devices or os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", cores)
-    if options.coordinator:
-        jax.distributed.initialize(
-            options.coordinator, options.processes, options.process_id
-        )
     try:
+        _join_processes(options)
         return _sweep(options, arguments, on_compiled)
     except ValueError as error:
         print(f"jaxml sweep: {error}", file=sys.stderr)
@@ -75,6 +73,22 @@ def main(
             file=sys.stderr,
         )
     return 2
+
+
+def _join_processes(options: argparse.Namespace) -> None:
+    """Connects the processes of one run."""
+    if options.coordinator:
+        jax.distributed.initialize(
+            options.coordinator, options.processes, options.process_id
+        )
+    elif options.distributed:
+        try:
+            jax.distributed.initialize()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                "argument --distributed: must run in a job of Slurm, MPI, Kubernetes "
+                f"or Cloud TPU, but JAX says: {str(error).splitlines()[0]}"
+            ) from None
 
 
 def _sweep(
@@ -102,6 +116,7 @@ def _sweep(
     if not options.plan:
         folder.mkdir(parents=True, exist_ok=True)
     start_time = time.monotonic()
+    _announce_compilation_cache(options.compilation_cache, console)
     jobs = _compile_jobs(options, console)
     if options.plan:
         return 0
@@ -125,6 +140,21 @@ def _sweep(
 
 def _is_finished(folder: pathlib.Path) -> bool:
     return (folder / "table.csv").exists() and not (folder / "parts").exists()
+
+
+def _announce_compilation_cache(folder: pathlib.Path | None, console: Console) -> None:
+    if folder is None:
+        return
+    try:
+        cache = use_compilation_cache(folder)
+    except OSError as error:
+        print(
+            f"jaxml sweep: --compilation-cache must be a writable directory: {error}; "
+            "programs are compiled without it",
+            file=sys.stderr,
+        )
+    else:
+        console.print(f"Compiled programs are cached in {cache}/.", soft_wrap=True)
 
 
 def _compile_jobs(options: argparse.Namespace, console: Console) -> list[_Job]:
@@ -266,6 +296,7 @@ def _concat_results(
         combined = combined._replace(
             outputs=_concat_columns([record.outputs for record in labeled]),
             params=_concat_columns([record.params for record in labeled]),
+            state=_concat_columns([record.state for record in labeled]),
         )
     return combined, f"valid_{metric}"
 

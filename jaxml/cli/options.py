@@ -2,13 +2,17 @@
 
 import argparse
 import difflib
+import importlib
 import itertools
+import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import numpy as np
 
+from jaxml.cli.compilation_cache import default_folder
 from jaxml.cli.registry import (
     ACTIVATIONS,
     OPTIMIZERS,
@@ -17,6 +21,7 @@ from jaxml.cli.registry import (
     TASKS,
     Suite,
     TaskSpec,
+    find_optimizer,
     sweepable_hyperparams,
 )
 
@@ -69,6 +74,12 @@ def _check_run_options(
         command.error(
             "argument --coordinator: must come with --out, one for all processes"
         )
+    if options.distributed and not options.out:
+        command.error(
+            "argument --distributed: must come with --out, one for all processes"
+        )
+    if options.distributed and options.coordinator:
+        command.error("argument --distributed: must come without --coordinator")
     if options.processes > 1 and not options.coordinator:
         command.error("argument --processes: must come with --coordinator")
     if not 0 <= options.process_id < options.processes:
@@ -110,8 +121,9 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     compare_group.add_argument(
         "--optimizer",
         type=parse_optimizers,
-        help=f"all, or any of {', '.join(OPTIMIZERS)}, with values for their "
-        "hyperparameters, as in sgd,adam:b1=0.9,0.95,b2=0.99",
+        help=f"all, or any of {', '.join(OPTIMIZERS)}, or MODULE:FACTORY as in "
+        "optax.contrib:muon; with values for their hyperparameters, as in "
+        "sgd,adam:b1=0.9,0.95,b2=0.99,optax:lion:b1=0.9",
     )
     for option, functions in (("--schedule", SCHEDULES), ("--activation", ACTIVATIONS)):
         compare_group.add_argument(
@@ -168,6 +180,14 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         help="print the number of models and the memory they need, and train nothing",
     )
     run_group.add_argument(
+        "--compilation-cache",
+        type=parse_cache_folder,
+        default=default_folder(),
+        metavar="DIR",
+        help="directory for compiled programs, so that the next command starts sooner; "
+        "none compiles them every time (default: %(default)s)",
+    )
+    run_group.add_argument(
         "--memory",
         type=parse_bytes,
         help="most memory that all devices together may use: 500MB, 2GB",
@@ -179,9 +199,15 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "its machine; processes on one machine must divide them)",
     )
     run_group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes of this job of Slurm, MPI, Kubernetes or Cloud "
+        "TPU, as jax.distributed.initialize() finds them",
+    )
+    run_group.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
-        help="address at which the processes of one run meet",
+        help="address at which the processes of one run meet, without --distributed",
     )
     run_group.add_argument(
         "--processes", type=positive_int, default=1, help="number of processes"
@@ -197,11 +223,11 @@ def parse_optimizers(text: str) -> dict[str, dict[str, list[float]]]:
     optimizers: dict[str, dict[str, list[float]]] = {}
     name = hyperparam = ""
     for word in (",".join(OPTIMIZERS) if text == "all" else text).split(","):
-        head, _, assignment = word.rpartition(":")
-        if head or ("=" not in word and not _is_number(word)):
-            name = name_from(OPTIMIZERS)(head or word)
+        head, assignment = _split_assignment(word)
+        if head:
+            name = optimizer_name(head)
             optimizers[name], hyperparam = {}, ""
-            if not head:
+            if not assignment:
                 continue
         if "=" in assignment:
             hyperparam, _, assignment = assignment.partition("=")
@@ -218,11 +244,51 @@ def parse_optimizers(text: str) -> dict[str, dict[str, list[float]]]:
             )
         value = float(assignment)
         try:  # the sweep traces the value, so only here its range is checked
-            OPTIMIZERS[name](1.0, **{hyperparam: value})
+            find_optimizer(name)(1.0, **{hyperparam: value})
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         optimizers[name][hyperparam].append(value)
     return optimizers
+
+
+def _split_assignment(word: str) -> tuple[str, str]:
+    """`adam:b1=0.9` in two at the last colon; one part is empty without the other."""
+    head, _, last = word.rpartition(":")
+    if "=" in last or _is_number(last):
+        return head, last
+    return word, ""
+
+
+def optimizer_name(name: str) -> str:
+    """A known name, or `module:factory` of any function that makes an optimizer."""
+    if ":" not in name:
+        return name_from(OPTIMIZERS)(name)
+    module_name, factory = name.split(":", 1)
+    if os.getcwd() not in sys.path:  # as `python -m jaxml` has it
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} must be MODULE:FACTORY, but {error}"
+        ) from None
+    if not callable(getattr(module, factory, None)):
+        known = [n for n in vars(module) if callable(getattr(module, n))]
+        nearest = difflib.get_close_matches(factory, known, n=3, cutoff=0.0)
+        raise argparse.ArgumentTypeError(
+            f"{module_name} has no optimizer {factory!r}; the nearest names are "
+            f"{', '.join(nearest)}"
+        )
+    try:
+        optimizer = getattr(module, factory)(0.1)
+        is_optimizer = callable(optimizer.init) and callable(optimizer.update)
+    except Exception:  # whatever the user's function raises
+        is_optimizer = False
+    if not is_optimizer:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} must return an optax transformation for a learning rate"
+        )
+    return name
 
 
 def names_from(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -270,6 +336,10 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
     return int(text)
+
+
+def parse_cache_folder(text: str) -> pathlib.Path | None:
+    return None if text == "none" else pathlib.Path(text)
 
 
 def parse_batch_sizes(text: str) -> list[int | None]:

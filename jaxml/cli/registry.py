@@ -1,5 +1,6 @@
 """What the command line offers: the only place where a name becomes a function."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -155,6 +156,16 @@ COMPARE_LOSSES: dict[str, Any] = COMPARE_OPTIMIZERS | {
     "optimizer": _without_hyperparams("adam"),
     "activation": ["relu"],
 }
+COMPARE_LARGE: dict[str, Any] = COMPARE_OPTIMIZERS | {
+    "optimizer": _without_hyperparams("momentum", "rmsprop", "adam", "lion"),
+    "activation": ["gelu"],
+    "loss": ["cross_entropy"],
+    "learning_rate": [0.001, 0.003, 0.01, 0.03],
+    "schedule": ["warmup_cosine"],
+    "seeds": 4,  # with four rates 16 models of each optimizer, a whole group
+    "steps": 300,
+    "batch_size": [16],
+}
 
 
 def _table(
@@ -212,6 +223,20 @@ TASKS = {
             "batch_size": [4],
         },
     ),
+    "digits-convnet": TaskSpec(
+        tasks.digits_convnet,
+        CLASSIFICATION_LOSSES,
+        metric="accuracy",
+        compare_by="optimizer",
+        defaults=COMPARE_LARGE | {"batch_size": [32], "steps": 200},
+    ),
+    "text": TaskSpec(
+        tasks.text,
+        {"cross_entropy": losses.cross_entropy, "focal_loss": losses.focal_loss},
+        metric="accuracy",
+        compare_by="optimizer",
+        defaults=COMPARE_LARGE | {"steps": 600},
+    ),
 }
 SUITES = {
     "valley": Suite(
@@ -240,7 +265,7 @@ def make_optimizer(
         name: Of the optimizer.
         hyperparams: Those that are columns of the point; others keep their defaults.
     """
-    optimizer = OPTIMIZERS[name]
+    optimizer = find_optimizer(name)
 
     def from_point(point: sweep.Point) -> Any:
         rate, schedule = point["learning_rate"], point["schedule"]
@@ -252,11 +277,15 @@ def make_optimizer(
     return from_point
 
 
+def find_optimizer(name: str) -> Callable[..., Any]:
+    """The optimizer of this name, or the factory of a name like `optax:adam`."""
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    module, _, factory = name.partition(":")
+    return getattr(importlib.import_module(module), factory)
+
+
 def sweepable_hyperparams(name: str) -> list[str]:
-    """The keyword-only arguments of an optimizer whose default is a float."""
-    return [
-        parameter.name
-        for parameter in inspect.signature(OPTIMIZERS[name]).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        and isinstance(parameter.default, float)
-    ]
+    """The arguments of an optimizer, after the first, whose default is a float."""
+    _, *others = inspect.signature(find_optimizer(name)).parameters.values()
+    return [p.name for p in others if isinstance(p.default, float)]

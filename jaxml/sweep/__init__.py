@@ -27,6 +27,11 @@ from jaxml.sweep._search_space import (
 )
 from jaxml.sweep.engine._halving import (
     SuccessiveHalving as SuccessiveHalving,
+    Hyperband as Hyperband,
+)
+from jaxml.sweep.engine._population import (
+    truncation_selection as truncation_selection,
+    PopulationBasedTraining as PopulationBasedTraining,
 )
 from jaxml.sweep.engine._plan import (
     Plan as Plan,

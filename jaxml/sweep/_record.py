@@ -14,14 +14,16 @@ from jaxml._core.public import checked
 from jaxml._core.types import PyTree
 
 Columns = dict[str, np.ndarray]
+ARRAY_FIELDS = "status", "steps"  # of a record; the others are columns by name
 
 
 class Best(NamedTuple):
-    """The best model of a record: its parameters, settings and final metrics."""
+    """The best model of a record: its parameters, settings, final metrics and state."""
 
     params: PyTree
     settings: dict[str, Any]
     final: dict[str, float]
+    state: PyTree
 
 
 class Record(NamedTuple):
@@ -38,6 +40,7 @@ class Record(NamedTuple):
             previous point, and the metrics on the validation data.
         outputs: [models ...] for each array of the task's outputs.
         params: [models ...] for each array of the parameters, by its path.
+        state: The same for the state of a task that has one.
     """
 
     points: Columns
@@ -47,10 +50,16 @@ class Record(NamedTuple):
     curves: Columns
     outputs: Columns = {}  # noqa: RUF012
     params: Columns = {}  # noqa: RUF012
+    state: Columns = {}  # noqa: RUF012
 
     @checked
     def best(
-        self, metric: str, *, higher_is_better: bool = True, like: PyTree = None
+        self,
+        metric: str,
+        *,
+        higher_is_better: bool = True,
+        like: PyTree = None,
+        like_state: PyTree = None,
     ) -> Best:
         """The best finished model by a column of `final`.
 
@@ -59,6 +68,7 @@ class Record(NamedTuple):
             higher_is_better: Whether a higher metric is better.
             like: A tree with the structure of the parameters, in which they are
                 returned; without it they are a dict by path.
+            like_state: The same for the state.
 
         Raises:
             ValueError: If no model is finished, the column does not exist, or the
@@ -73,11 +83,10 @@ class Record(NamedTuple):
             raise ValueError("best: params must be kept by run, got none.")
         values = np.where(self.status == "ok", self.final[metric], np.nan)
         i = int(np.nanargmax(values) if higher_is_better else np.nanargmin(values))
-        params: PyTree = {path: column[i] for path, column in self.params.items()}
-        if like is not None:
-            params = jax.tree.unflatten(jax.tree.structure(like), [*params.values()])
         settings = {name: column[i].item() for name, column in self.points.items()}
-        return Best(params, settings, {n: float(c[i]) for n, c in self.final.items()})
+        final = {name: float(column[i]) for name, column in self.final.items()}
+        params = _take_tree(self.params, i, like)
+        return Best(params, settings, final, _take_tree(self.state, i, like_state))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `table.csv`, one row per model, and `record.npz`, each atomically."""
@@ -111,11 +120,19 @@ class Record(NamedTuple):
         fields: dict[str, Any] = {name: {} for name in cls._fields}
         for path, column in columns.items():
             field, _, name = path.partition(":")
-            if name:
-                fields[field][name] = column
-            else:
+            if field in ARRAY_FIELDS:
                 fields[field] = column
+            else:  # the name is empty if the parameters are one array
+                fields[field][name] = column
         return cls(**fields)
+
+
+def _take_tree(columns: Columns, i: int, like: PyTree) -> PyTree:
+    """The arrays of one model, in the structure of `like` or as a dict by path."""
+    arrays = {path: column[i] for path, column in columns.items()}
+    if like is None:
+        return arrays
+    return jax.tree.unflatten(jax.tree.structure(like), [*arrays.values()])
 
 
 def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:

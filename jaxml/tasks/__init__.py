@@ -15,3 +15,9 @@ from jaxml.tasks._embedding import (
 from jaxml.tasks._segmentation import (
     digits_segmentation as digits_segmentation,
 )
+from jaxml.tasks._convnet import (
+    digits_convnet as digits_convnet,
+)
+from jaxml.tasks._text import (
+    text as text,
+)

@@ -39,7 +39,7 @@ def digits_embedding(*, hidden: int = 32, features: int = 16) -> Task:
         >>> x.shape, jnp.unique(y)
         ((533, 64), Array([7, 8, 9], dtype=int32))
     """
-    images, labels = load_digits(return_X_y=True)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
     order = np.random.default_rng(0).permutation(len(labels))
     x = jnp.asarray(images[order] / MAX_PIXEL, jnp.float32)
     y = jnp.asarray(labels[order], jnp.int32)

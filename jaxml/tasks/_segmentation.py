@@ -1,7 +1,6 @@
 """Semantic segmentation of handwritten digits scattered over noise."""
 
 import itertools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from jaxml.sweep import Point, Task
 from jaxml.tasks._digits import MAX_PIXEL
+from jaxml.tasks._large import conv3x3, one_model_at_a_time
 from jaxml.tasks._network import Params, he_normal
 
 DIGIT_SIZE, CELL_SIZE, IMAGE_SIZE = 8, 9, 18  # pixels; an image is 2 x 2 cells
@@ -47,7 +47,7 @@ def digits_segmentation(*, channels: int = 8) -> Task:
         >>> x.shape, y.shape
         ((384, 18, 18, 1), (384, 18, 18))
     """
-    images, digits = load_digits(return_X_y=True)
+    images, digits = map(np.asarray, load_digits(return_X_y=True))
     rng = np.random.default_rng(0)
     order = rng.permutation(len(digits))
     ink = images[order].reshape(-1, DIGIT_SIZE, DIGIT_SIZE) / MAX_PIXEL
@@ -74,7 +74,7 @@ def digits_segmentation(*, channels: int = 8) -> Task:
     def predict(params: Params, x: Array, point: Point) -> Array:
         h = [jnp.moveaxis(x, -1, 0)]  # channels first keeps the last axis long
         for i, stride in enumerate(strides, 1):
-            z = _conv3x3(params[f"w{i}"], h[-1], stride)
+            z = conv3x3(params[f"w{i}"], h[-1], stride)
             h.append(point["activation"](jax.nn.standardize(z, axis=(-2, -1))))
         fine = jnp.tensordot(params["u"], h[1], 1)
         coarse = jnp.tensordot(params["v"], h[-1], 1)
@@ -82,10 +82,10 @@ def digits_segmentation(*, channels: int = 8) -> Task:
         return jnp.moveaxis(logits, 0, -1)
 
     def loss(params: Params, batch: tuple, point: Point) -> Array:
-        def batch_loss(params: Params, x: Array, y: Array) -> Array:
-            return point["loss"](predict(params, x, point), y)
+        def batch_loss(params: Params, x: Array, y: Array) -> tuple[Array, tuple]:
+            return point["loss"](predict(params, x, point), y), ()
 
-        return _one_model_at_a_time(batch_loss)(params, *batch)
+        return one_model_at_a_time(batch_loss)(params, *batch)[0]
 
     def metrics(params: Params, data: tuple, point: Point) -> dict[str, Array]:
         def batch_metrics(params: Params, x: Array, y: Array) -> dict[str, Array]:
@@ -115,34 +115,6 @@ def _mean_iou(predictions: Array, labels: Array) -> Array:
     intersection = jnp.sum(predicted & true, ALL_PIXELS, dtype=jnp.float32)
     union = jnp.sum(predicted | true, ALL_PIXELS, dtype=jnp.float32)
     return jnp.mean(intersection / union)
-
-
-def _one_model_at_a_time(loss: Callable[..., Array]) -> Callable[..., Array]:
-    """Makes `vmap` compute the loss of one model after another, each in the cache."""
-
-    @jax.custom_vjp
-    def sequential_loss(params: Params, x: Array, y: Array) -> Array:
-        return sequential_vmap(loss)(params, x, y)
-
-    def sequential_loss_bwd(grads: Params, ct: Array) -> tuple:
-        return jax.tree.map(lambda grad: ct * grad, grads), None, None
-
-    sequential_loss_fwd = sequential_vmap(jax.value_and_grad(loss))
-    sequential_loss.defvjp(sequential_loss_fwd, sequential_loss_bwd)
-    return sequential_loss
-
-
-def _conv3x3(w: Array, x: Array, stride: int) -> Array:
-    """W ∗ x as one product with the 3 x 3 patches of x, [channels images h w]."""
-    height, width = x.shape[-2:]
-    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    shifted = [
-        padded[..., i : i + height : stride, j : j + width : stride]
-        for i in range(3)
-        for j in range(3)
-    ]
-    patches = jnp.concatenate(shifted, 0)
-    return (w @ patches.reshape(len(patches), -1)).reshape(-1, *patches.shape[1:])
 
 
 def _make_scenes(

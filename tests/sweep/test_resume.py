@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import types
 
@@ -19,7 +20,8 @@ from jaxml import sweep
 pytestmark = pytest.mark.xdist_group("resume")  # its tests share trained grids
 COMMAND = [sys.executable, "-m", "jaxml", "sweep", "iris", "--activation", "tanh"]
 COMMAND += ["--optimizer", "sgd,adam", "--learning-rate", "log:1e-3:1:8"]
-COMMAND += ["--seeds", "8", "--steps", "3000"]
+COMMAND += ["--seeds", "8", "--steps", "3000", "--compilation-cache"]
+COMMAND += [os.path.join(tempfile.gettempdir(), "jaxml-tests")]
 
 
 def make_wide_task() -> sweep.Task:
@@ -68,6 +70,44 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, plan, record) -> 
     assert set(partial.status) == {"ok", "unfinished"}
     resumed = sweep.run(plan, checkpoint_dir=tmp_path, resume=True)
     assert bitwise_equal(resumed, record)
+
+
+@pytest.mark.parametrize("halving", [False, True])
+def test_a_run_resumes_on_another_number_of_devices(
+    halving, tmp_path, plan, record
+) -> None:
+    options = {"checkpoint_dir": tmp_path, "keep_params": True}
+    if halving:
+        rungs = sweep.SuccessiveHalving("valid_loss", 1.5, 1, higher_is_better=False)
+        plan = plan._replace(halving=rungs)
+        record = sweep.run(plan, keep_params=True)
+    counts = []
+
+    def interrupt_after_200(num_models, record):
+        counts.append(num_models)
+        if np.sum(record.status == "ok") > 200:
+            raise KeyboardInterrupt
+
+    partial = sweep.run(plan, callback=interrupt_after_200, **options)
+    other = sweep.plan(
+        make_wide_task(),
+        make_points(seed=range(40)),
+        optimizers=OPTIMIZERS,
+        choices=CHOICES,
+        steps=20,
+        batch_size=8,
+        halving=plan.halving,
+        devices=jax.local_devices()[:2],
+    )
+    assert set(partial.status) >= {"ok", "unfinished"}
+    counts.clear()
+    resumed = sweep.run(
+        other, resume=True, callback=lambda n, _: counts.append(n), **options
+    )
+    assert counts == sorted(counts)
+    assert counts[-1] == pytest.approx(720)
+    assert bitwise_equal(resumed, record)
+    assert (resumed.status == record.status).all()
 
 
 def test_a_running_block_resumes_to_the_same_bits(tmp_path, plan, record) -> None:
@@ -192,7 +232,7 @@ def test_the_best_model_is_loaded(tmp_path, record) -> None:
     loaded = sweep.Record.load(tmp_path)
     task = make_wide_task()
     like = task.init(jax.random.key(0), {})
-    params, settings, final = loaded.best(
+    params, settings, final, _ = loaded.best(
         "valid_loss", higher_is_better=False, like=like
     )
     assert final["valid_loss"] == record.final["valid_loss"].min()
@@ -207,10 +247,10 @@ def test_the_best_model_is_loaded(tmp_path, record) -> None:
         record._replace(params={}).best("valid_loss")
 
 
-def start_command(folder, *arguments):
+def start_command(folder, *arguments, environment=None):
     return subprocess.Popen(
         [*COMMAND, "--out", str(folder), *arguments],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -247,7 +287,7 @@ def table(tmp_path_factory):
 @pytest.mark.parametrize("seconds", [0.2, 1.0])
 def test_an_interrupt_while_compiling_prints_one_line(tmp_path, seconds) -> None:
     folder = tmp_path / "results"
-    process = start_command(folder, "--optimizer", "all")
+    process = start_command(folder, "--optimizer", "all", "--compilation-cache", "none")
     wait_until(folder.exists, process)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
@@ -281,6 +321,52 @@ def start_two_processes(folder, *arguments):
         start_command(folder, *shared, "--process-id", str(i), *arguments)
         for i in range(2)
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2)], ids=str)
+def test_another_number_of_processes_completes_a_run(tmp_path, table, counts) -> None:
+    def start(number: int, *arguments: str) -> list:
+        if number == 2:
+            return start_two_processes(tmp_path, *arguments)
+        return [start_command(tmp_path, *arguments)]
+
+    before, after = counts
+    processes = start(before)
+    wait_until(lambda: list(tmp_path.glob("parts/*/done-*.npz")), processes[-1])
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+        wait(process)
+    assert not (tmp_path / "table.csv").exists()
+    finished = last_save_time(tmp_path)
+    assert [wait(process) for process in start(after, "--resume")] == [0] * after
+    assert (tmp_path / "table.csv").read_bytes() == table
+    assert finished
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_slurm_job_find_each_other(tmp_path, table) -> None:
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost"}
+    job |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    processes = [
+        start_command(
+            tmp_path,
+            *("--distributed", "--devices", "1"),
+            environment=job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+        )
+        for i in range(2)
+    ]
+    assert [wait(process) for process in processes] == [0, 0]
+    assert len(list(tmp_path.glob("*"))) > 3
+    assert (tmp_path / "table.csv").read_bytes() == table
+
+
+def test_a_process_outside_of_a_job_is_refused_in_one_line(tmp_path) -> None:
+    process = start_command(tmp_path / "results", "--distributed")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert output.count(b"\n") == 1
+    assert b"--distributed: must run in a job of Slurm, MPI, Kubernetes" in output
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """A sweep trains each model correctly, and bitwise independently of the others."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import optax
 import pytest
 from scipy import stats
 
-from jaxml import cli, losses, optimizers, sweep, tasks
+from jaxml import optimizers, sweep
 
 pytestmark = pytest.mark.xdist_group("sweep")  # its tests share a trained grid
 OPTIMIZERS = {
@@ -246,51 +245,6 @@ def test_plan_counts_the_memory_of_evaluations(no_xla_optimizations) -> None:
     halving = sweep.SuccessiveHalving("accuracy")
     with pytest.raises(ValueError, match=r"halving.metric must name one of train_loss"):
         sweep.plan(task, points, halving=halving, **options)
-
-
-def test_derivatives_of_a_task_are_those_of_the_plain_network() -> None:
-    task = tasks.digits(hidden=8)
-    point = {"activation": jnp.tanh, "loss": losses.cross_entropy}
-    params = task.init(jax.random.key(0), point)
-    x, y = jax.tree.map(lambda a: a[:16], task.train)
-
-    def plain_loss(params: Any) -> jax.Array:
-        hidden = jnp.tanh(x @ params["w1"].T + params["b1"].T)
-        logits = hidden @ params["w2"].T + params["b2"].T
-        return losses.mean(losses.cross_entropy(logits, y))
-
-    def grad_and_hvp(loss: Any) -> Any:
-        return jax.jvp(jax.grad(loss), (params,), (params,))
-
-    result = grad_and_hvp(lambda params: task.loss(params, (x, y), point))
-    expected = grad_and_hvp(plain_loss)
-    jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), result, expected
-    )
-
-
-@pytest.mark.parametrize("name", cli.TASKS)
-def test_a_task_returns_a_scalar_loss_and_its_metrics(name) -> None:
-    setup = cli.TASKS[name]
-    task, key = setup.task(), jax.random.key(0)
-    batch = jax.tree.map(lambda x: x[:8], task.train)
-    for loss in setup.losses.values():
-        point = {"activation": jax.nn.relu, "loss": loss}
-        with jax.numpy_dtype_promotion("standard"):
-            params = jax.eval_shape(lambda key, p=point: task.init(key, p), key)
-            value = jax.eval_shape(lambda x, p=point: task.loss(x, batch, p), params)
-            metrics = jax.eval_shape(
-                lambda x, p=point: task.metrics(x, batch, p), params
-            )
-        assert value.shape == ()
-        assert {"loss", setup.metric} <= set(metrics)
-
-
-def test_segmented_digits_have_all_classes_and_ink_under_each_label() -> None:
-    task = tasks.digits_segmentation()
-    for x, y in (task.train, task.valid):
-        assert set(np.unique(y)) == set(range(11))
-        assert x[..., 0][y > 0].mean() > 0.4 + x[..., 0][y == 0].mean()
 
 
 @pytest.mark.slow

@@ -164,6 +164,7 @@ def _select_models(record: Record, mask: np.ndarray) -> Record:
         curves=select(record.curves),
         outputs=select(record.outputs),
         params=select(record.params),
+        state=select(record.state),
     )
 
 

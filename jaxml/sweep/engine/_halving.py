@@ -1,14 +1,15 @@
-"""Successive halving: at each rung only the best models train on."""
+"""Successive halving and Hyperband: at each rung only the best models train on."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxml._core.contract import check_number, reports_as
 from jaxml._core.types import Range
-from jaxml.sweep.engine._train import TrainState
+
+AT_LEAST_ONE = Range("be at least 1", lambda n: n >= 1)
+ABOVE_ONE = Range("be above 1", lambda x: x > 1)
 
 
 class SuccessiveHalving(NamedTuple):
@@ -37,75 +38,95 @@ class SuccessiveHalving(NamedTuple):
 
     def check(self) -> None:
         """Raises a ValueError if a hyperparameter is out of its range."""
-        at_least_one = Range("be at least 1", lambda n: n >= 1)
-        above_one = Range("be above 1", lambda x: x > 1)
         with reports_as("SuccessiveHalving"):
-            check_number("reduction_factor", self.reduction_factor, above_one)
-            check_number("rungs", self.rungs, at_least_one)
+            check_number("reduction_factor", self.reduction_factor, ABOVE_ONE)
+            check_number("rungs", self.rungs, AT_LEAST_ONE)
 
     def rung_indices(self, steps: np.ndarray) -> list[int]:
         """The indices of the evaluations, at these steps, after which models stop."""
-        rungs = steps[-1] / self.reduction_factor ** np.arange(self.rungs, 0, -1)
-        nearest = {int(np.argmin(np.abs(steps - rung))) for rung in rungs}
-        return sorted(nearest - {len(steps) - 1})
+        return _rung_indices(steps, self.reduction_factor, self.rungs)
 
-    def survivors(
-        self, model_ids: np.ndarray, curves: dict[str, np.ndarray], rung: int
-    ) -> np.ndarray:
-        """The best 1/η of the models, at least one; a non-finite metric ranks last."""
-        values = curves[self.metric][model_ids, rung]
-        score = np.where(
-            np.isfinite(values), values, -np.inf if self.higher_is_better else np.inf
-        )
-        order = np.argsort(-score if self.higher_is_better else score, kind="stable")
-        count = max(1, int(np.ceil(len(model_ids) / self.reduction_factor)))
-        return np.sort(model_ids[order[:count]])
+    def groups(self, steps: np.ndarray, num_models: int) -> dict[int, list[np.ndarray]]:
+        """The models that compete at each rung: all of them."""
+        all_models = np.arange(num_models)
+        return {rung: [all_models] for rung in self.rung_indices(steps)}
 
 
-class StateStore:
-    """The states at a rung, from which the survivors train on in other blocks."""
+class Hyperband(NamedTuple):
+    """Brackets of successive halving, from none of the halvings to all of them.
 
-    def __init__(self) -> None:
-        self.lanes: dict[int, tuple] = {}  # model id -> device, optimizer, group, lane
-        self.states: list[TrainState] = []
+    Bracket s = 0, ..., S-1 holds a part of the models that is proportional to
+    ηˢ / (s + 1), and halves it s times; so each bracket takes about the same time. Many
+    halvings save the most time, and few are right about models that start slowly. The
+    models are dealt to the brackets in one random order.
 
-    def add(self, model_ids: np.ndarray, state: TrainState) -> None:
-        """Stores the states of [devices optimizers groups lanes] models."""
-        offset = sum(len(stored.finite_steps) for stored in self.states)
-        for lane in zip(*np.nonzero(model_ids >= 0)):
-            device, *rest = map(int, lane)
-            self.lanes[int(model_ids[lane])] = (offset + device, *rest)
-        self.states.append(jax.tree.map(np.asarray, state))
+    Args:
+        metric: The name of the curve that ranks the models.
+        reduction_factor: η > 1.
+        brackets: S, the number of brackets.
+        higher_is_better: Whether a higher metric is better.
 
-    def allgather(self, num_models: int) -> None:
-        """Adds the states of the other processes, each of which stores as many."""
-        lanes = np.full((num_models, 4), -1, np.int32)
-        lanes[list(self.lanes)] = list(self.lanes.values())
-        local_states = jax.tree.map(lambda *x: np.concatenate(x), *self.states)
-        num_devices = len(local_states.finite_steps)
-        all_lanes, states = multihost_utils.process_allgather((lanes, local_states))
-        for process, lanes in enumerate(np.asarray(all_lanes)):
-            for i in np.flatnonzero(lanes[:, 0] >= 0):
-                device, *rest = map(int, lanes[i])
-                self.lanes[int(i)] = (process * num_devices + device, *rest)
-        self.states = [jax.tree.map(lambda x: np.concatenate(np.asarray(x)), states)]
+    Reference:
+        Li et al., Hyperband: A novel bandit-based approach to hyperparameter
+        optimization, JMLR 2018, https://arxiv.org/abs/1603.06560
 
-    def gather(self, model_ids: np.ndarray, init_state: TrainState) -> TrainState:
-        """The stored states of these models; `init_state` if the store is empty."""
-        if not self.states:
-            return init_state
-        if len(self.states) > 1:  # concatenate once, not at every call
-            self.states = [jax.tree.map(lambda *x: np.concatenate(x), *self.states)]
-        (stored,) = self.states
-        filler = next(iter(self.lanes.values()))  # for empty lanes
-        lanes = np.array([self.lanes.get(int(i), filler) for i in model_ids.flat])
-        device, optimizer, group, lane = lanes.T.reshape(4, *model_ids.shape)
-        opt_states = tuple(
-            jax.tree.map(lambda x, o=o: x[device[:, o], group[:, o], lane[:, o]], tree)
-            for o, tree in enumerate(stored.opt_states)
-        )
-        params, finite_steps = jax.tree.map(
-            lambda x: x[device, optimizer, group, lane],
-            (stored.params, stored.finite_steps),
-        )
-        return TrainState(params, opt_states, finite_steps)
+    Example:
+        >>> hyperband = Hyperband("valid_accuracy", reduction_factor=3.0, brackets=3)
+        >>> [len(bracket) for bracket in hyperband.bracket_models(33)]
+        [6, 9, 18]
+    """
+
+    metric: str
+    reduction_factor: float = 3.0
+    brackets: int = 3
+    higher_is_better: bool = True
+
+    def check(self) -> None:
+        """Raises a ValueError if a hyperparameter is out of its range."""
+        with reports_as("Hyperband"):
+            check_number("reduction_factor", self.reduction_factor, ABOVE_ONE)
+            check_number("brackets", self.brackets, AT_LEAST_ONE)
+
+    def bracket_models(self, num_models: int) -> list[np.ndarray]:
+        """The models of each bracket."""
+        s = np.arange(self.brackets)
+        sizes = self.reduction_factor**s / (s + 1.0)
+        ends = np.round(num_models * np.cumsum(sizes) / sizes.sum()).astype(int)
+        order = np.random.default_rng(0).permutation(num_models)
+        return [np.sort(part) for part in np.split(order, ends[:-1])]
+
+    def groups(self, steps: np.ndarray, num_models: int) -> dict[int, list[np.ndarray]]:
+        """The models that compete at each rung: those of each bracket that halves."""
+        groups: dict[int, list[np.ndarray]] = {}
+        for s, models in enumerate(self.bracket_models(num_models)):
+            for rung in _rung_indices(steps, self.reduction_factor, s):
+                groups.setdefault(rung, []).append(models)
+        return dict(sorted(groups.items()))
+
+
+def survivors(
+    halving: SuccessiveHalving | Hyperband,
+    model_ids: np.ndarray,
+    groups: Sequence[np.ndarray],
+    values: np.ndarray,
+) -> np.ndarray:
+    """The models without all but the best 1/η, at least one, of those in each group.
+
+    A value that is not finite ranks last.
+    """
+    losses = -values if halving.higher_is_better else values
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    is_stopped = np.zeros(len(values), bool)
+    for group in groups:
+        ids = group[np.isin(group, model_ids)]
+        order = np.argsort(losses[ids], kind="stable")
+        count = max(1, int(np.ceil(len(ids) / halving.reduction_factor)))
+        is_stopped[ids[order[count:]]] = True
+    return model_ids[~is_stopped[model_ids]]
+
+
+def _rung_indices(steps: np.ndarray, factor: float, rungs: int) -> list[int]:
+    """The indices of the steps nearest to T/η, T/η², ... of T, without the last."""
+    at = steps[-1] / factor ** np.arange(rungs, 0, -1)
+    nearest = {int(np.argmin(np.abs(steps - step))) for step in at}
+    return sorted(nearest - {len(steps) - 1})

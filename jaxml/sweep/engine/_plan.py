@@ -1,7 +1,6 @@
 """Lays out a sweep, compiles its programs and counts their memory, before it runs."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +10,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxml._core.contract import raise_invalid
 from jaxml._core.public import checked
 from jaxml._core.types import Count, PyTree
+from jaxml.sweep._record import Record
 from jaxml.sweep._search_space import Points
 from jaxml.sweep.engine import _layout
-from jaxml.sweep.engine._halving import SuccessiveHalving
+from jaxml.sweep.engine._compilation import compile_once
+from jaxml.sweep.engine._halving import Hyperband, SuccessiveHalving
+from jaxml.sweep.engine._population import PopulationBasedTraining
 from jaxml.sweep.engine._task import Task
 from jaxml.sweep.engine._train import (
     ConfigBlock,
@@ -23,6 +25,7 @@ from jaxml.sweep.engine._train import (
     TrainState,
     make_programs,
 )
+from jaxml.sweep.engine._validation import check_state, encode_names, validate_columns
 
 
 class Plan(NamedTuple):
@@ -40,6 +43,7 @@ class Plan(NamedTuple):
         programs: Compiled for one block on each device.
         bytes: Memory on all devices together: the data, the states, and the temporaries
             of the largest program.
+        population: When bad models copy good ones, if they do.
     """
 
     spec: StaticSpec
@@ -49,14 +53,59 @@ class Plan(NamedTuple):
     steps: np.ndarray
     shape: tuple[int, int, int]
     devices: tuple[Any, ...]
-    halving: SuccessiveHalving | None
+    halving: SuccessiveHalving | Hyperband | None
     programs: Programs
     bytes: int
+    population: PopulationBasedTraining | None = None
 
     @property
     def num_models(self) -> int:
         """Number of models, one for each point."""
         return len(self.group_keys)
+
+    @property
+    def number_columns(self) -> list[str]:
+        """The columns of hyperparameters."""
+        return [n for n in self.points if n not in self.branch_indices and n != "seed"]
+
+    @checked
+    def evaluate(
+        self,
+        points: Mapping[str, Any],
+        *,
+        keep_params: bool = False,
+        callback: Callable[[float, Record], None] | None = None,
+    ) -> Record:
+        """Trains one model for each new point, with the programs of this plan.
+
+        It compiles nothing, takes any number of points, and gives each the bits that it
+        has in any other run. A search asks it for scores, batch by batch.
+
+        Args:
+            points: The columns of the plan, with any numbers and seeds, and with names
+                that the plan has compiled.
+            keep_params: As in `run`.
+            callback: As in `run`.
+
+        Raises:
+            ValueError: If a column is missing or new, or a name is not compiled.
+        """
+        # `_run` needs this class.
+        from jaxml.sweep.engine._run import run
+
+        columns = {name: np.asarray(column) for name, column in points.items()}
+        validate_columns(columns, self.points)
+        functions = {
+            "optimizer": self.spec.optimizers,
+            **self.spec.choices,
+            **self.spec.selections,
+        }
+        branch_indices = encode_names(columns, functions)
+        group_keys = _group_keys(self.spec, columns, branch_indices)
+        new = self._replace(
+            points=columns, branch_indices=branch_indices, group_keys=group_keys
+        )
+        return run(new, keep_params=keep_params, callback=callback)
 
     def blocks(self, model_ids: np.ndarray | None = None) -> np.ndarray:
         """The model in each lane, [blocks optimizers groups lanes]; -1 if empty."""
@@ -74,9 +123,8 @@ class Plan(NamedTuple):
         first = np.maximum(model_ids[..., :1], 0)
         ids = np.where(model_ids < 0, first, model_ids)
         hyperparams = {
-            name: _setting_column(column)[ids]
-            for name, column in self.points.items()
-            if name not in self.branch_indices and name != "seed"
+            name: _setting_column(self.points[name])[ids]
+            for name in self.number_columns
         }
         index, group = self.branch_indices, first[..., 0]
         return ConfigBlock(
@@ -120,7 +168,8 @@ def plan(
     batch_size: Count | None = 64,
     shared_batches: bool = False,
     num_evals: Count = 10,
-    halving: SuccessiveHalving | None = None,
+    halving: SuccessiveHalving | Hyperband | None = None,
+    population: PopulationBasedTraining | None = None,
     devices: Sequence[Any] | None = None,
     memory: Count | None = None,
 ) -> Plan:
@@ -140,6 +189,7 @@ def plan(
         shared_batches: Whether models with one seed share their batches, to save time.
         num_evals: Number of points of the curves, at equal distances.
         halving: Stops the worse models early.
+        population: Lets bad models copy good ones; not with `halving`.
         devices: All local devices by default.
         memory: Bytes that may be used on all devices together.
 
@@ -155,21 +205,21 @@ def plan(
         >>> plan(task, points, optimizers={"sgd": sgd}, steps=3).num_models
         2
     """
-    if halving:
-        halving.check()
+    for search in filter(None, (halving, population)):
+        search.check()
+    if halving and population:
+        raise_invalid(ValueError, "population", "be None with halving", population)
+    check_state(task)
     choices, selections = choices or {}, selections or {}
-    branch_indices = _validate_and_encode(
+    points = {name: np.asarray(column) for name, column in points.items()}
+    branch_indices = encode_names(
         points, {"optimizer": optimizers, **choices, **selections}
     )
     devices = tuple(jax.local_devices() if devices is None else devices)
     mesh = Mesh(np.array(devices), ("devices",))
     task = _place_data(task, mesh)
     spec = StaticSpec(task, optimizers, choices, selections, batch_size, shared_batches)
-    seeds = {"seed": np.asarray(points["seed"])}
-    group_keys = _layout.encode_group_keys(
-        branch_indices | seeds,
-        ["optimizer", *choices, *(seeds if shared_batches else ())],
-    )
+    group_keys = _group_keys(spec, points, branch_indices)
     eval_steps = np.linspace(0, steps, min(num_evals, steps) + 1).round()
 
     uncompiled = Plan(
@@ -183,9 +233,19 @@ def plan(
         halving,
         make_programs(spec, mesh),
         0,
+        population,
     )
     with jax.set_mesh(mesh):  # instead of the user's own mesh
         return _compile_within(memory, uncompiled)
+
+
+def _group_keys(
+    spec: StaticSpec, points: Points, branch_indices: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Equal for models that may share a group."""
+    seeds = {"seed": np.asarray(points["seed"])}
+    columns = ["optimizer", *spec.choices, *(seeds if spec.shared_batches else ())]
+    return _layout.encode_group_keys(branch_indices | seeds, columns)
 
 
 def _place_data(task: Task, mesh: Mesh) -> Task:
@@ -205,7 +265,7 @@ def _compile_within(memory: int | None, uncompiled: Plan) -> Plan:
         )
         shape = num_optimizers, groups, width
         compiled = _compile(uncompiled._replace(shape=shape))
-        _check_halving_metric(compiled)
+        _check_metrics(compiled)
         if memory is None or compiled.bytes <= memory:
             return compiled
         if width == _layout.MIN_WIDTH:
@@ -220,7 +280,7 @@ def _bytes_per_model(uncompiled: Plan) -> int:
     """Bytes of the parameters, their gradients and the largest optimizer state."""
     state = _abstract_block(uncompiled)[0]
     num_models = int(np.prod(uncompiled.shape)) * len(uncompiled.devices)
-    params = _num_bytes(state.params)
+    params = _num_bytes((state.params, state.model_state))
     opt_state = len(state.opt_states) * max(map(_num_bytes, state.opt_states))
     return (2 * params + opt_state) // num_models
 
@@ -240,7 +300,7 @@ def _compile(uncompiled: Plan) -> Plan:
     """The plan with compiled programs, and the bytes that they use."""
     task, programs = uncompiled.spec.task, uncompiled.programs
     state, configs = _abstract_block(uncompiled)
-    init = programs.init.lower(configs).compile()
+    init = compile_once(programs.init.lower(configs), uncompiled.devices)
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         state,
@@ -256,7 +316,7 @@ def _compile(uncompiled: Plan) -> Plan:
     compiled = programs._replace(
         init=init,
         **{
-            name: program.lower(*arguments[name]).compile()
+            name: compile_once(program.lower(*arguments[name]), uncompiled.devices)
             for name, program in programs._asdict().items()
             if name in arguments and program
         },
@@ -279,44 +339,12 @@ def _temp_bytes(program: Any) -> int:
     return memory.temp_size_in_bytes + result_bytes
 
 
-def _check_halving_metric(compiled: Plan) -> None:
-    tree, halving = compiled.programs.on_valid.out_tree, compiled.halving
+def _check_metrics(compiled: Plan) -> None:
+    tree = compiled.programs.on_valid.out_tree
     metrics = jax.tree.unflatten(tree, range(tree.num_leaves))
     curves = ["train_loss", *(f"valid_{name}" for name in metrics)]
-    if halving and halving.metric not in curves:
-        requirement = f"name one of {', '.join(curves)}"
-        raise_invalid(ValueError, "halving.metric", requirement, halving.metric)
-
-
-def _validate_and_encode(
-    points: Points, functions: Mapping[str, NamedFunctions]
-) -> dict[str, np.ndarray]:
-    """The index of each name among the functions of its column."""
-    for column in [*functions, "seed"]:
-        if column not in points:
-            requirement = f"have a column {column!r}"
-            raise_invalid(ValueError, "points", requirement, tuple(points))
-    if len({len(column) for column in points.values()}) != 1 or not len(points["seed"]):
-        lengths = {name: len(column) for name, column in points.items()}
-        raise ValueError(f"plan: points must be equally long columns, got {lengths}.")
-    branch_indices = {}
-    for column, known in functions.items():
-        names = list(known)
-        for name in set(points[column].tolist()) - set(names):
-            similar = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
-            requirement = f"name one of {', '.join(similar)}"
-            raise_invalid(ValueError, f"points[{column!r}]", requirement, name)
-        index = {name: i for i, name in enumerate(names)}
-        branch_indices[column] = np.array([index[n] for n in points[column]], np.int32)
-    for column, values in points.items():
-        values = np.asarray(values)
-        if column not in branch_indices and not np.can_cast(values.dtype, float):
-            requirement = "be numbers, or a column of choices or selections"
-            value = values[0].item()
-            raise_invalid(ValueError, f"points[{column!r}]", requirement, value)
-    seeds = np.asarray(points["seed"])
-    for seed in (seeds.min(), seeds.max()):
-        if seeds.dtype.kind not in "iu" or not 0 <= seed < 2**32:
-            requirement = "be whole numbers in [0, 2³²)"
-            raise_invalid(ValueError, "points['seed']", requirement, seed.item())
-    return branch_indices
+    for argument in ("halving", "population"):
+        search = getattr(compiled, argument)
+        if search and search.metric not in curves:
+            requirement = f"name one of {', '.join(curves)}"
+            raise_invalid(ValueError, f"{argument}.metric", requirement, search.metric)

@@ -9,10 +9,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxml.sweep._record import Columns, Record
-from jaxml.sweep.engine._checkpoint import CheckpointDir
-from jaxml.sweep.engine._halving import StateStore
+from jaxml.sweep._record import ARRAY_FIELDS, Columns, Record
+from jaxml.sweep.engine._checkpoint import CheckpointDir, block_name
+from jaxml.sweep.engine._halving import survivors
+from jaxml.sweep.engine._layout import encode_group_keys
 from jaxml.sweep.engine._plan import Plan
+from jaxml.sweep.engine._population import PopulationBasedTraining
+from jaxml.sweep.engine._states import StateStore
 from jaxml.sweep.engine._train import ConfigBlock, TrainState
 
 Callback = Callable[[float, Record], None]
@@ -88,42 +91,102 @@ class _Run:
         self.keep_params, self.callback = keep_params, callback
         columns = {name: np.asarray(column) for name, column in plan.points.items()}
         status = np.full(plan.num_models, "unfinished")
-        self.record = Record(columns, status, {}, plan.steps, {}, {}, {})
+        self.record = Record(columns, status, {}, plan.steps, {}, {}, {}, {})
         self.prev_states, self.next_states = StateStore(), StateStore()
+        self.is_finished: np.ndarray = np.zeros(plan.num_models, bool)  # earlier
         self.num_evals_done = 0  # summed over models
+
+    def _restore_finished(self) -> None:
+        """Reads the models that all processes find in the checkpoints."""
+        if not self.checkpoint:
+            return
+        for ids, columns in self.checkpoint.load_done():
+            self._restore(columns, ids)
+            self.is_finished[ids] = True
+        if jax.process_count() > 1:
+            by_process = multihost_utils.process_allgather(self.is_finished)
+            not_in_all = ~np.all(np.asarray(by_process), 0)
+            self.record.status[self.is_finished & not_in_all] = "unfinished"
+            self.is_finished[not_in_all] = False
+        if self.is_finished.any() and jax.process_index() == 0:
+            self._report_progress(int(np.sum(self.is_finished)), len(self.plan.steps))
 
     def run_all(self) -> None:
         plan, last_eval = self.plan, len(self.plan.steps) - 1
         model_ids, first = np.arange(plan.num_models), 0
-        if plan.halving:
-            for rung in plan.halving.rung_indices(plan.steps):
-                self._train_rung(model_ids, first, rung)
-                owners = self._allgather_rung(model_ids)
-                survivors = plan.halving.survivors(model_ids, self.record.curves, rung)
-                stopped = np.setdiff1d(model_ids, survivors)
-                self._finalize(stopped, rung, "stopped")
-                num_own = int(np.sum(owners[stopped] == jax.process_index()))
-                self._report_progress(num_own, last_eval - rung)
-                model_ids, first = survivors, rung + 1
-                self.prev_states, self.next_states = self.next_states, StateStore()
+        self._restore_finished()
+        groups = (
+            plan.halving.groups(plan.steps, plan.num_models) if plan.halving else {}
+        )
+        evolutions = plan.population.rung_indices(plan.steps) if plan.population else []
+        for rung in [*groups, *evolutions]:
+            self._train_rung(model_ids, first, rung)
+            owners = self._allgather_rung(model_ids)
+            if plan.halving:
+                values = self.record.curves[plan.halving.metric][:, rung]
+                best = survivors(plan.halving, model_ids, groups[rung], values)
+                self._stop(np.setdiff1d(model_ids, best), rung, owners)
+                model_ids = best
+            if plan.population:
+                self._evolve(plan.population, first, rung)
+            first = rung + 1
+            self.prev_states, self.next_states = self.next_states, StateStore()
         self._train_rung(model_ids, first, last_eval)
+        if plan.population:
+            self._write_numbers(first, last_eval)
+
+    def _stop(self, model_ids: np.ndarray, rung: int, owners: np.ndarray) -> None:
+        """Finishes these models at a rung."""
+        self._finalize(model_ids, rung, "stopped")
+        num_own = int(np.sum(owners[model_ids] == jax.process_index()))
+        self._report_progress(num_own, len(self.plan.steps) - 1 - rung)
+
+    def _evolve(
+        self, population: PopulationBasedTraining, first: int, rung: int
+    ) -> None:
+        """Makes bad models copy good ones, with other hyperparameters."""
+        plan, curves = self.plan, self.record.curves
+        self._write_numbers(first, rung)
+        columns = ["optimizer", *plan.spec.choices]
+        populations = encode_group_keys(plan.branch_indices, columns)
+        numbers = {name: np.asarray(plan.points[name]) for name in plan.number_columns}
+        values = curves[population.metric][:, rung]
+        numbers, sources = population.evolve(numbers, populations, values, rung)
+        self.next_states.copy(sources)
+        self.plan = plan._replace(points={**plan.points, **numbers})
+
+    def _write_numbers(self, first: int, last: int) -> None:
+        """Records the hyperparameters of these evaluations, which may change."""
+        shape = self.plan.num_models, len(self.plan.steps)
+        for name in self.plan.number_columns:
+            curve = self.record.curves.setdefault(name, np.full(shape, np.nan))
+            curve[:, first : last + 1] = np.asarray(self.plan.points[name])[:, None]
 
     def _train_rung(self, model_ids: np.ndarray, first: int, last: int) -> None:
         """Trains these models up to evaluation `last`, a block per device at a time."""
         rounds = self._rounds(model_ids)
+        if last == len(self.plan.steps) - 1:
+            rounds = self._unfinished(rounds)
         for i in range(jax.process_index(), len(rounds), jax.process_count()):
-            name, ids = f"{first}-{i}", rounds[i][rounds[i] >= 0]
-            saved = self.checkpoint and self.checkpoint.load_done(name)
-            if saved:
-                self._restore(saved, ids)
-                self._report_progress(len(ids), last + 1 - first)
-            else:
-                self._train_blocks(rounds[i], first, last, name)
+            self._train_blocks(rounds[i], first, last)
 
     def _rounds(self, model_ids: np.ndarray) -> np.ndarray:
         """A block for each device, [rounds devices ...]; processes take turns."""
         blocks = self.plan.blocks(model_ids)
         return blocks.reshape(-1, len(self.plan.devices), *blocks.shape[1:])
+
+    def _unfinished(self, rounds: np.ndarray) -> np.ndarray:
+        """The rounds without those that an earlier run has finished.
+
+        If that run had other blocks, because it had other devices or processes, the
+        unfinished models are assigned to blocks anew.
+        """
+        is_finished = self.is_finished[rounds] | (rounds < 0)
+        rounds = rounds[~is_finished.all((1, 2, 3, 4))]
+        ids = rounds[rounds >= 0]
+        if self.is_finished[ids].any():
+            return self._rounds(np.sort(ids[~self.is_finished[ids]]))
+        return rounds
 
     def _allgather_rung(self, model_ids: np.ndarray) -> np.ndarray:
         """Exchanges results and states; returns the process that trained each model."""
@@ -139,19 +202,18 @@ class _Run:
         self.next_states.allgather(self.plan.num_models)
         return owners
 
-    def _train_blocks(
-        self, model_ids: np.ndarray, first: int, last: int, name: str
-    ) -> None:
+    def _train_blocks(self, model_ids: np.ndarray, first: int, last: int) -> None:
         """Trains one block on each device, and records the results."""
         plan, programs, task = self.plan, self.plan.programs, self.plan.spec.task
-        ids = model_ids[model_ids >= 0]
+        ids, name = model_ids[model_ids >= 0], block_name(first, model_ids)
+        num_new = int(np.sum(~self.is_finished[ids]))
         configs = plan.gather_configs(model_ids)
         state = self.prev_states.gather(model_ids, programs.init(configs))
         saved = self.checkpoint and self.checkpoint.load_running(name, state)
         if saved:
             chunk, state, curves = saved
             self._restore(curves, ids)
-            self._report_progress(len(ids), chunk - first)
+            self._report_progress(num_new, chunk - first)
             first = chunk
 
         boundaries = np.array([0, *plan.steps], np.int32)
@@ -167,10 +229,12 @@ class _Run:
             # Writes the previous chunk's values while the devices run this one.
             self._write_curves(values, model_ids, chunk - 1)
             values = {"train_loss": loss, **_add_prefix("valid", metrics)}
-            self._report_progress(len(ids), 1)
+            self._report_progress(num_new, 1)
         self._write_curves(values, model_ids, last)
+        # A model of an earlier run may train again to a rung, but not on from there.
+        new_ids = np.where(self.is_finished[model_ids], -1, model_ids)
         trained = {"trained": state.finite_steps}
-        self._write_columns(self.record.final, trained, model_ids)
+        self._write_columns(self.record.final, trained, new_ids)
 
         if last < len(plan.steps) - 1:
             self.next_states.add(model_ids, state)
@@ -181,7 +245,7 @@ class _Run:
             self._write_final(state, configs, model_ids)
             self._finalize(ids, last, "ok")
             if self.checkpoint:
-                self.checkpoint.save_done(name, self._slice_record(ids))
+                self.checkpoint.save_done(name, ids, self._slice_record(ids))
 
     def _write_curves(
         self, values: Mapping[str, Any], model_ids: np.ndarray, index: int
@@ -212,9 +276,13 @@ class _Run:
             outputs = programs.outputs(state, configs)
             self._write_columns(record.outputs, outputs, model_ids)
         if self.keep_params:
-            leaves = jax.tree_util.tree_leaves_with_path(state.params)
-            params = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-            self._write_columns(record.params, params, model_ids)
+            for columns, tree in (
+                (record.params, state.params),
+                (record.state, state.model_state),
+            ):
+                leaves = jax.tree_util.tree_leaves_with_path(tree)
+                values = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+                self._write_columns(columns, values, model_ids)
 
     def _finalize(self, model_ids: np.ndarray, last: int, status: str) -> None:
         """Records the last metrics of these models, and their status."""
@@ -239,10 +307,10 @@ class _Run:
         fields = self.record._asdict()
         for path, column in columns.items():
             field, _, name = path.partition(":")
-            if name:
-                _scatter(fields[field], name, column, model_ids, self.plan.num_models)
-            else:
+            if field in ARRAY_FIELDS:
                 fields[field][model_ids] = column
+            else:
+                _scatter(fields[field], name, column, model_ids, self.plan.num_models)
 
     def _report_progress(self, num_models: int, num_evals: int) -> None:
         self.num_evals_done += num_models * num_evals

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxml._core.types import PyTree
 from jaxml.sweep.engine._layout import MIN_WIDTH
-from jaxml.sweep.engine._task import Point, Task
+from jaxml.sweep.engine._task import Point, Task, call_with
 
 NamedFunctions = Mapping[str, Callable[..., Any]]
 
@@ -40,6 +40,7 @@ class TrainState(NamedTuple):
     params: PyTree  # [optimizers groups lanes ...]
     opt_states: tuple[PyTree, ...]  # one for each optimizer, [groups lanes ...]
     finite_steps: Array  # [optimizers groups lanes]: steps before a non-finite loss
+    model_state: PyTree  # [optimizers groups lanes ...]; None if the task has none
 
 
 class Programs(NamedTuple):
@@ -68,22 +69,24 @@ def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
     task, optimizers = spec.task, [*spec.optimizers.values()]
 
     def init(configs: ConfigBlock) -> TrainState:
-        def init_params(point: Point, seed: Array) -> PyTree:
-            return task.init(jax.random.fold_in(jax.random.key(seed), 0), point)
+        def init_model(point: Point, seed: Array) -> tuple[PyTree, PyTree]:
+            key = jax.random.fold_in(jax.random.key(seed), 0)
+            state = task.state(key, point) if task.state else None
+            return task.init(key, point), state
 
         def init_opt(
             optimizer: Callable, point: Point, _: Array, params: PyTree
         ) -> PyTree:
             return optimizer(point).init(params)
 
-        params = _map_groups(_vmap_group(init_params, spec), configs)
+        params, model_state = _map_groups(_vmap_group(init_model, spec), configs)
         opt_states = []
         for o, optimizer in enumerate(optimizers):
             init_group = _vmap_group(partial(init_opt, optimizer), spec)
             groups = _index(configs, o), _index(params, o)
             opt_states.append(jax.vmap(init_group)(*groups))
         finite_steps = jnp.zeros(configs.seeds.shape, jnp.int32)
-        return TrainState(params, tuple(opt_states), finite_steps)
+        return TrainState(params, tuple(opt_states), finite_steps, model_state)
 
     def advance(
         state: TrainState, configs: ConfigBlock, data: PyTree, first: Array, last: Array
@@ -96,28 +99,39 @@ def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
                 _index(configs, o),
                 _index(state.params, o),
                 state.opt_states[o],
+                _index(state.model_state, o),
                 state.finite_steps[o],
             )
             results.append(jax.lax.map(lambda group, f=train: f(*group), groups))
-        params, opt_states, finite_steps, loss_sum = zip(*results)
-        params = jax.tree.map(lambda *x: jnp.stack(x), *params)
-        mean_loss = jnp.stack(loss_sum) / jnp.asarray(last - first, jnp.float32)
-        return TrainState(params, opt_states, jnp.stack(finite_steps)), mean_loss
+        params, opt_states, model_state, finite_steps, loss_sum = zip(*results)
+        params, model_state, finite_steps, loss_sum = jax.tree.map(
+            lambda *x: jnp.stack(x),
+            *zip(params, model_state, finite_steps, loss_sum),
+        )
+        mean_loss = loss_sum / jnp.asarray(last - first, jnp.float32)
+        return TrainState(params, opt_states, finite_steps, model_state), mean_loss
 
     def evaluate(
         state: TrainState, configs: ConfigBlock, data: PyTree
     ) -> dict[str, Array]:
-        def metrics(point: Point, _: Array, params: PyTree) -> dict[str, Array]:
-            return task.metrics(params, data, point)
+        def metrics(
+            point: Point, _: Array, params: PyTree, model_state: PyTree
+        ) -> dict[str, Array]:
+            return call_with(task.metrics, params, data, point, state=model_state)
 
-        return _map_groups(_vmap_group(metrics, spec, MIN_WIDTH), configs, state.params)
+        group_metrics = _vmap_group(metrics, spec, MIN_WIDTH)
+        return _map_groups(group_metrics, configs, state.params, state.model_state)
 
     def outputs(state: TrainState, configs: ConfigBlock) -> dict[str, Array]:
-        def model_outputs(point: Point, _: Array, params: PyTree) -> dict[str, Array]:
-            return task.outputs(params, point) if task.outputs else {}
+        def model_outputs(
+            point: Point, _: Array, params: PyTree, model_state: PyTree
+        ) -> dict[str, Array]:
+            if not task.outputs:
+                return {}
+            return call_with(task.outputs, params, point, state=model_state)
 
         group_outputs = _vmap_group(model_outputs, spec, MIN_WIDTH)
-        return _map_groups(group_outputs, configs, state.params)
+        return _map_groups(group_outputs, configs, state.params, state.model_state)
 
     sharded, replicated = PartitionSpec("devices"), PartitionSpec()
     specs = (sharded, sharded, replicated, replicated, replicated)
@@ -140,10 +154,12 @@ def _train_group(
     configs: ConfigBlock,
     params: PyTree,
     opt_state: PyTree,
+    model_state: PyTree,
     finite_steps: Array,
-) -> tuple[PyTree, PyTree, Array, Array]:
+) -> tuple[PyTree, PyTree, PyTree, Array, Array]:
     """A group after steps first, ..., last - 1, and the sum of its losses over them."""
-    one_model = jax.eval_shape(partial(_index, i=0), (params, opt_state))
+    model = params, opt_state, model_state
+    one_model = jax.eval_shape(partial(_index, i=0), model)
 
     def body_fun(step: Array, carry: tuple) -> tuple:
         draw_batch = partial(_draw_batch, data, step=step, size=spec.batch_size)
@@ -156,19 +172,21 @@ def _train_group(
             finite_steps: Array,
             loss_sum: Array,
         ) -> tuple:
-            params, opt_state = _unflatten(flat, one_model)
+            params, opt_state, model_state = _unflatten(flat, one_model)
             batch = shared_batch if spec.shared_batches else draw_batch(seed)
+            objective = _objective(spec.task, batch, point, seed, step, model_state)
 
             def value_fn(params: PyTree) -> Array:
-                return spec.task.loss(params, batch, point)
+                return objective(params)[0]
 
-            loss, grads = jax.value_and_grad(value_fn)(params)
+            value_and_grad = jax.value_and_grad(objective, has_aux=True)
+            (loss, new_state), grads = value_and_grad(params)
             # Without the barrier XLA removes this reshape to a row.
             flat_grads = jax.tree.map(jax.lax.optimization_barrier, _flatten(grads))
             grads = _unflatten(flat_grads, grads)
             opt = optax.with_extra_args_support(optimizer(point))
-            objective = {"value": loss, "grad": grads, "value_fn": value_fn}
-            updates, opt_state = opt.update(grads, opt_state, params, **objective)
+            extra = {"value": loss, "grad": grads, "value_fn": value_fn}
+            updates, opt_state = opt.update(grads, opt_state, params, **extra)
             is_finite = (finite_steps == step) & jnp.isfinite(loss)
 
             def apply_update(x: Array, u: Array) -> Array:
@@ -177,20 +195,43 @@ def _train_group(
             flat_params = jax.tree.map(
                 apply_update, _flatten(params), _flatten(updates)
             )
+            flat_state = jax.tree.map(
+                partial(jnp.where, is_finite), _flatten(new_state), flat[2]
+            )
             return (
-                (flat_params, _flatten(opt_state)),
+                (flat_params, _flatten(opt_state), flat_state),
                 finite_steps + is_finite.astype(finite_steps.dtype),
                 loss_sum + loss.astype(loss_sum.dtype),
             )
 
         return _vmap_group(train_step, spec)(configs, *carry)
 
-    flat = jax.vmap(_flatten)((params, opt_state))
+    flat = jax.vmap(_flatten)(model)
     start = flat, finite_steps, jnp.zeros(finite_steps.shape, jnp.float32)
     last = jnp.where(configs.active, last, first)
     flat, finite_steps, loss_sum = jax.lax.fori_loop(first, last, body_fun, start)
-    params, opt_state = _unflatten(flat, (params, opt_state))
-    return params, opt_state, finite_steps, loss_sum
+    params, opt_state, model_state = _unflatten(flat, model)
+    return params, opt_state, model_state, finite_steps, loss_sum
+
+
+def _objective(
+    task: Task, batch: PyTree, point: Point, seed: Array, step: Array, state: PyTree
+) -> Callable[[PyTree], tuple[Array, PyTree]]:
+    """params -> the loss of the batch, and the new state in the dtypes of the state."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), step)
+
+    def objective(params: PyTree) -> tuple[Array, PyTree]:
+        result = call_with(task.loss, params, batch, point, key=key, state=state)
+        if not task.state:
+            return result, None
+        loss, new_state = result
+        return loss, jax.tree.map(_as_dtype_of, state, new_state)
+
+    return objective
+
+
+def _as_dtype_of(like: Array, x: Any) -> Array:
+    return jnp.asarray(x, like.dtype)
 
 
 # The training loop carries every leaf of a model flattened: XLA:CPU vectorizes only the
