@@ -1,11 +1,15 @@
 """The command line: what it writes, prints and rejects."""
 
 import csv
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -48,6 +52,25 @@ def test_sweep_writes_a_table_curves_and_figures(tmp_path, capsys) -> None:
         cli.main([*SMALL_GRID, "--out", str(folder)])
     assert exit_info.value.code == 2
     assert (folder / "table.csv").read_bytes() == table
+
+
+@pytest.mark.slow
+def test_the_settings_reproduce_the_table(tmp_path, capsys) -> None:
+    options = ["--optimizer", "sgd,adam:b1=0.9,0.95,b2=0.99,optax:lion"]
+    options += ["--learning-rate", "log:0.01:0.1:2", "--seeds", "2", "--halving", "2"]
+    options += ["--batch-size", "full,16", "--schedule", "constant,cosine"]
+    folders = tmp_path / "first", tmp_path / "second"
+    assert cli.main(["sweep", "iris", *options, "--out", str(folders[0])]) == 0
+    assert re.search(r"compiled in \d+\.\d s, training", capsys.readouterr().out)
+    settings = json.loads((folders[0] / "settings.json").read_text())
+    assert settings["versions"]["jax"] == jax.__version__
+    program, *words = shlex.split(settings["command"])
+    assert program == "jaxml"
+    assert cli.main([*words, "--out", str(folders[1])]) == 0
+    tables = [(folder / "table.csv").read_bytes() for folder in folders]
+    assert tables[0] == tables[1]
+    again = json.loads((folders[1] / "settings.json").read_text())
+    assert again == settings
 
 
 @pytest.mark.slow
@@ -111,7 +134,8 @@ def test_a_suite_makes_one_table_with_ranks(tmp_path, capsys, monkeypatch) -> No
     assert {row["b1"] for row in rows if row["optimizer"] == "adam"} == {"0.9", "0.95"}
     assert len({row["valid_score"] for row in rows}) > 12
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("table.csv", "record.npz", "report.html", "ranks.png", "profiles.png")
+        *("table.csv", "record.npz", "report.html", "ranks.png", "profiles.png"),
+        "settings.json",
     }
     assert "mean rank" in capsys.readouterr().out
 

@@ -21,8 +21,15 @@ from rich.console import Console
 
 from jaxml import sweep
 from jaxml.cli.compilation_cache import use_compilation_cache
-from jaxml.cli.console import ProgressBar, figures, leaderboard_table, rank_table
+from jaxml.cli.console import (
+    ProgressBar,
+    compilation_bar,
+    figures,
+    leaderboard_table,
+    rank_table,
+)
 from jaxml.cli.options import parse_options, unused_path
+from jaxml.cli.settings import write_settings
 from jaxml.cli.registry import (
     ACTIVATIONS,
     SCHEDULES,
@@ -115,6 +122,8 @@ def _sweep(
         return 0
     if not options.plan:
         folder.mkdir(parents=True, exist_ok=True)
+        if is_main_process:
+            write_settings(folder / "settings.json", options)
     start_time = time.monotonic()
     _announce_compilation_cache(options.compilation_cache, console)
     jobs = _compile_jobs(options, console)
@@ -158,9 +167,16 @@ def _announce_compilation_cache(folder: pathlib.Path | None, console: Console) -
 
 
 def _compile_jobs(options: argparse.Namespace, console: Console) -> list[_Job]:
+    settings = [
+        (name, losses, batch_size)
+        for name, losses in options.tasks.items()
+        for batch_size in options.batch_size
+    ]
     jobs = []
-    for name, losses in options.tasks.items():
-        for batch_size in options.batch_size:
+    with compilation_bar(console) as progress:
+        for name, losses, batch_size in progress.track(
+            settings, description="compiling"
+        ):
             plan = _plan(options, TASKS[name], losses, batch_size)
             jobs.append(_Job(name, TASKS[name], batch_size, plan))
             console.print(f"{name}: {plan}")

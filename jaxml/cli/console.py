@@ -7,10 +7,24 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from jaxml import sweep
+
+
+def compilation_bar(console: Console) -> Progress:
+    """Shows how many plans are compiled and for how long; it vanishes at the end."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
 
 
 class ProgressBar:
@@ -34,9 +48,8 @@ class ProgressBar:
             TimeRemainingColumn(),
             console=console,
         )
-        self.task: TaskID = self.progress.add_task(
-            "training ", total=num_models, note=""
-        )
+        compiled = f"compiled in {time.monotonic() - start_time:.1f} s, training"
+        self.task: TaskID = self.progress.add_task(compiled, total=num_models, note="")
 
     def __enter__(self) -> "ProgressBar":
         self.progress.start()

@@ -67,6 +67,11 @@ from jaxml.sweep.analysis._ranks import (
     Profiles as Profiles,
     profiles as profiles,
 )
+from jaxml.sweep.analysis._targets import (
+    Target as Target,
+    TargetScore as TargetScore,
+    target_scores as target_scores,
+)
 from jaxml.sweep.report._plots import (
     plot_sensitivity as plot_sensitivity,
     plot_curves as plot_curves,

@@ -16,12 +16,12 @@ FACTORIES = {"sgd": optimizers.sgd, "adam": optimizers.adam}
 
 
 def make_plan() -> sweep.Plan:
-    task = tasks.iris(hidden=4)
+    iris = tasks.iris(hidden=4)
     point = {"activation": jax.nn.relu, "loss": losses.cross_entropy}
-    task = task._replace(
-        init=lambda key, _: tasks.iris(hidden=4).init(key, point),
-        loss=lambda w, batch, _: tasks.iris(hidden=4).loss(w, batch, point),
-        metrics=lambda w, data, _: tasks.iris(hidden=4).metrics(w, data, point),
+    task = iris._replace(
+        init=lambda key, _: iris.init(key, point),
+        loss=lambda params, batch, _: iris.loss(params, batch, point),
+        metrics=lambda params, data, _: iris.metrics(params, data, point),
     )
     points = sweep.grid(optimizer=[*FACTORIES], learning_rate=[0.1], seed=[0])
     return sweep.plan(

@@ -182,8 +182,7 @@ def plan(
         optimizers: By name, point -> an optax transformation. Its `update` also gets
             `value`, `grad` and `value_fn`.
         choices: By column and name, functions that the task calls as `point[column]`.
-        selections: The same for functions so cheap that every model computes all of
-            them, such as schedules.
+        selections: The same for functions so cheap that every model computes all.
         steps: Number of training steps.
         batch_size: Examples per step, drawn with replacement; None takes all.
         shared_batches: Whether models with one seed share their batches, to save time.

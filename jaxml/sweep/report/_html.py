@@ -97,6 +97,13 @@ def table(results: list[Standing], columns: list[str], *, by: str) -> str:
     )
 
 
+def plain_table(header: list[Any], rows: list[list[Any]]) -> str:
+    """A table of texts, the first of each row to the left."""
+    head = _table_row("th", [("", escape(cell)) for cell in header])
+    body = [_table_row("td", [("", escape(cell)) for cell in row]) for row in rows]
+    return "\n".join(["<table>", head, *body, "</table>"])
+
+
 def figure(png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return (

@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from string import Template
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxml.sweep._record import Record
 from jaxml.sweep.analysis._comparison import standings
 from jaxml.sweep.analysis._leaderboard import check_columns, leaderboard
 from jaxml.sweep.analysis._ranks import ranks, split_tasks
+from jaxml.sweep.analysis._targets import Target, TargetScore, target_scores
 from jaxml.sweep.report import _html as html
 from jaxml.sweep.report._plots import draw_curves, draw_sensitivity, humanize, to_png
 from jaxml.sweep.report._plots_comparison import (
@@ -47,6 +48,11 @@ SENSITIVITY_CAPTION = (
     "the other settings of the best configuration of each {by}. A line breaks where a "
     "model diverged."
 )
+TARGETS_CAPTION = (
+    "Steps to the target: the median over seeds of the fewest steps of any setting of "
+    "each {by}; inf if it is never reached. The score is the area under the "
+    "performance profile up to four times the steps of the fastest, 1 the best."
+)
 CURVES_CAPTION = (
     "Learning curves of the best configuration of each {by}, averaged over seeds."
 )
@@ -60,6 +66,7 @@ def report(
     by: str = "optimizer",
     tuned_on: str | None = None,
     higher_is_better: bool = True,
+    target: Target | Mapping[Any, Target] | None = None,
     title: str = "Sweep report",
     path: str | os.PathLike[str] | None = None,
 ) -> str:
@@ -76,6 +83,7 @@ def report(
         by: The column whose values are compared.
         tuned_on: The column that selects the configuration; the metric by default.
         higher_is_better: Whether a higher number is better.
+        target: What `target_scores` takes, for a table of steps to the target.
         title: The title of the page.
         path: A file to write the page to.
 
@@ -94,6 +102,8 @@ def report(
         sections["All tasks"] = _overview(record, metric, tuned_on, compare_kwargs)
     for task, part in tasks.items():
         sections[task or "Results"] = _task(part, metric, tuned_on, compare_kwargs)
+    if target is not None:
+        sections["Time to target"] = _targets(target_scores(record, target, by=by), by)
     environment = [f"<dt>{n}</dt><dd>{html.escape(v)}</dd>" for n, v in _environment()]
     text = Template(html.PAGE_TEMPLATE).substitute(
         title=html.escape(title),
@@ -160,6 +170,18 @@ def _task(
     if {"train_loss", metric} <= set(record.curves):
         figure = draw_curves(record, rows, metric, by)
         yield html.figure(to_png(figure), CURVES_CAPTION.format(by=label))
+
+
+def _targets(scores: list[TargetScore], by: str) -> Iterator[str]:
+    """The score of AlgoPerf, and the steps to the target on each task."""
+    tasks = [*scores[0].steps]
+    header = [by.replace("_", " "), "AlgoPerf score", *(t or "steps" for t in tasks)]
+    rows = [
+        [score.name, f"{score.score:.3f}", *(f"{score.steps[t]:,.0f}" for t in tasks)]
+        for score in scores
+    ]
+    yield html.plain_table(header, rows)
+    yield f"<p>{TARGETS_CAPTION.format(by=html.escape(by.replace('_', ' ')))}</p>"
 
 
 def _significance_sentence(tied: dict[Any, bool]) -> str:
