@@ -45,7 +45,7 @@ SEQUENCES: Sizes = {
 }
 ROUTER: Sizes = {"tokens": (2**18,), "experts": (128,)}
 ENSEMBLES: Sizes = {"batch": (2**18,), "m": (50,)}
-MEMBERS: Sizes = {"batch": (2,), "m": (8192,), "d": (512,)}
+MEMBERS: Sizes = {"batch": (2,), "m": (8192,), "d": (64,)}
 TRIPLETS: Sizes = {"n": (512,), "m": (512,)}
 PARAMETERS = 2**26
 DTYPES = {"Integer": jnp.int32, "Bool": jnp.bool_}

@@ -1,5 +1,7 @@
 """Losses of sequences, beyond the promises of all functions."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,18 +30,28 @@ def test_ctc_of_a_sure_sequence_has_digits_in_float32() -> None:
     np.testing.assert_allclose(loss, [-np.log1p(-p * p)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [3.0, 6.0, 12.0, 24.0, 48.0])
-def test_ctc_is_as_exact_near_0_as_elsewhere(scale: float) -> None:
-    """Frames of one likely class and ties of the others, blanks among them."""
-    reading = jnp.array([1, 1, 0, 1, 2, 0, 0, 3])
-    z = scale * jax.nn.one_hot(reading, 6)[None] + jnp.sin(jnp.arange(48.0)).reshape(
-        1, 8, 6
-    ).round(1)
-    labels = jnp.array([[1, 1, 2, 3]])
-    expected = losses.ctc_loss(z, labels)  # float64
-    narrow = losses.ctc_loss(z.astype(jnp.float32), labels)
-    np.testing.assert_allclose(narrow, expected, rtol=3e-6)
-    assert scale < 48 or expected[0] < 1e-18
+def complement(z: np.ndarray, labels: list[int]) -> float:
+    """The probability of all alignments that do not read as the labels."""
+    total = 0.0
+    log_p = np.float64(jax.nn.log_softmax(z))
+    for alignment in itertools.product(range(z.shape[1]), repeat=len(z)):
+        if [k for k, _ in itertools.groupby(alignment) if k != 0] != labels:
+            total += np.exp(sum(log_p[t, k] for t, k in enumerate(alignment)))
+    return total
+
+
+@pytest.mark.parametrize("reading", [[1, 0, 1, 2, 2], [0, 3, 1, 0, 0]])
+@pytest.mark.parametrize("scale", [4.0, 10.0, 20.0, 60.0])
+def test_ctc_is_as_exact_near_0_as_elsewhere(scale: float, reading: list[int]) -> None:
+    """One class of each frame is likely, and some of the others are equally so."""
+    noise = np.random.default_rng(0).normal(size=(5, 4)).round(0)
+    z = jnp.asarray(scale * np.eye(4)[reading] + noise)
+    labels = [k for k, _ in itertools.groupby(reading) if k != 0]
+    expected = -np.log1p(-complement(z, labels))
+    for dtype, rtol in ((jnp.float64, 1e-12), (jnp.float32, 2e-6)):
+        got = losses.ctc_loss(z.astype(dtype), jnp.array(labels))
+        np.testing.assert_allclose(got, expected, rtol=rtol)
+    assert scale < 60 or 0 < expected < 1e-24
 
 
 def test_gradients_of_ctc_keep_their_digits_over_2000_frames() -> None:
