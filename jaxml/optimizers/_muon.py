@@ -38,6 +38,7 @@ from jaxml.optimizers._per_leaf import (
     check_state_dtype,
     increment,
     init_accumulator,
+    is_none,
     jit_leaf_step,
     learning_rate_at,
     real_compute_dtype,
@@ -219,20 +220,25 @@ def matrix_transformation(
         with jax.numpy_dtype_promotion("standard"):  # hyperparameters have any dtype
             matrix_scalars, vector_scalars = scalars_at(rate, count.astype(float))
 
-        leaves, structure = jax.tree.flatten(updates)
+        leaves, structure = jax.tree.flatten(updates, is_leaf=is_none)
         x = zero_unmasked(params, True if mask is None else mask)
         columns = map(structure.flatten_up_to, (x, *state[1:]))
         rows = list(zip(leaves, *columns, strict=True))
-        matrices = [row for row in rows if is_matrix(row[0])]
+        trained = [row for row in rows if row[0] is not None]
+        matrices = [row for row in trained if is_matrix(row[0])]
         with jax.numpy_dtype_promotion("standard"):  # real scalars, complex arrays
             stepped = matrix_step(matrix_scalars, matrices) if matrices else []
         new_matrices = iter(stepped)
-        new_rows = [
-            next(new_matrices)
-            if is_matrix(row[0])
-            else (*vector_step(vector_scalars, *row[:4]), *row[4:])
-            for row in rows
-        ]
+
+        def next_row(g: Array | None, x: Array, *fields: Any) -> tuple:
+            if g is None:
+                return None, *fields
+            if is_matrix(g):
+                return next(new_matrices)
+            m, v, *others = fields
+            return *vector_step(vector_scalars, g, x, m, v), *others
+
+        new_rows = [next_row(*row) for row in rows]
         new_columns = zip(*new_rows) if rows else [()] * len(state)
         new_updates, *fields = map(structure.unflatten, new_columns)
         return new_updates, state_type(count, *fields)

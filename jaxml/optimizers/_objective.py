@@ -66,7 +66,9 @@ def second_order(
     def init(params: PyTree) -> Any:
         check_real_floats("params", params)
         check_params(params)
-        return vary_together((init_state(_compute_dtype(params)), params))[0]
+        state = init_state(_compute_dtype(params))
+        state = jax.tree.map(jnp.copy, state)  # two leaves of one buffer, donated twice
+        return vary_together((state, params))[0]
 
     def update(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any

@@ -86,13 +86,17 @@ def per_leaf_transformation(
         with jax.numpy_dtype_promotion("standard"):  # hyperparameters have any dtype
             scalars = scalars_at(rate, count.astype(float))
 
-        leaves, structure = jax.tree.flatten(updates)
+        leaves, structure = jax.tree.flatten(updates, is_leaf=is_none)
         trees = [tree for tree in state[1:] if tree is not None]
         if weight_decay_mask is not None:
             trees = [zero_unmasked(params, weight_decay_mask), *trees]
         columns = [leaves, *map(structure.flatten_up_to, trees)]
-        rows = [leaf_step(scalars, *row) for row in zip(*columns, strict=True)]
-
+        rows = [
+            (None, *row[len(row) - num_accumulators :])  # no gradient, no step
+            if row[0] is None
+            else leaf_step(scalars, *row)
+            for row in zip(*columns, strict=True)
+        ]
         new_columns = zip(*rows) if rows else [()] * (1 + num_accumulators)
         new_updates, *new_trees = map(structure.unflatten, new_columns)
         remaining = iter(new_trees)
@@ -100,6 +104,11 @@ def per_leaf_transformation(
         return new_updates, state_type(count, *fields)
 
     return Transformation(init, update)
+
+
+def is_none(x: Any) -> bool:
+    """Whether x stands for the gradient of a parameter that is not trained."""
+    return x is None
 
 
 def jit_leaf_step(

@@ -107,6 +107,19 @@ def test_masked_and_partition_split_the_parameters(make) -> None:
     assert_close(final_params(partition), {"w": PARAMS["w"], "b": separate["b"]})
 
 
+@all_first_order
+def test_a_parameter_without_a_gradient_stays(make) -> None:
+    """Its gradient is None, as from `equinox.filter_grad`."""
+    optimizer, w = make(0.1), jnp.ones((2, 3))
+    params = {"w": w, "frozen": w, "b": None}
+    state, state_of_w = optimizer.init(params), optimizer.init(w)
+    for _ in range(2):
+        updates, state = optimizer.update({**params, "frozen": None}, state, params)
+        expected, state_of_w = optimizer.update(w, state_of_w, w)
+        assert updates["frozen"] is None
+        assert_close(updates["w"], expected)
+
+
 @all_optimizers
 def test_multi_steps_averages_the_gradients(make) -> None:
     twice = [g for g in GRADS for _ in range(2)]
