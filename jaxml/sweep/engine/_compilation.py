@@ -20,6 +20,7 @@ def compile_once(lowered: Any, devices: Sequence[Any]) -> Any:
     key = (
         hashlib.sha256(lowered.as_text().encode()).digest(),
         lowered.in_tree,
+        tuple(map(str, jax.tree.leaves(lowered.in_avals))),  # unused ones too
         lowered.out_tree,
         tuple(devices),
         repr(jax.config.values),  # some choose how XLA compiles

@@ -16,7 +16,7 @@ from jaxml.sweep.engine import _layout
 from jaxml.sweep.engine._compilation import compile_once
 from jaxml.sweep.engine._halving import Hyperband, SuccessiveHalving
 from jaxml.sweep.engine._population import PopulationBasedTraining
-from jaxml.sweep.engine._task import Task
+from jaxml.sweep.engine._task import Task, check_task
 from jaxml.sweep.engine._train import (
     ConfigBlock,
     NamedFunctions,
@@ -25,7 +25,12 @@ from jaxml.sweep.engine._train import (
     TrainState,
     make_programs,
 )
-from jaxml.sweep.engine._validation import check_state, encode_names, validate_columns
+from jaxml.sweep.engine._validation import (
+    as_columns,
+    check_state,
+    encode_names,
+    validate_columns,
+)
 
 
 class Plan(NamedTuple):
@@ -44,6 +49,7 @@ class Plan(NamedTuple):
         bytes: Memory on all devices together: the data, the states, and the temporaries
             of the largest program.
         population: When bad models copy good ones, if they do.
+        number_dtypes: Of the columns of hyperparameters, as compiled.
     """
 
     spec: StaticSpec
@@ -56,7 +62,8 @@ class Plan(NamedTuple):
     halving: SuccessiveHalving | Hyperband | None
     programs: Programs
     bytes: int
-    population: PopulationBasedTraining | None = None
+    population: PopulationBasedTraining | None
+    number_dtypes: dict[str, Any]
 
     @property
     def num_models(self) -> int:
@@ -66,7 +73,7 @@ class Plan(NamedTuple):
     @property
     def number_columns(self) -> list[str]:
         """The columns of hyperparameters."""
-        return [n for n in self.points if n not in self.branch_indices and n != "seed"]
+        return list(self.number_dtypes)
 
     @checked
     def evaluate(
@@ -93,7 +100,7 @@ class Plan(NamedTuple):
         # `_run` needs this class.
         from jaxml.sweep.engine._run import run
 
-        columns = {name: np.asarray(column) for name, column in points.items()}
+        columns = as_columns(points)
         validate_columns(columns, self.points)
         functions = {
             "optimizer": self.spec.optimizers,
@@ -123,8 +130,8 @@ class Plan(NamedTuple):
         first = np.maximum(model_ids[..., :1], 0)
         ids = np.where(model_ids < 0, first, model_ids)
         hyperparams = {
-            name: _setting_column(self.points[name])[ids]
-            for name in self.number_columns
+            name: np.asarray(self.points[name], dtype)[ids]
+            for name, dtype in self.number_dtypes.items()
         }
         index, group = self.branch_indices, first[..., 0]
         return ConfigBlock(
@@ -146,14 +153,12 @@ class Plan(NamedTuple):
         )
 
 
-def _setting_column(column: Any) -> np.ndarray:
+def _number_dtype(column: np.ndarray) -> Any:
     """float32, or int32 for step counts so large that float32 rounds them."""
-    values = np.asarray(column)
-    as_float32 = values.astype(np.float32)
-    is_exact = np.array_equal(as_float32.astype(np.float64), values)
-    if values.dtype.kind in "iu" and not is_exact and np.abs(values).max() < 2**31:
-        return values.astype(np.int32)
-    return as_float32
+    is_exact = np.array_equal(column.astype(np.float32).astype(np.float64), column)
+    if column.dtype.kind in "iu" and not is_exact and np.abs(column).max() < 2**31:
+        return np.int32
+    return np.float32
 
 
 @checked
@@ -208,9 +213,10 @@ def plan(
         search.check()
     if halving and population:
         raise_invalid(ValueError, "population", "be None with halving", population)
+    check_task(task)
     check_state(task)
     choices, selections = choices or {}, selections or {}
-    points = {name: np.asarray(column) for name, column in points.items()}
+    points = as_columns(points)
     branch_indices = encode_names(
         points, {"optimizer": optimizers, **choices, **selections}
     )
@@ -233,6 +239,11 @@ def plan(
         make_programs(spec, mesh),
         0,
         population,
+        {
+            name: _number_dtype(column)
+            for name, column in points.items()
+            if name not in branch_indices and name != "seed"
+        },
     )
     with jax.set_mesh(mesh):  # instead of the user's own mesh
         return _compile_within(memory, uncompiled)

@@ -4,8 +4,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from jaxml._core.contract import raise_invalid
 from jaxml._core.types import PyTree
 
 Point = Mapping[str, Any]
@@ -44,3 +48,41 @@ def call_with(function: Callable[..., Any], *arguments: Any, **optional: Any) ->
     free = signature.parameters.keys() - signature.bind_partial(*arguments).arguments
     named = {name: value for name, value in optional.items() if name in free}
     return function(*arguments, **named)
+
+
+def check_scalars(function: str, values: Any) -> Any:
+    """The values that a function of the task returned, if they are scalars by name."""
+    if not isinstance(values, Mapping):
+        raise_invalid(TypeError, function, "return scalars by name", values)
+    for name, value in values.items():
+        if jax.tree.structure(value) != jax.tree.structure(0) or jnp.shape(value):
+            what = "a scalar" if len(values) == 1 else f"a scalar as {name!r}"
+            raise_invalid(TypeError, function, f"return {what}", value)
+    return values
+
+
+def check_task(task: Task) -> None:
+    """Raises unless the task consists of functions, and of examples."""
+    for name in ("init", "loss", "metrics"):
+        function = getattr(task, name)
+        if not callable(function):
+            raise_invalid(TypeError, f"task.{name}", "be a function", function)
+    for name in ("train", "valid"):
+        _check_examples(f"task.{name}", getattr(task, name))
+
+
+def _check_examples(name: str, data: PyTree) -> None:
+    """Raises unless the leaves are arrays with one length along their first axes."""
+    first = ""
+    lengths = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        leaf_name = f"{name}{jax.tree_util.keystr(path)}"
+        dtype = getattr(leaf, "dtype", np.dtype(object))
+        if not np.can_cast(dtype, complex) or not jnp.ndim(leaf):
+            requirement = "be an array of numbers or booleans, examples first"
+            raise_invalid(TypeError, leaf_name, requirement, leaf)
+        first = first or leaf_name
+        lengths[leaf_name] = len(leaf)
+        if len(leaf) != lengths[first]:
+            requirement = f"have {lengths[first]} examples, as {first}"
+            raise_invalid(TypeError, leaf_name, requirement, leaf)

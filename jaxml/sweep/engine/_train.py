@@ -19,7 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxml._core.types import PyTree
 from jaxml.sweep.engine._layout import MIN_WIDTH
-from jaxml.sweep.engine._task import Point, Task, call_with
+from jaxml.sweep.engine._task import Point, Task, call_with, check_scalars
 
 NamedFunctions = Mapping[str, Callable[..., Any]]
 
@@ -64,13 +64,21 @@ class StaticSpec(NamedTuple):
     shared_batches: bool
 
 
+def random_key(seed: Array) -> Array:
+    """A key whose numbers under `jax.vmap` are those of the seed alone.
+
+    JAX's "rbg" generator, which a user may have made the default, is not like that.
+    """
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
     """The jitted programs of one block on each device of the mesh."""
     task, optimizers = spec.task, [*spec.optimizers.values()]
 
     def init(configs: ConfigBlock) -> TrainState:
         def init_model(point: Point, seed: Array) -> tuple[PyTree, PyTree]:
-            key = jax.random.fold_in(jax.random.key(seed), 0)
+            key = jax.random.fold_in(random_key(seed), 0)
             state = task.state(key, point) if task.state else None
             return task.init(key, point), state
 
@@ -117,7 +125,8 @@ def make_programs(spec: StaticSpec, mesh: Mesh) -> Programs:
         def metrics(
             point: Point, _: Array, params: PyTree, model_state: PyTree
         ) -> dict[str, Array]:
-            return call_with(task.metrics, params, data, point, state=model_state)
+            values = call_with(task.metrics, params, data, point, state=model_state)
+            return check_scalars("task.metrics", values)
 
         group_metrics = _vmap_group(metrics, spec, MIN_WIDTH)
         return _map_groups(group_metrics, configs, state.params, state.model_state)
@@ -218,13 +227,12 @@ def _objective(
     task: Task, batch: PyTree, point: Point, seed: Array, step: Array, state: PyTree
 ) -> Callable[[PyTree], tuple[Array, PyTree]]:
     """params -> the loss of the batch, and the new state in the dtypes of the state."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), step)
+    key = jax.random.fold_in(jax.random.fold_in(random_key(seed), 2), step)
 
     def objective(params: PyTree) -> tuple[Array, PyTree]:
         result = call_with(task.loss, params, batch, point, key=key, state=state)
-        if not task.state:
-            return result, None
-        loss, new_state = result
+        loss, new_state = result if task.state else (result, None)
+        check_scalars("task.loss", {"loss": loss})
         return loss, jax.tree.map(_as_dtype_of, state, new_state)
 
     return objective
@@ -303,7 +311,7 @@ def _draw_batch(data: PyTree, seed: Array, *, step: Array, size: int | None) -> 
     """Examples drawn with replacement; they depend on the seed and the step alone."""
     if size is None:
         return data
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+    key = jax.random.fold_in(jax.random.fold_in(random_key(seed), 1), step)
     num_examples = jax.tree.leaves(data)[0].shape[0]
     indices = jax.random.randint(key, (size,), 0, num_examples)
     return jax.tree.map(lambda x: x[indices], data)

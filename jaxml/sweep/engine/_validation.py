@@ -12,6 +12,13 @@ from jaxml.sweep.engine._task import Task
 from jaxml.sweep.engine._train import NamedFunctions
 
 
+def as_columns(points: Points) -> Points:
+    """The points as columns of arrays."""
+    if not isinstance(points, Mapping):
+        raise_invalid(TypeError, "points", "be columns by name", points)
+    return {name: np.asarray(column) for name, column in points.items()}
+
+
 def validate_columns(points: Points, known: Iterable[str]) -> None:
     """Raises unless the points have the known columns and no other."""
     known = list(known)
