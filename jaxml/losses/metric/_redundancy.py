@@ -7,11 +7,12 @@ features at a time.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxml._core.blocks import map_blocks, scan_blocks
 from jaxml._core.collectives import num_shards, sum_shards
@@ -31,6 +32,7 @@ def vicreg_loss(
     invariance_weight: NonNegative = 25.0,
     variance_weight: NonNegative = 25.0,
     covariance_weight: NonNegative = 1.0,
+    where: Bool[Array, "n"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, ""]:
     """Distance between the views, plus penalties for constant and correlated features.
@@ -46,6 +48,7 @@ def vicreg_loss(
         invariance_weight: λ >= 0, for the mean squared difference.
         variance_weight: μ >= 0, for the hinge on each standard deviation.
         covariance_weight: ν >= 0, for the squared covariances.
+        where: The pairs that count. Of fewer than two, variances are 0.
         axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`.
             The statistics are those of all pairs; each device holds d x d covariances.
 
@@ -62,15 +65,18 @@ def vicreg_loss(
         Array(6.25, dtype=float32)
     """
     _check_num_rows(a, axis_name)
-    invariance_term = jnp.mean(_batch_mean(jnp.square(a - b), axis_name))
+    rows = _Rows.of(a, where, axis_name)
+    a, b = rows.mask(a), rows.mask(b)
+    invariance_term = jnp.mean(rows.mean(jnp.square(a - b)))
     if axis_name is None:
-        views = _center(a), _center(b)
-        terms = [(_variance_term(_variances(x)), _covariance_term(x)) for x in views]
+        views = rows.center(a), rows.center(b)
+        variance_terms = [_variance_term(rows.variances(x)) for x in views]
+        covariance_terms = [_covariance_term(rows, x) for x in views]
     else:
-        covariances = _sum_over_rows(_scatter_matrices, axis_name, a, b)
-        scale = 1 / (_num_rows(a, axis_name) - 1)
-        terms = [_terms_of_covariances(scale * c) for c in covariances]
-    variance_terms, covariance_terms = zip(*terms)
+        products = _sum_over_rows(_scatter_matrices, axis_name, where, a, b)
+        covariances = [safe_divide(p, rows.num_free) for p in products]
+        variance_terms = [_variance_term(jnp.diag(c)) for c in covariances]
+        covariance_terms = [_mean_of_squares_off_diagonal(c) for c in covariances]
     return (
         multiply_no_nan(invariance_weight, invariance_term)
         + multiply_no_nan(variance_weight, sum(variance_terms))
@@ -78,43 +84,61 @@ def vicreg_loss(
     )
 
 
-def _batch_mean(x: Array, axis_name: AxisName | None) -> Array:
-    """The mean of each feature over the rows of all devices."""
-    return sum_shards(jnp.sum(x, 0), axis_name) / _num_rows(x, axis_name)
+class _Rows(NamedTuple):
+    """The unmasked rows of all devices."""
 
+    where: Array | None
+    axis_name: AxisName | None
+    count: Array
 
-def _num_rows(x: Array, axis_name: AxisName | None) -> int:
-    return len(x) * num_shards(axis_name)
+    @classmethod
+    def of(cls, x: Array, where: Array | None, axis_name: AxisName | None) -> Self:
+        if where is None:
+            count = jnp.asarray(len(x) * num_shards(axis_name), x.dtype)
+        else:
+            count = sum_shards(jnp.sum(where, dtype=x.dtype), axis_name)
+        return cls(where, axis_name, count)
 
+    @property
+    def num_free(self) -> Array:
+        """n - 1, by which an unbiased variance divides."""
+        return jnp.maximum(self.count - 1, 0)
 
-def _center(x: Array, axis_name: AxisName | None = None) -> Array:
-    return x - _batch_mean(x, axis_name)[None]
+    def mask(self, x: Array) -> Array:
+        return apply_mask(x, None if self.where is None else self.where[:, None])
 
+    def mean(self, x: Array) -> Array:
+        """The mean of each feature of masked rows."""
+        return safe_divide(sum_shards(jnp.sum(x, 0), self.axis_name), self.count)
 
-def _variances(centered: Array) -> Array:
-    return jnp.sum(jnp.square(centered), 0) / (len(centered) - 1)
+    def center(self, x: Array) -> Array:
+        return self.mask(x - self.mean(x)[None])
+
+    def variances(self, centered: Array) -> Array:
+        return safe_divide(jnp.sum(jnp.square(centered), 0), self.num_free)
 
 
 def _variance_term(variances: Array) -> Array:
     return jnp.mean(jax.nn.relu(1 - jnp.sqrt(variances + 1e-4)))
 
 
-def _terms_of_covariances(covariances: Array) -> tuple[Array, Array]:
+def _mean_of_squares_off_diagonal(covariances: Array) -> Array:
     is_variance = jnp.eye(len(covariances), dtype=bool)
     squares = jnp.square(apply_mask(covariances, ~is_variance))
-    return _variance_term(jnp.diag(covariances)), jnp.sum(squares) / len(covariances)
+    return jnp.sum(squares) / len(covariances)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _sum_over_rows(
     products: Callable[[Array, Array], PyTree],
     axis_name: AxisName,
+    where: Array | None,
     a: Array,
     b: Array,
 ) -> PyTree:
     """Sums of products of centered features, over the rows of all devices."""
-    centered = _center(a, axis_name), _center(b, axis_name)
-    return sum_shards(products(*centered), axis_name)
+    rows = _Rows.of(a, where, axis_name)
+    return sum_shards(products(rows.center(a), rows.center(b)), axis_name)
 
 
 @_sum_over_rows.defjvp
@@ -125,8 +149,10 @@ def _sum_over_rows_jvp(
     tangents: tuple,
 ) -> tuple[PyTree, PyTree]:
     """Centered features sum to 0, so that the derivatives of their means cancel."""
-    centered = tuple(_center(x, axis_name) for x in primals)
-    return sum_shards(jax.jvp(products, centered, tangents), axis_name)
+    where, *views = primals
+    rows = _Rows.of(views[0], where, axis_name)
+    centered = tuple(map(rows.center, views))
+    return sum_shards(jax.jvp(products, centered, tangents[1:]), axis_name)
 
 
 def _scatter_matrices(a: Array, b: Array) -> tuple[Array, Array]:
@@ -146,45 +172,46 @@ def _scatter_matrix_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return _scatter_matrix(x), products + products.T
 
 
-def _covariance_term(centered: Array) -> Array:
+def _covariance_term(rows: _Rows, centered: Array) -> Array:
+    scaled = safe_divide(centered, safe_sqrt(rows.num_free))
     # an accelerator would keep a copy of the features for each way it reads them
     features = lax.platform_dependent(
-        centered.T, cpu=lambda x: x, default=lax.optimization_barrier
+        scaled.T, cpu=lambda x: x, default=lax.optimization_barrier
     )
-    return _sum_of_squared_covariances(features) / len(features)
+    return _sum_of_squared_products(features) / len(features)
 
 
 @jax.custom_jvp
-def _sum_of_squared_covariances(x: Array) -> Array:
-    """Σᵢ≠ⱼ cov(xᵢ, xⱼ)² of features xᵢ with mean 0, the rows: [d n]."""
+def _sum_of_squared_products(x: Array) -> Array:
+    """Σᵢ≠ⱼ (xᵢ·xⱼ)² of features xᵢ, the rows: [d n]."""
 
     def block_sums(features: tuple) -> Array:
-        return jnp.sum(jnp.square(_off_diagonal_covariances(features, x)), 1)
+        return jnp.sum(jnp.square(_off_diagonal_products(features, x)), 1)
 
     return jnp.sum(map_blocks(block_sums, (x, jnp.arange(len(x))), 2 * len(x)))
 
 
-@_sum_of_squared_covariances.defjvp
-def _sum_of_squared_covariances_jvp(primals: tuple, tangents: tuple) -> tuple:
-    """∂/∂xᵢ = 4 / (n - 1) Σⱼ cov(xᵢ, xⱼ) xⱼ, because cov(xᵢ, xⱼ) occurs twice."""
+@_sum_of_squared_products.defjvp
+def _sum_of_squared_products_jvp(primals: tuple, tangents: tuple) -> tuple:
+    """∂/∂xᵢ = 4 Σⱼ (xᵢ·xⱼ) xⱼ, because xᵢ·xⱼ occurs twice."""
     (x,), (x_dot,) = primals, tangents
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def step(carry: None, features: tuple) -> tuple[None, tuple[Array, Array]]:
-        covariances = _off_diagonal_covariances(features, x)
-        gradient = 4 / (x.shape[1] - 1) * matmul(covariances, x)
-        return carry, (jnp.sum(jnp.square(covariances), 1), gradient)
+        products = _off_diagonal_products(features, x)
+        gradient = 4 * matmul(products, x)
+        return carry, (jnp.sum(jnp.square(products), 1), gradient)
 
     features = x, jnp.arange(len(x))
     _, (sums, gradient) = scan_blocks(step, None, features, 2 * len(x))
     return jnp.sum(sums), jnp.sum(gradient * x_dot)
 
 
-def _off_diagonal_covariances(features: tuple, x: Array) -> Array:
-    """The covariances of a block of features and all features; 0 for a variance."""
+def _off_diagonal_products(features: tuple, x: Array) -> Array:
+    """The products of a block of features and all features; 0 with itself."""
     block, index = features
-    covariances = matmul(block / (x.shape[1] - 1), x.T)
-    return jnp.where(index[:, None] == jnp.arange(len(x))[None], 0, covariances)
+    products = matmul(block, x.T)
+    return jnp.where(index[:, None] == jnp.arange(len(x))[None], 0, products)
 
 
 @public
@@ -193,6 +220,7 @@ def barlow_twins_loss(
     b: Float[Array, "n d"],
     *,
     off_diagonal_weight: NonNegative = 5e-3,
+    where: Bool[Array, "n"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, ""]:
     """Distance of the cross-correlation matrix of two views from the identity.
@@ -206,6 +234,7 @@ def barlow_twins_loss(
         a: Embeddings of one view, at least two.
         b: Embeddings of the other, in the same order.
         off_diagonal_weight: λ >= 0, for the correlations of different features.
+        where: The pairs that count.
         axis_name: The mesh axes over which the pairs are sharded, in `jax.shard_map`.
             The statistics are those of all pairs; each device holds d x d correlations.
 
@@ -226,19 +255,22 @@ def barlow_twins_loss(
         off_diagonal = off_diagonal_weight * jnp.square(c)
         return jnp.where(is_diagonal, jnp.square(1 - c), off_diagonal)
 
+    rows = _Rows.of(a, where, axis_name)
+    a, b = rows.mask(a), rows.mask(b)
     if axis_name is None:
-        a, b = _standardize(a), _standardize(b)
-        return jnp.sum(_sum_over_features(a / len(a), b, cost))
-    *squares, products = _sum_over_rows(_cross_products, axis_name, a, b)
+        a, b = _standardize(rows, a), _standardize(rows, b)
+        return jnp.sum(_sum_over_features(safe_divide(a, rows.count), b, cost))
+    *squares, products = _sum_over_rows(_cross_products, axis_name, where, a, b)
     a_norm, b_norm = map(safe_sqrt, squares)
     correlations = safe_divide(products, a_norm[:, None] * b_norm[None])
     return jnp.sum(cost(correlations, jnp.eye(len(products), dtype=bool)))
 
 
-def _standardize(x: Array) -> Array:
+def _standardize(rows: _Rows, x: Array) -> Array:
     """Each feature with mean 0 and standard deviation 1; a constant one is 0."""
-    centered = _center(x)
-    return safe_divide(centered, safe_sqrt(jnp.mean(jnp.square(centered), 0))[None])
+    centered = rows.center(x)
+    deviation = safe_sqrt(rows.mean(jnp.square(centered)))
+    return safe_divide(centered, deviation[None])
 
 
 def _cross_products(a: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -267,5 +299,5 @@ def _sum_over_features(
 
 
 def _check_num_rows(a: Array, axis_name: AxisName | None) -> None:
-    if _num_rows(a, axis_name) < 2:
+    if len(a) * num_shards(axis_name) < 2:
         raise_invalid(TypeError, "a", "have at least two rows", a)

@@ -1,4 +1,4 @@
-"""Masks of pairs in the contrastive losses: on one device, on eight, and in a ring."""
+"""Masks of pairs in losses of two views: on one device, on eight, and in a ring."""
 
 from functools import partial
 from typing import Any
@@ -103,3 +103,27 @@ def test_a_mask_of_another_shape_is_refused(loss, hyperparams, truth) -> None:
     a, b, where = views()
     with pytest.raises(TypeError, match=f"{loss.__name__}: where must"):
         loss(a, b, where=where[:, :3], **hyperparams)
+
+
+@pytest.mark.parametrize("loss", [losses.vicreg_loss, losses.barlow_twins_loss])
+def test_statistics_are_those_of_the_unmasked_rows_of_all_devices(loss) -> None:
+    a, b, where = views()
+    where = where[:, 0]
+    spoiled = tuple(jnp.where(where[:, None], x, jnp.nan) for x in (a, b))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def sharded_loss(views: Any, where: jax.Array) -> jax.Array:
+        return loss(*views, where=where, axis_name="data")
+
+    rows = P("data")
+    result = jax.jit(
+        jax.shard_map(
+            jax.value_and_grad(sharded_loss),
+            mesh=mesh,
+            in_specs=rows,
+            out_specs=(P(), rows),
+        )
+    )(spoiled, where)
+    expected = jax.value_and_grad(lambda views: loss(*views, where=where))((a, b))
+    chex.assert_trees_all_close(result, expected, rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(result[0], loss(a[where], b[where]), rtol=1e-12)
