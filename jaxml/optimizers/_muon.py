@@ -111,29 +111,16 @@ def muon(
         rest = adamw_scalars(learning_rate, t, 0.9, 0.999, 1e-8, weight_decay)
         return scalars, rest
 
-    @jax.jit
-    def accumulate(scalars: dict, g: Array, b: Array) -> Array:
-        dtype = real_compute_dtype(g.dtype, b.dtype)
-        b_next = scalars["decay"].astype(dtype) * upcast(b, dtype) + upcast(g, dtype)
-        return b_next.astype(b.dtype)
-
     def orthogonal(scalars: dict, g: Array, b: Array) -> Array:
         dtype = real_compute_dtype(g.dtype, b.dtype)
         decay, g, b = (upcast(a, dtype) for a in (scalars["decay"], g, b))
         return newton_schulz(g + decay * b if nesterov else b, steps)
 
-    @jax.jit
-    def scale(scalars: dict, orthogonal: Array, g: Array, x: Array) -> Array:
-        dtype = real_compute_dtype(orthogonal.dtype)
-        rate = RMS * math.sqrt(max(g.shape[-2:])) * scalars["learning_rate"]
-        decayed = scalars["lr_times_wd"].astype(dtype) * upcast(x, dtype)
-        return (-rate.astype(dtype) * orthogonal - decayed).astype(g.dtype)
-
     def matrix_step(scalars: dict, rows: list[tuple]) -> list[tuple]:
         g, x, b, nu = ([*column] for column in zip(*rows))
-        b = [accumulate(scalars, *pair) for pair in zip(g, b)]
+        b = [_accumulate(scalars, *pair) for pair in zip(g, b)]
         directions = on_stacks(orthogonal, scalars, [*zip(g, b)], b)
-        updates = [scale(scalars, *row) for row in zip(directions, g, x)]
+        updates = [_scale(scalars, *row) for row in zip(directions, g, x)]
         return [*zip(updates, b, nu)]
 
     init_nu = for_vectors_only(lambda x: init_accumulator(x, MOMENTS[1], state_dtype))
@@ -146,6 +133,23 @@ def muon(
         matrix_step,
         mask,
     )
+
+
+@jax.jit
+def _accumulate(scalars: dict, g: Array, b: Array) -> Array:
+    """b ← μ b + g."""
+    dtype = real_compute_dtype(g.dtype, b.dtype)
+    b_next = scalars["decay"].astype(dtype) * upcast(b, dtype) + upcast(g, dtype)
+    return b_next.astype(b.dtype)
+
+
+@jax.jit
+def _scale(scalars: dict, orthogonal: Array, g: Array, x: Array) -> Array:
+    """u, from the orthogonal matrix."""
+    dtype = real_compute_dtype(orthogonal.dtype)
+    rate = RMS * math.sqrt(max(g.shape[-2:])) * scalars["learning_rate"]
+    decayed = scalars["lr_times_wd"].astype(dtype) * upcast(x, dtype)
+    return (-rate.astype(dtype) * orthogonal - decayed).astype(g.dtype)
 
 
 def newton_schulz(x: Array, steps: int) -> Array:

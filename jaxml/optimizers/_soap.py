@@ -117,25 +117,13 @@ def soap(
             "basis": jnp.where(is_first, 0, jnp.where(is_due, 1, 2)),
         }, adamw(t)
 
-    @jax.jit
-    def average(scalars: dict, g: Array, m: Array) -> Array:
-        dtype = real_compute_dtype(g.dtype, m.dtype)
-        b1 = BetaPair(*(weight.astype(dtype) for weight in scalars["b1"]))
-        return ema(b1, upcast(m, dtype), upcast(g, dtype)).astype(m.dtype)
-
-    @jax.jit
-    def decay(scalars: dict, g: Array, x: Array, direction: Array) -> Array:
-        dtype = real_compute_dtype(direction.dtype)
-        lr_times_wd = scalars["lr_times_wd"].astype(dtype)
-        return (direction - lr_times_wd * upcast(x, dtype)).astype(g.dtype)
-
     def matrix_step(scalars: dict, rows: list[tuple]) -> list[tuple]:
         g, x, m, v, sides = ([*column] for column in zip(*rows))
-        m = [average(scalars, *pair) for pair in zip(g, m)]
+        m = [_average(scalars, *pair) for pair in zip(g, m)]
         arrays, results = [*zip(g, m, v, sides)], [*zip(g, v, sides)]
         stepped = on_stacks(_step_in_eigenbasis, scalars, arrays, results)
         directions, v, sides = zip(*stepped)
-        updates = [decay(scalars, *row) for row in zip(g, x, directions)]
+        updates = [_decay(scalars, *row) for row in zip(g, x, directions)]
         return [*zip(updates, m, v, sides)]
 
     check_state_dtype(state_dtype)
@@ -153,6 +141,22 @@ def soap(
         matrix_step,
         mask,
     )
+
+
+@jax.jit
+def _average(scalars: dict, g: Array, m: Array) -> Array:
+    """m ← β₁ m + (1 - β₁) g."""
+    dtype = real_compute_dtype(g.dtype, m.dtype)
+    b1 = BetaPair(*(weight.astype(dtype) for weight in scalars["b1"]))
+    return ema(b1, upcast(m, dtype), upcast(g, dtype)).astype(m.dtype)
+
+
+@jax.jit
+def _decay(scalars: dict, g: Array, x: Array, direction: Array) -> Array:
+    """u, from the direction of Adam."""
+    dtype = real_compute_dtype(direction.dtype)
+    lr_times_wd = scalars["lr_times_wd"].astype(dtype)
+    return (direction - lr_times_wd * upcast(x, dtype)).astype(g.dtype)
 
 
 SKIPPED = "scale", "lr_times_wd"
