@@ -35,7 +35,7 @@ ONLY_IN = {
 TREE = {
     "_core": """blocks collectives contract linear masking matmul public safe sharding
         softmax sorting trees types special""",
-    "_core/linear": "tiles softmax divergence",
+    "_core/linear": "tiles softmax divergence running_kl",
     "_core/special": "divergence exp extended_range log1p logistic partials",
     "losses": """_mean _labels _information _cross_entropy _classification _binary
         _margin _regression _likelihood _linear_head _linear_divergences _ctc _experts

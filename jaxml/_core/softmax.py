@@ -18,6 +18,9 @@ from jaxml._core.safe import safe_divide, safe_subtract, zero_if_inf
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import AxisName
 
+MIN_LOG_P = -1000.0
+"""A logarithm whose exponential is 0 in float64 too."""
+
 
 class Normalizer(NamedTuple):
     """log Σ eˣ in two parts, whose sum would lose digits at a large offset of all x."""
@@ -60,6 +63,20 @@ class LogSumExp(NamedTuple):
         terms = jnp.sum(jnp.exp(x - jnp.expand_dims(shift, axis)), axis)
         return LogSumExp(x_max, self.sum * jnp.exp(self.max - shift) + terms)
 
+    def add(self, other: "LogSumExp") -> "LogSumExp":
+        """The sum of both."""
+        x_max = jnp.maximum(self.max, other.max)
+        shift = zero_if_inf(x_max)
+        a, b = (t.sum * jnp.exp(t.max - shift) for t in (self, other))
+        return LogSumExp(x_max, a + b)
+
+    def log_odds(self, other: "LogSumExp") -> Array:
+        """log(self / other), clipped where one of them is negligible or empty."""
+        d = safe_subtract(self.max, other.max) + self.log_sum() - other.log_sum()
+        d = jnp.where(self.sum > 0, d, MIN_LOG_P)
+        d = jnp.where(other.sum > 0, d, -MIN_LOG_P)
+        return jnp.clip(d, MIN_LOG_P, -MIN_LOG_P)
+
     def log(self) -> Array:
         """log Σ eˣ, -∞ for no terms."""
         return self.max + self.log_sum()
@@ -74,20 +91,15 @@ class LogSumExp(NamedTuple):
         return Normalizer(constant_max, self.log_sum() + with_derivative)
 
 
-MIN_LOG_P = -1000.0
-"""A logarithm whose exponential is 0 in float64 too."""
-
-
 class SoftmaxEntropy(NamedTuple):
     """`LogSumExp`, with the entropy of the softmax of its terms."""
 
-    max: Array
-    sum: Array
+    total: LogSumExp
     entropy: Array
 
     @classmethod
     def empty(cls, like: Array) -> "SoftmaxEntropy":
-        return cls(*LogSumExp.empty(like), jnp.zeros_like(like))
+        return cls(LogSumExp.empty(like), jnp.zeros_like(like))
 
     def update(self, x: Array, axis: int) -> "SoftmaxEntropy":
         """With the terms of x along this axis added.
@@ -100,33 +112,19 @@ class SoftmaxEntropy(NamedTuple):
         is_max = s == 0
         exps = jnp.exp(s)
         others = jnp.sum(jnp.where(is_max, 0.0, exps), axis)
-        ties = jnp.sum(is_max, axis, dtype=x.dtype)
-        others += jnp.maximum(ties - 1, 0)
+        others += jnp.maximum(jnp.sum(is_max, axis, dtype=x.dtype) - 1, 0)
         energy = jnp.sum(-s * exps, axis)
         x_max = jnp.squeeze(x_max, axis)
         is_empty = x_max == -jnp.inf
-        total = jnp.where(is_empty, 0.0, 1 + others)
+        tile = LogSumExp(x_max, jnp.where(is_empty, 0.0, 1 + others))
         entropy = jnp.log1p(others) + energy / (1 + others)
-        return self.merge(
-            SoftmaxEntropy(x_max, total, jnp.where(is_empty, 0.0, entropy))
+        entropy = mixture_entropy(
+            self.total.log_odds(tile), self.entropy, jnp.where(is_empty, 0.0, entropy)
         )
-
-    def merge(self, other: "SoftmaxEntropy") -> "SoftmaxEntropy":
-        """Of the terms of both."""
-        x_max = jnp.maximum(self.max, other.max)
-        shift = zero_if_inf(x_max)
-        a, b = (t.sum * jnp.exp(t.max - shift) for t in (self, other))
-        log_odds = safe_subtract(self.max, other.max) + self.log_sum() - other.log_sum()
-        log_odds = jnp.where(self.sum > 0, log_odds, -jnp.inf)
-        log_odds = jnp.where(other.sum > 0, log_odds, jnp.inf)
-        entropy = mixture_entropy(log_odds, self.entropy, other.entropy)
-        return SoftmaxEntropy(x_max, a + b, entropy)
-
-    def log_sum(self) -> Array:
-        return LogSumExp(self.max, self.sum).log_sum()
+        return SoftmaxEntropy(self.total.add(tile), entropy)
 
     def normalizer(self) -> Normalizer:
-        return LogSumExp(self.max, self.sum).normalizer()
+        return self.total.normalizer()
 
 
 def mixture_entropy(log_odds: Array, entropy: Array, other_entropy: Array) -> Array:

@@ -1,8 +1,8 @@
 """Divergences of the distributions of two linear layers with the same classes.
 
-A first sweep over tiles of the logits gives the log-sum-exp of each layer, a second one
-the divergence. Its terms are non-negative, so no digits cancel where the distributions
-are close. The backward pass computes the tiles a third time.
+They are sums of non-negative terms, so no digits cancel where the distributions are
+close. The tiles of the logits are computed once for KL and twice for JS, and again in
+the backward pass.
 """
 
 import functools
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core.collectives import sum_shards, vary_together
+from jaxml._core.linear.running_kl import Outcomes, RunningKL, kl_of_shards
 from jaxml._core.linear.tiles import (
     ClassTile,
     Head,
@@ -24,7 +25,7 @@ from jaxml._core.linear.tiles import (
     logits_dtype,
     pull_back,
 )
-from jaxml._core.safe import multiply_no_nan, safe_subtract, zero_if_inf
+from jaxml._core.safe import multiply_no_nan
 from jaxml._core.softmax import LogSumExp, Normalizer, normalizer_of_shards
 from jaxml._core.special.divergence import (
     bregman_term,
@@ -37,24 +38,14 @@ Heads = tuple[Head, Head]
 """The student's and the teacher's."""
 
 
-class Outcomes(NamedTuple):
-    """Probabilities of a tile of classes, [rows classes]."""
-
-    p: Array
-    """The teacher's."""
-    q: Array
-    """The student's."""
-    u: Array
-    """log(q/p)"""
-
-
 class Divergence(NamedTuple):
     """A divergence by sums of terms, with its derivatives by the logits.
 
     The functions take outcomes, the sums of the terms (with a second axis), and β.
     """
 
-    terms: Callable[[Outcomes, Array], tuple[Array, ...]]
+    sums: Callable[..., tuple[list[Normalizer], tuple[Array, ...]]]
+    """(block, axis_name, heads, transform, β) -> the normalizers, and sums of terms."""
     value: Callable[[tuple[Array, ...], Array], Array]
     """Of the sums and β; linear in β."""
     student_derivative: Callable[[Outcomes, tuple[Array, ...], Array], Array]
@@ -110,14 +101,52 @@ def _divergence_fwd(
     transform: Transform,
     beta: Array,
 ) -> tuple:
+    normalizers, sums = formula.sums(block, axis_name, heads, transform, beta)
+    return formula.value(sums, beta), (heads, transform, beta, normalizers, sums)
+
+
+def _kl_sums(
+    block: int | None,
+    axis_name: AxisName | None,
+    heads: Heads,
+    transform: Transform,
+    beta: Array,
+) -> tuple[list[Normalizer], tuple[Array]]:
+    """In one sweep over the tiles."""
+    folded = for_platform(_fold_kl, block, heads, transform)
+    normalizers, kl = kl_of_shards(*folded, axis_name)
+    return normalizers, (kl,)
+
+
+def _fold_kl(
+    tiling: Tiling, heads: Heads, transform: Transform
+) -> tuple[list[Normalizer], Array, Array, Array]:
+    def update(
+        total: RunningKL, logits: list[Array], _: None, tile: ClassTile
+    ) -> RunningKL:
+        is_new = tile.is_new[None]
+        new = [jnp.where(is_new, z, -jnp.inf) for z in logits]
+        return total.merge(RunningKL.of(new))
+
+    total = fold(tiling, heads, transform, None, RunningKL.empty, update)
+    normalizers = [total.student.normalizer(), total.teacher.normalizer()]
+    return normalizers, total.offset, total.log_ratio, total.kl
+
+
+def _js_sums(
+    block: int | None,
+    axis_name: AxisName | None,
+    heads: Heads,
+    transform: Transform,
+    beta: Array,
+) -> tuple[list[Normalizer], tuple[Array, Array]]:
+    """In two sweeps over the tiles, since the mixture takes both normalizers."""
     normalizers = [
         normalizer_of_shards(normalizer, axis_name)
         for normalizer in for_platform(_fold_normalizers, block, heads, transform)
     ]
-    fold_terms = functools.partial(_fold_terms, formula)
-    sums = for_platform(fold_terms, block, heads, transform, normalizers, beta)
-    sums = sum_shards(sums, axis_name)
-    return formula.value(sums, beta), (heads, transform, beta, normalizers, sums)
+    sums = for_platform(_fold_js, block, heads, transform, normalizers, beta)
+    return normalizers, sum_shards(sums, axis_name)
 
 
 def _fold_normalizers(
@@ -139,43 +168,26 @@ def _fold_normalizers(
     return [total.normalizer() for total in totals]
 
 
-def _fold_terms(
-    formula: Divergence,
+def _fold_js(
     tiling: Tiling,
     heads: Heads,
     transform: Transform,
     normalizers: list[Normalizer],
     beta: Array,
-) -> tuple[Array, ...]:
+) -> tuple[Array, Array]:
     def update(
         sums: tuple, logits: list[Array], normalizers: list, tile: ClassTile
-    ) -> tuple:
-        terms = formula.terms(_outcomes(logits, normalizers), beta)
+    ) -> tuple[Array, Array]:
+        from_p, from_q = _js_terms(Outcomes.of(logits, normalizers), beta)
         is_new = tile.is_new[None]
-        return tuple(
-            total + jnp.sum(jnp.where(is_new, term, 0.0), 1)
-            for total, term in zip(sums, terms)
+        return (
+            sums[0] + jnp.sum(jnp.where(is_new, from_p, 0.0), 1),
+            sums[1] + jnp.sum(jnp.where(is_new, from_q, 0.0), 1),
         )
 
-    num_terms = 1 if formula is KL else 2
     return fold(
-        tiling,
-        heads,
-        transform,
-        normalizers,
-        lambda zeros: (zeros,) * num_terms,
-        update,
+        tiling, heads, transform, normalizers, lambda zeros: (zeros, zeros), update
     )
-
-
-def _outcomes(logits: list[Array], normalizers: list[Normalizer]) -> Outcomes:
-    """The difference of two shifted logits is exact if they are close."""
-    (s, log_sum_s), (t, log_sum_t) = (
-        (z - zero_if_inf(n.max)[:, None], n.log_sum[:, None])
-        for z, n in zip(logits, normalizers)
-    )
-    u = safe_subtract(s, t) - (log_sum_s - log_sum_t)
-    return Outcomes(jnp.exp(t - log_sum_t), jnp.exp(s - log_sum_s), u)
 
 
 def _divergence_bwd(
@@ -211,7 +223,7 @@ def _pull_back_divergence(
         logits: list[Array], row_values: tuple, tile: ClassTile
     ) -> list[Array]:
         normalizers, sums, ct = row_values
-        outcomes = _outcomes(logits, normalizers)
+        outcomes = Outcomes.of(logits, normalizers)
         sums = tuple(total[:, None] for total in sums)
         return [
             ct[:, None] * derivative(outcomes, sums, beta)
@@ -223,10 +235,6 @@ def _pull_back_divergence(
 
 _divergence = jax.custom_vjp(_divergence_primal, nondiff_argnums=(0, 1, 2))
 _divergence.defvjp(_divergence_fwd, _divergence_bwd)
-
-
-def _kl_terms(outcomes: Outcomes, beta: Array) -> tuple[Array]:
-    return (bregman_term(*outcomes),)
 
 
 def _kl(sums: tuple[Array], beta: Array) -> Array:
@@ -277,8 +285,8 @@ def _js_teacher_derivative(
     return beta * multiply_no_nan(outcomes.p, log_ratio - sums[0])
 
 
-KL = Divergence(_kl_terms, _kl, _kl_student_derivative, _kl_teacher_derivative)
+KL = Divergence(_kl_sums, _kl, _kl_student_derivative, _kl_teacher_derivative)
 """KL(p‖q)"""
 
-JS = Divergence(_js_terms, _js, _js_student_derivative, _js_teacher_derivative)
+JS = Divergence(_js_sums, _js, _js_student_derivative, _js_teacher_derivative)
 """β KL(p‖m) + (1 - β) KL(q‖m) with m = β p + (1 - β) q."""

@@ -1,0 +1,139 @@
+"""The KL divergence of two softmaxes, folded from groups of classes in one sweep.
+
+By the chain rule it is the divergence of the probabilities of the groups, plus the mean
+of the divergences within them. All of these are non-negative, so no digits cancel.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxml._core.collectives import max_shards, sum_shards
+from jaxml._core.safe import multiply_no_nan, safe_subtract, zero_if_inf
+from jaxml._core.softmax import (
+    LogSumExp,
+    Normalizer,
+    log_softmax,
+    normalizer_of_shards,
+    shard_log_sums,
+)
+from jaxml._core.special.divergence import bregman_term
+from jaxml._core.special.logistic import sigmoid, softplus
+from jaxml._core.types import AxisName
+
+
+class Outcomes(NamedTuple):
+    """Probabilities of a tile of classes, [rows classes]."""
+
+    p: Array
+    """The teacher's."""
+    q: Array
+    """The student's."""
+    u: Array
+    """log(q/p)"""
+
+    @classmethod
+    def of(
+        cls, logits: Sequence[Array], normalizers: Sequence[Normalizer]
+    ) -> "Outcomes":
+        """The difference of two shifted logits is exact if they are close."""
+        (s, log_sum_s), (t, log_sum_t) = (
+            (z - zero_if_inf(n.max)[:, None], n.log_sum[:, None])
+            for z, n in zip(logits, normalizers)
+        )
+        u = safe_subtract(s, t) - (log_sum_s - log_sum_t)
+        return cls(jnp.exp(t - log_sum_t), jnp.exp(s - log_sum_s), u)
+
+
+class RunningKL(NamedTuple):
+    """KL(p‖q) of a group of classes, for each row."""
+
+    student: LogSumExp
+    teacher: LogSumExp
+    offset: Array
+    """A difference of maxima of the two, a constant."""
+    log_ratio: Array
+    """Δ - offset, with Δ the difference of the logarithms of both: more precise than
+    either, at a large offset of all logits too."""
+    kl: Array
+
+    @classmethod
+    def empty(cls, like: Array) -> "RunningKL":
+        none, zeros = LogSumExp.empty(like), jnp.zeros_like(like)
+        return cls(none, none, zeros, zeros, zeros)
+
+    @classmethod
+    def of(cls, logits: Sequence[Array]) -> "RunningKL":
+        """Of a tile of the student's and the teacher's logits.
+
+        An error of Δ shows as a difference of Σ q and Σ p, and is corrected.
+        """
+        like = jnp.zeros_like(logits[0][:, 0])
+        sums = [LogSumExp.empty(like).update(z, 1) for z in logits]
+        normalizers = student, teacher = [total.normalizer() for total in sums]
+        outcomes = Outcomes.of(logits, normalizers)
+        kl = jnp.sum(bregman_term(*outcomes), 1)
+        excess = kl + jnp.sum(multiply_no_nan(outcomes.p, outcomes.u), 1)
+        excess = jnp.where(jnp.abs(excess) < 0.5, excess, 0.0)
+        offset = safe_subtract(student.max, teacher.max)
+        log_ratio = student.log_sum - teacher.log_sum + jnp.log1p(excess)
+        return cls(*sums, offset, log_ratio, kl)
+
+    def merge(self, other: "RunningKL") -> "RunningKL":
+        """Of both groups, with probabilities p and 1 - p, q and 1 - q."""
+        odds_p = self.teacher.log_odds(other.teacher)
+        odds_q = self.student.log_odds(other.student)
+        p, other_p = sigmoid(odds_p), sigmoid(-odds_p)
+        difference = safe_subtract(self.offset, other.offset)
+        difference += safe_subtract(self.log_ratio, other.log_ratio)
+        is_small = jnp.abs(difference) < 1
+        d = jnp.where(is_small, difference, 0.0)
+        small_u = -jnp.log1p(other_p * jnp.expm1(-d))
+        small_other_u = -jnp.log1p(p * jnp.expm1(d))
+        large_u = softplus(-odds_p) - softplus(-odds_q)
+        large_other_u = softplus(odds_p) - softplus(odds_q)
+        u = jnp.where(is_small, small_u, large_u)
+        other_u = jnp.where(is_small, small_other_u, large_other_u)
+        kl = bregman_term(p, sigmoid(odds_q), u) + multiply_no_nan(p, self.kl)
+        kl += bregman_term(other_p, sigmoid(-odds_q), other_u)
+        kl += multiply_no_nan(other_p, other.kl)
+        student = self.student.add(other.student)
+        teacher = self.teacher.add(other.teacher)
+        large_ratio = safe_subtract(student.log(), teacher.log())
+        large_ratio = safe_subtract(large_ratio, self.offset)
+        log_ratio = jnp.where(is_small, self.log_ratio - small_u, large_ratio)
+        merged = RunningKL(student, teacher, self.offset, log_ratio, kl)
+        is_first = (self.student.sum == 0) & (self.teacher.sum == 0)
+        return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), other, merged)
+
+
+def kl_of_shards(
+    normalizers: Sequence[Normalizer],
+    offset: Array,
+    log_ratio: Array,
+    kl: Array,
+    axis_name: AxisName | None,
+) -> tuple[list[Normalizer], Array]:
+    """The normalizers and the KL divergence of the classes of all devices."""
+    if axis_name is None:
+        return [*normalizers], kl
+    log_q, log_p = (
+        log_softmax(shard_log_sums(n, axis_name)[1][..., None], axis_name=axis_name)
+        for n in normalizers
+    )
+    log_q, p = log_q[..., 0], jnp.exp(log_p[..., 0])
+    # all Δ relative to their mean, as long as they are close
+    log_ratio += safe_subtract(offset, max_shards(offset, axis_name))
+    center = sum_shards(multiply_no_nan(p, log_ratio), axis_name)
+    d = safe_subtract(log_ratio, center)
+    is_small = jnp.abs(d) < 1
+    small = jnp.where(is_small, d, 0.0)
+    num_large = sum_shards((~is_small).astype(p.dtype), axis_name)
+    small_u = small - jnp.log1p(sum_shards(p * jnp.expm1(small), axis_name))
+    u = jnp.where(num_large == 0, small_u, safe_subtract(log_q, log_p[..., 0]))
+    kl = bregman_term(p, jnp.exp(log_q), u) + multiply_no_nan(p, kl)
+    merged = [normalizer_of_shards(n, axis_name) for n in normalizers]
+    return merged, sum_shards(kl, axis_name)
