@@ -37,6 +37,9 @@ from jaxml._core.types import AxisName
 Heads = tuple[Head, Head]
 """The student's and the teacher's."""
 
+Sums = tuple[Array, ...]
+"""Of the terms of a divergence."""
+
 
 class Divergence(NamedTuple):
     """A divergence by sums of terms, with its derivatives by the logits.
@@ -114,7 +117,8 @@ def _kl_sums(
 ) -> tuple[list[Normalizer], tuple[Array]]:
     """In one sweep over the tiles."""
     folded = for_platform(_fold_kl, block, heads, transform)
-    normalizers, kl = kl_of_shards(*folded, axis_name)
+    normalizers, offset, log_ratio, kl = folded
+    normalizers, kl = kl_of_shards(normalizers, offset, log_ratio, kl, axis_name)
     return normalizers, (kl,)
 
 
@@ -237,20 +241,16 @@ _divergence = jax.custom_vjp(_divergence_primal, nondiff_argnums=(0, 1, 2))
 _divergence.defvjp(_divergence_fwd, _divergence_bwd)
 
 
-def _kl(sums: tuple[Array], beta: Array) -> Array:
+def _kl(sums: Sums, beta: Array) -> Array:
     return sums[0]
 
 
-def _kl_student_derivative(
-    outcomes: Outcomes, sums: tuple[Array], beta: Array
-) -> Array:
+def _kl_student_derivative(outcomes: Outcomes, sums: Sums, beta: Array) -> Array:
     """q - p"""
     return q_minus_p(*outcomes)
 
 
-def _kl_teacher_derivative(
-    outcomes: Outcomes, sums: tuple[Array], beta: Array
-) -> Array:
+def _kl_teacher_derivative(outcomes: Outcomes, sums: Sums, beta: Array) -> Array:
     """p (log(p/q) - KL)"""
     return multiply_no_nan(outcomes.p, -outcomes.u - sums[0])
 
@@ -265,21 +265,17 @@ def _js_terms(outcomes: Outcomes, beta: Array) -> tuple[Array, Array]:
     )
 
 
-def _js(sums: tuple[Array, Array], beta: Array) -> Array:
+def _js(sums: Sums, beta: Array) -> Array:
     return multiply_no_nan(beta, sums[0]) + multiply_no_nan(1 - beta, sums[1])
 
 
-def _js_student_derivative(
-    outcomes: Outcomes, sums: tuple[Array, Array], beta: Array
-) -> Array:
+def _js_student_derivative(outcomes: Outcomes, sums: Sums, beta: Array) -> Array:
     """(1 - β) q (log(q/m) - KL(q‖m))"""
     log_ratio = -log_mixture_ratio(-outcomes.u, 1 - beta)
     return (1 - beta) * multiply_no_nan(outcomes.q, log_ratio - sums[1])
 
 
-def _js_teacher_derivative(
-    outcomes: Outcomes, sums: tuple[Array, Array], beta: Array
-) -> Array:
+def _js_teacher_derivative(outcomes: Outcomes, sums: Sums, beta: Array) -> Array:
     """β p (log(p/m) - KL(p‖m))"""
     log_ratio = -log_mixture_ratio(outcomes.u, beta)
     return beta * multiply_no_nan(outcomes.p, log_ratio - sums[0])

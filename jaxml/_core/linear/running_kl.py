@@ -72,15 +72,15 @@ class RunningKL(NamedTuple):
         An error of Δ shows as a difference of Σ q and Σ p, and is corrected.
         """
         like = jnp.zeros_like(logits[0][:, 0])
-        sums = [LogSumExp.empty(like).update(z, 1) for z in logits]
-        normalizers = student, teacher = [total.normalizer() for total in sums]
-        outcomes = Outcomes.of(logits, normalizers)
+        student_sum, teacher_sum = (LogSumExp.empty(like).update(z, 1) for z in logits)
+        student, teacher = student_sum.normalizer(), teacher_sum.normalizer()
+        outcomes = Outcomes.of(logits, (student, teacher))
         kl = jnp.sum(bregman_term(*outcomes), 1)
         excess = kl + jnp.sum(multiply_no_nan(outcomes.p, outcomes.u), 1)
         excess = jnp.where(jnp.abs(excess) < 0.5, excess, 0.0)
         offset = safe_subtract(student.max, teacher.max)
         log_ratio = student.log_sum - teacher.log_sum + jnp.log1p(excess)
-        return cls(*sums, offset, log_ratio, kl)
+        return cls(student_sum, teacher_sum, offset, log_ratio, kl)
 
     def merge(self, other: "RunningKL") -> "RunningKL":
         """Of both groups, with probabilities p and 1 - p, q and 1 - q."""
