@@ -229,9 +229,10 @@ def _loss_and_gradient(
     lost = _lost_if_likely(blank, p, blocks, starts, target)
     loss = _nll(p, lost + incomplete)
     _, gradient = lax.scan(backward, gamma, (index, starts, origins), reverse=True)
-    gradient = jnp.moveaxis(gradient, 0, 1).reshape(len(z), -1, z.shape[-1])
+    gradient = jnp.moveaxis(gradient, 0, 1)
+    gradient = gradient.reshape(len(z), math.prod(gradient.shape[1:3]), z.shape[-1])
     gradient = gradient[:, : z.shape[1]]
-    is_possible = p.e > ZERO
+    is_possible = p.e != ZERO
     gradient = apply_mask(gradient, (is_frame & is_possible[:, None])[..., None])
     return _with_gradient(loss, z, gradient), gradient
 
@@ -390,5 +391,6 @@ def _gradient(occupancies: States, frames: Frames, target: Target, blank: int) -
     gradient = p.at[batch, frame, index].add(-of_label, mode="promise_in_bounds")
     gradient = gradient.at[..., blank].add(-jnp.sum(occupancies.blank, -1).T)
     # a difference of two numbers near 1 has no digits, and the sum over classes is 0
-    others = apply_mask(gradient, p <= 0.5)
-    return jnp.where(p > 0.5, -jnp.sum(others, -1, keepdims=True), others)
+    is_likely = p > 0.5
+    others = apply_mask(gradient, ~is_likely)
+    return jnp.where(is_likely, -jnp.sum(others, -1, keepdims=True), others)

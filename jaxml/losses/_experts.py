@@ -43,7 +43,7 @@ def load_balance_loss(
             the shares and the mean are those of the global batch.
 
     Raises:
-        ValueError: If k is larger than E.
+        ValueError: If k is larger than E, or an axis is not one of the tokens.
 
     Reference:
         Fedus, Zoph and Shazeer, Switch transformers, JMLR 23(120), 2022, equations 4 to
@@ -56,9 +56,11 @@ def load_balance_loss(
     num_experts = router_logits.shape[-1]
     if top_k > num_experts:
         raise_invalid(ValueError, "top_k", f"be at most {num_experts}", top_k)
-    axes = tuple(
-        a % router_logits.ndim for a in ((axis,) if isinstance(axis, int) else axis)
-    )
+    ndim = router_logits.ndim
+    axes = (axis,) if isinstance(axis, int) else axis
+    if not all(-ndim <= a < ndim and a % ndim != ndim - 1 for a in axes):
+        raise_invalid(ValueError, "axis", "name axes of the tokens", axis)
+    axes = tuple(a % ndim for a in axes)
     mask = jnp.ones(router_logits.shape[:-1], bool) if where is None else where
     z = apply_mask(router_logits, mask[..., None])
 

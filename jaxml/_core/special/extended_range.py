@@ -33,7 +33,7 @@ class ExtendedRange(NamedTuple):
     def log(self) -> Array:
         """The logarithms, -∞ for 0."""
         log = jnp.log(self.m) + self.e * LOG2_LO + self.e * LOG2_HI
-        return apply_mask(log, self.e > ZERO, -jnp.inf)
+        return apply_mask(log, self.e != ZERO, -jnp.inf)
 
     def normalize(self) -> "ExtendedRange":
         """The same numbers, with m in [1, 2)."""

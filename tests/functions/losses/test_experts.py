@@ -81,3 +81,9 @@ def test_more_experts_per_token_than_experts_are_refused() -> None:
         losses.load_balance_loss(router_logits(6, 4), top_k=5)
     with pytest.raises(ValueError, match=r"top_k must be at least 1, got 0\."):
         losses.load_balance_loss(router_logits(6, 4), top_k=0)
+
+
+def test_axes_that_are_not_those_of_tokens_are_refused() -> None:
+    for axis in (-1, 1, 2, (0, 1)):
+        with pytest.raises(ValueError, match="axis must name axes of the tokens, got"):
+            losses.load_balance_loss(router_logits(6, 4), top_k=1, axis=axis)

@@ -116,6 +116,23 @@ def test_an_invalid_label_of_ctc_affects_its_sequence_alone() -> None:
         np.testing.assert_array_equal(got, expected)
 
 
+def test_nan_logits_of_ctc_affect_their_sequence_alone() -> None:
+    z, labels = random_sequences()
+    expected, gradient = losses.ctc_loss(z, labels), value_and_gradient(z, labels)[1]
+    z = z.at[1, 3, 2].set(jnp.nan)
+    got = losses.ctc_loss(z, labels)
+    np.testing.assert_array_equal(got, expected.at[1].set(jnp.nan))
+    got = value_and_gradient(z, labels)[1]
+    np.testing.assert_array_equal(got[::2], gradient[::2])
+    assert np.isnan(got[1, 3, 2])
+
+
+def test_ctc_of_no_sequences_and_of_no_frames() -> None:
+    z, labels = random_sequences()
+    assert value_and_gradient(z[:0], labels[:0])[1].shape == (0, 70, 6)
+    np.testing.assert_array_equal(losses.ctc_loss(z[:, :0], labels[:, :0]), [0, 0, 0])
+
+
 def test_ctc_without_alignment_has_no_gradient() -> None:
     z, labels = random_sequences(num_frames=6)
     labels = labels.at[1].set(1)  # five equal labels need four blanks
