@@ -33,9 +33,10 @@ import jax.numpy as jnp
 
 from bench import measure
 from bench.aot import hardware, targets
+from bench.aot.forms import Form, Program
 from bench.aot.hardware import Compilation, Hardware, Layout
 from bench.aot.meshes import mesh_programs
-from bench.aot.programs import Form, Program, all_programs
+from bench.aot.programs import all_programs
 
 CHECKED = (
     "cross_entropy",

@@ -14,8 +14,9 @@ from name_tables import public_names
 from bench import devices, measure
 from bench.aot import hardware, targets
 from bench.aot.cost import Collective, read_cost
+from bench.aot.forms import Form, Program
 from bench.aot.hardware import Compilation, Hardware, Layout
-from bench.aot.programs import Form, Program, all_programs
+from bench.aot.programs import all_programs
 from jaxml import activations, losses, mining, optimizers
 
 NO_STEPS = {"prelu_init", "averaged_params"}

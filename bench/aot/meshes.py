@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec as P
 
+from bench.aot.forms import Program, Sizes, loss
 from bench.aot.hardware import Layout
 from bench.aot.programs import (
     CLASSES,
@@ -18,9 +19,6 @@ from bench.aot.programs import (
     IN_BATCH,
     PROXIES,
     VIEWS,
-    Program,
-    Sizes,
-    loss,
 )
 
 ROWS, REPLICATED = P("data"), P()
