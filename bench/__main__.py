@@ -19,6 +19,7 @@ CHAPTERS = (
     "accuracy",
     "activations",
     "losses",
+    "linear_head",
     "metric",
     "segmentation",
     "optimizers",

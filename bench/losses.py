@@ -18,13 +18,9 @@ import numpy as np
 import optax
 
 from bench import measure
-from bench.aot import peers
 from jaxml import losses
 
 NUM_EXAMPLES, NUM_CLASSES = 4096, 1024
-LINEAR = {"n": 2048, "d": 256, "classes": 32768}
-LARGE_LINEAR = {"n": 8192, "d": 512, "classes": 131072}
-
 CTC = [
     {"batch": 16, "frames": 400, "classes": 64, "labels": 40},
     {"batch": 32, "frames": 200, "classes": 1024, "labels": 30},
@@ -46,9 +42,6 @@ def main() -> None:
         for name, comparison in _comparisons(rng, z).items()
     ]
     measure.record("losses", rows)
-    rows = [_measure_linear(rng, name, LINEAR, shrink) for name in LINEAR_LOSSES]
-    rows.append(_measure_linear(rng, "linear_cross_entropy", LARGE_LINEAR, shrink))
-    measure.record("losses.linear", rows)
     rows = [_measure_ctc(rng, size, shrink) for size in CTC]
     rows += [_measure_ctc(rng, CTC[0], shrink, confidence=20.0)]
     measure.record("losses.ctc", rows)
@@ -204,122 +197,6 @@ def _torch_run(name: str, target: np.ndarray, z: np.ndarray) -> dict[str, Callab
 
 def _value_and_grad(loss: Loss) -> Callable[..., Any]:
     return jax.jit(jax.value_and_grad(lambda z: jnp.mean(loss(z))))
-
-
-def _log_prob_and_entropy(x: jax.Array, w: jax.Array, labels: jax.Array) -> jax.Array:
-    """An objective of reinforcement learning."""
-    fields = losses.linear_log_prob(x, w, labels)
-    return fields.log_prob + 0.01 * fields.entropy
-
-
-def _dense_log_prob_and_entropy(
-    x: jax.Array, w: jax.Array, labels: jax.Array
-) -> jax.Array:
-    log_p = jax.nn.log_softmax(x @ w)
-    log_prob = jnp.take_along_axis(log_p, labels[:, None], -1)[:, 0]
-    return log_prob - 0.01 * jnp.sum(jnp.exp(log_p) * log_p, -1)
-
-
-def _dense_cross_entropy(x: jax.Array, w: jax.Array, labels: jax.Array) -> jax.Array:
-    return optax.losses.softmax_cross_entropy_with_integer_labels(x @ w, labels)
-
-
-LINEAR_LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "linear_cross_entropy": (losses.linear_cross_entropy, _dense_cross_entropy),
-    "linear_log_prob": (_log_prob_and_entropy, _dense_log_prob_and_entropy),
-    "linear_kl_divergence": (losses.linear_kl_divergence, peers.linear_kl_divergence),
-    "linear_js_divergence": (losses.linear_js_divergence, peers.linear_js_divergence),
-}
-"""Ours, and the loss whose logits are an array."""
-
-
-def _measure_linear(
-    rng: np.random.Generator, name: str, size: dict[str, int], shrink: int
-) -> dict[str, Any]:
-    """A loss of a head against its dense form; no dense run at the large size."""
-    n, d, classes = size["n"], size["d"], size["classes"] // shrink
-    arrays = _linear_arrays(rng, name, n, d, classes)
-    programs = {
-        form: jax.jit(
-            jax.value_and_grad(lambda *xs, loss=loss: jnp.mean(loss(*xs)), (0, 1))
-        )
-        for form, loss in zip(("ours", "dense"), LINEAR_LOSSES[name])
-    }
-    row: dict[str, Any] = {"loss": name, "n": n, "d": d, "classes": classes}
-    for form, program in programs.items():
-        row[f"{form}_MiB"] = measure.temporaries(program, *arrays) / 2**20
-    is_large = size is LARGE_LINEAR
-    if is_large:
-        del programs["dense"]  # gigabytes of logits
-    runs = {form: partial(program, *arrays) for form, program in programs.items()}
-    if not is_large:
-        runs |= _torch_linear_runs(name, arrays)
-    if is_large and measure.MAX_REPEATS:
-        runs = {}  # half a minute each
-    seconds = measure.interleaved_medians(runs, repeats=1 if is_large else 5, warmup=1)
-    for form in ("ours", "dense", "torch", "torch_fused"):
-        row[f"{form}_s"] = seconds.get(form, "-")
-    row["ratio"] = "-" if is_large else seconds["ours"] / seconds["dense"]
-    return row
-
-
-def _linear_arrays(
-    rng: np.random.Generator, name: str, n: int, d: int, classes: int
-) -> tuple[jax.Array, ...]:
-    """A student's head, and labels or a teacher's head of twice its width."""
-
-    def head(d: int) -> tuple[jax.Array, jax.Array]:
-        x = rng.normal(size=(n, d))
-        w = rng.normal(size=(d, classes)) / np.sqrt(d)
-        return jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32)
-
-    if name.endswith("divergence"):
-        return *head(d), *head(2 * d)
-    return *head(d), jnp.asarray(rng.integers(0, classes, n))
-
-
-def _torch_linear_runs(
-    name: str, arrays: tuple[jax.Array, ...]
-) -> dict[str, Callable[[], None]]:
-    """PyTorch's dense loss and its fused one, with their backward passes."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return {}
-    functional = torch.nn.functional
-    x, w, *truth = (torch.from_numpy(np.array(a)) for a in arrays)
-    w = w.T.contiguous()
-    x.requires_grad_()
-    w.requires_grad_()
-
-    def dense() -> Any:
-        if name == "linear_cross_entropy":
-            return functional.cross_entropy(x @ w.T, truth[0].long())
-        log_q = torch.log_softmax(x @ w.T, -1)
-        if name == "linear_log_prob":
-            log_prob = log_q.gather(-1, truth[0].long()[:, None])[:, 0]
-            return (log_prob - 0.01 * (log_q.exp() * log_q).sum(-1)).mean()
-        log_p = torch.log_softmax(truth[0] @ truth[1], -1)
-        kl = partial(functional.kl_div, reduction="batchmean", log_target=True)
-        if name == "linear_kl_divergence":
-            return kl(log_q, log_p)
-        log_m = torch.logaddexp(log_q, log_p) - np.log(2)
-        return (kl(log_m, log_p) + kl(log_m, log_q)) / 2
-
-    def fused() -> Any:
-        return functional.linear_cross_entropy(x, w, truth[0].long())
-
-    def with_gradient(loss: Callable[[], Any]) -> Callable[[], None]:
-        def run() -> None:
-            loss().backward()
-            x.grad = w.grad = None
-
-        return run
-
-    runs = {"torch": with_gradient(dense)}
-    if name == "linear_cross_entropy":
-        runs["torch_fused"] = with_gradient(fused)
-    return runs
 
 
 def _measure_ctc(

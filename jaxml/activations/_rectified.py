@@ -350,7 +350,7 @@ def tanh_shrink(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 # fmt: off
-TANH_SHRINK = (  # (x - tanh x) / x³ in x², from `python -m bench.fit_kernels`
+TANH_SHRINK = (  # (x - tanh x) / x³ in x², from `python -m bench.truths.fit_kernels`
     0.3333333432674408, -0.1333332061767578, 0.05396583303809166, -0.02185216173529625,
     0.008798357099294662, -0.0034463671036064625, 0.0012429810594767332,
     -0.000376646697986871, 8.515471563441679e-05, -1.2259706636541523e-05,

@@ -101,7 +101,7 @@ def logit(p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 # fmt: off
-LOGIT = (  # 2 (artanh w - w) / w³ in w², from `python -m bench.fit_kernels`
+LOGIT = (  # 2 (artanh w - w) / w³ in w², from `python -m bench.truths.fit_kernels`
     0.6666666865348816, 0.39999920129776, 0.28576570749282837, 0.22101660072803497,
     0.1950388103723526, 0.08183246105909348, 0.3125832974910736,
 )

@@ -18,7 +18,7 @@ from jaxml._core.special.exp import (
 from jaxml._core.special.partials import with_partials
 
 # fmt: off
-TANH = (  # (tanh x - x) / x³ in x², from `python -m bench.fit_kernels`
+TANH = (  # (tanh x - x) / x³ in x², from `python -m bench.truths.fit_kernels`
     -0.3333333432674408, 0.13333310186862946, -0.05396341532468796,
     0.021829549223184586, -0.008697847835719585, 0.0032068034633994102,
     -0.0009235008619725704, 0.00014279318565968424,

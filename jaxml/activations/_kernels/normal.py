@@ -2,7 +2,7 @@
 
 For x < 0 and t = -x, every function is e^(-t²/2) times a smooth factor, and t² is
 formed without rounding. Each smooth factor is a simple formula times 1 + w, where w is
-a rational function of t whose constants come from `python -m bench.fit_kernels`.
+a rational function of t whose constants come from `python -m bench.truths.fit_kernels`.
 """
 
 import jax.numpy as jnp

@@ -43,7 +43,7 @@ class DerivativeRoot(NamedTuple):
     """A root of f'(-t), and a polynomial for f'(-t) near it.
 
     With d = root + root_lo - t, f'(-t) is e · d · polynomial(d) for |d| < width. The
-    constants come from `python -m bench.fit_kernels`.
+    constants come from `python -m bench.truths.fit_kernels`.
     """
 
     root: float

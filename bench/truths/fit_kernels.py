@@ -1,6 +1,6 @@
 """The constants of jaxml's polynomial kernels.
 
-    python -m bench.fit_kernels
+    python -m bench.truths.fit_kernels
 
 prints each constant as it is written in the library, with the error of the fit. A fit
 interpolates at Chebyshev nodes in 60 digits: its error is within a small factor of that
