@@ -5,9 +5,9 @@ exponent comes in two parts, hi + lo, where hi has few enough bits to be exact. 
 stays in the form (1 + q) · 2ᵏ and multiplies f as (f + f q) · 2ᵏ, which saves one
 rounding and underflows only where the product does.
 
-The constants come from `python -m bench.truths.fit_kernels`. In float64 XLA's functions,
-which are accurate to 1e-15, replace the polynomials. A part hi is constant under
-differentiation and lo = x - hi carries the tangent, so every formula here can be
+The constants come from `python -m bench.truths.fit_kernels`. In float64, XLA's
+functions replace the polynomials: they are accurate to 1e-15. A part hi is constant
+under differentiation and lo = x - hi carries the tangent, so every formula here can be
 differentiated directly.
 """
 
