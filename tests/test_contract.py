@@ -25,10 +25,15 @@ def for_rows(condition: Callable[[Case], Any] = lambda case: True) -> Any:
     One process checks all promises of a row, so that its program compiles once.
     """
     named = [(f"{c.name}-{c.id_suffix}".rstrip("-"), c) for c in CASES if condition(c)]
+    slow = {False: (), True: (pytest.mark.slow,)}
     return pytest.mark.parametrize(
         "case",
         [
-            pytest.param(case, id=name, marks=pytest.mark.xdist_group(name))
+            pytest.param(
+                case,
+                id=name,
+                marks=(pytest.mark.xdist_group(name), *slow[case.is_slow]),
+            )
             for name, case in named
         ],
     )
