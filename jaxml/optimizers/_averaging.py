@@ -21,6 +21,7 @@ from jaxml.optimizers._per_leaf import (
     full_like,
     increment,
     real_compute_dtype,
+    trained,
     upcast,
     with_extra_args_support,
 )
@@ -95,7 +96,7 @@ def shadow_weights(
             return ema(BetaPair(*weights), mean, _upcast(x))
 
         with jax.numpy_dtype_promotion("standard"):  # real scalars, complex arrays
-            new_params = apply_updates(params, updates)
+            new_params = apply_updates(trained(params, state.ema), updates)
             means = jax.tree.map(average, state.ema, new_params)
         return updates, ShadowWeightsState(count, correction, means, inner_state)
 

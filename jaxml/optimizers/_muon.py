@@ -225,7 +225,7 @@ def matrix_transformation(
             matrix_scalars, vector_scalars = scalars_at(rate, count.astype(float))
 
         leaves, structure = jax.tree.flatten(updates, is_leaf=is_none)
-        x = zero_unmasked(params, True if mask is None else mask)
+        x = zero_unmasked(params, True if mask is None else mask, updates)
         columns = map(structure.flatten_up_to, (x, *state[1:]))
         rows = list(zip(leaves, *columns, strict=True))
         trained = [row for row in rows if row[0] is not None]

@@ -89,7 +89,7 @@ def per_leaf_transformation(
         leaves, structure = jax.tree.flatten(updates, is_leaf=is_none)
         trees = [tree for tree in state[1:] if tree is not None]
         if weight_decay_mask is not None:
-            trees = [zero_unmasked(params, weight_decay_mask), *trees]
+            trees = [zero_unmasked(params, weight_decay_mask, updates), *trees]
         columns = [leaves, *map(structure.flatten_up_to, trees)]
         rows = [
             (None, *row[len(row) - num_accumulators :])  # no gradient, no step
@@ -153,12 +153,22 @@ def full_like(x: Array, value: Scalar, dtype: Any) -> Array:
     return jnp.where(x == x, full, jnp.full_like(full, jnp.nan))
 
 
-def zero_unmasked(params: PyTree, mask: Mask) -> PyTree:
+def trained(params: PyTree, updates: PyTree) -> PyTree:
+    """The parameters with a gradient, None for the others, which may be anything."""
+    return jax.tree.map(
+        lambda g, x: None if g is None else x, updates, params, is_leaf=is_none
+    )
+
+
+def zero_unmasked(params: PyTree, mask: Mask, updates: PyTree) -> PyTree:
     """The parameters that decay, and 0 for the others."""
     if params is None:
         requirement = "be given to update, for weight decay"
         raise_invalid(TypeError, "params", requirement, params)
-    mask = mask(params) if callable(mask) else mask
+    params = trained(params, updates)
+    # a module may be callable, but is a tree of booleans
+    if callable(mask) and jax.tree_util.all_leaves([mask]):
+        mask = mask(params)
     zeros = jax.tree.map(jnp.zeros_like, params)
     return jax.tree.map(lambda m, x, zero: x if m else zero, mask, params, zeros)
 
@@ -214,9 +224,16 @@ def bias_correction(beta: Scalar, t: Array) -> Array:
 def check_floats(argument: str, tree: PyTree) -> None:
     """Raises a TypeError for the first leaf that is not a float or complex array."""
     for path, leaf in jax.tree.leaves_with_path(tree):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+        if not _is_inexact(leaf):
             leaf_name = f"{argument}{jax.tree_util.keystr(path)}"
             raise_invalid(TypeError, leaf_name, "be a float or complex array", leaf)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    try:
+        return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    except TypeError:  # no array at all
+        return False
 
 
 def real_compute_dtype(*dtypes: Any) -> Any:
