@@ -16,6 +16,9 @@ from bench import measure
 from jaxml import losses, mining
 
 
+pytestmark = pytest.mark.slow
+
+
 def encode(params: Any, batch: Any, key: Any = None) -> jax.Array:
     """Two layers, with dropout between them if there is a key."""
     x, _ = batch

@@ -130,6 +130,29 @@ def router_z(router_logits: np.ndarray) -> float:
     return np.mean(np.log(np.sum(np.exp(router_logits[:, :12]), -1)) ** 2)
 
 
+def distances_by_hand(probabilities: np.ndarray) -> np.ndarray:
+    """The distance of each pixel to the other side of the contour, by brute force."""
+    result = np.zeros_like(probabilities)
+    for i in np.ndindex(probabilities.shape):
+        inside = probabilities[i[0], ..., i[-1]] > 0.5
+        others = np.argwhere(inside != inside[i[1:3]])
+        if len(others):
+            result[i] = np.min(np.hypot(*(others - i[1:3]).T))
+            result[i] *= -1 if inside[i[1:3]] else 1
+    return result
+
+
+def boundary(p: np.ndarray, t: np.ndarray) -> float:
+    """Kervadec et al., Boundary loss for highly unbalanced segmentation, 2019."""
+    return np.mean(p * distances_by_hand(t))
+
+
+def hausdorff(p: np.ndarray, t: np.ndarray) -> float:
+    """Karimi and Salcudean, Reducing the Hausdorff distance, 2019, equation 8."""
+    weights = distances_by_hand(p) ** 2 + distances_by_hand(t) ** 2
+    return np.mean((p - t) ** 2 * weights)
+
+
 TRUTHS: dict[str, Callable] = {
     truth.__name__: truth
     for truth in (
@@ -147,6 +170,8 @@ TRUTHS: dict[str, Callable] = {
         hsic,
         load_balance,
         router_z,
+        boundary,
+        hausdorff,
     )
 }
 

@@ -8,7 +8,7 @@ from test_sweep import CHOICES, OPTIMIZERS, bitwise_equal, make_points, make_tas
 
 from jaxml import sweep
 
-pytestmark = pytest.mark.xdist_group("search")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("search")]
 
 
 def make_plan(**options) -> sweep.Plan:

@@ -9,7 +9,7 @@ import pytest
 
 from jaxml import optimizers, sweep
 
-pytestmark = pytest.mark.xdist_group("stateful")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("stateful")]
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32) + 1
 Y = np.tanh(X @ np.array([1.0, -2.0, 0.5], np.float32))
 OPTIMIZERS = {

@@ -15,6 +15,8 @@ from jax.sharding import PartitionSpec as P
 from jaxml import optimizers
 from jaxml.optimizers import compressed
 
+pytestmark = pytest.mark.slow
+
 SHAPE = 16, 300
 """Its last block of each row is not full."""
 FIRST_ORDER = {
