@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec as P
 from bench import measure
 from jaxml import losses, mining
 
-
 pytestmark = pytest.mark.slow
 
 
