@@ -16,27 +16,24 @@ from cases import Case, Extreme, cases
 from compilation import jit_without_fusion_emitters
 
 CASES = cases()
+FIRST_ROWS = {case.name: case for case in reversed(CASES)}
 ULP = {jnp.float32: 2.0**-23, jnp.bfloat16: 2.0**-7, jnp.float16: 2.0**-10}
 
 
 def for_rows(condition: Callable[[Case], Any] = lambda case: True) -> Any:
     """Parametrizes a promise over the rows that it holds for.
 
-    One process checks all promises of a row, so that its program compiles once.
+    One process checks all promises of a row, so that its program compiles once. Further
+    rows of a function are slow tests.
     """
-    named = [(f"{c.name}-{c.id_suffix}".rstrip("-"), c) for c in CASES if condition(c)]
-    slow = {False: (), True: (pytest.mark.slow,)}
-    return pytest.mark.parametrize(
-        "case",
-        [
-            pytest.param(
-                case,
-                id=name,
-                marks=(pytest.mark.xdist_group(name), *slow[case.is_slow]),
-            )
-            for name, case in named
-        ],
-    )
+    params = []
+    for case in filter(condition, CASES):
+        name = f"{case.name}-{case.id_suffix}".rstrip("-")
+        marks = [pytest.mark.xdist_group(name)]
+        if case is not FIRST_ROWS[case.name]:
+            marks.append(pytest.mark.slow)
+        params.append(pytest.param(case, id=name, marks=marks))
+    return pytest.mark.parametrize("case", params)
 
 
 def samples(case: Case, count: int = 1) -> list[tuple[np.ndarray, ...]]:

@@ -67,8 +67,6 @@ class Case:
     """Makes a function of arrays of one that is not, or fixes a required argument."""
     id_suffix: str = ""
     """Distinguishes several rows of one function."""
-    is_slow: bool = False
-    """Whether its promises are slow tests, as of a second row that compiles long."""
 
     @property
     def name(self) -> str:

@@ -167,7 +167,6 @@ CASES = [
             ulps=32,
             adapter=field(losses.linear_log_prob, name),
             id_suffix=f"{name}, block={block}",
-            is_slow=True,
             extremes=(
                 *map(Extreme, EXTREME_ROWS, LOG_PROB_EXTREMES[name]),
                 Extreme(OUT_OF_RANGE, NAN),
@@ -188,7 +187,6 @@ CASES = [
             not_differentiated=(2, 3),
             ulps=64,
             id_suffix=f"block={block}",
-            is_slow=True,
             extremes=(*map(Extreme, EXTREME_HEADS, DIVERGENCE_EXTREMES[function]),),
         )
         for function, truth in DIVERGENCES.items()

@@ -184,7 +184,6 @@ CASES = [
             mask=member_mask,
             static_args={"fair": fair},
             id_suffix="fair" if fair else "biased",
-            is_slow=not fair,
         )
         for fair, value in ((True, 2 - 2 / 2), (False, 2 - 4 / 8))
     ),
@@ -200,7 +199,6 @@ CASES = [
             mask=member_mask,
             static_args={"fair": fair},
             id_suffix="fair" if fair else "biased",
-            is_slow=not fair,
             rtol=1e-11,  # a difference
             tol_relative_to_max=True,
             ulps=16,
