@@ -20,6 +20,11 @@ FIRST_ROWS = {case.name: case for case in reversed(CASES)}
 ULP = {jnp.float32: 2.0**-23, jnp.bfloat16: 2.0**-7, jnp.float16: 2.0**-10}
 
 
+def is_first_row(case: Case) -> bool:
+    """Whether no row of the same function comes before."""
+    return case is FIRST_ROWS[case.name]
+
+
 def for_rows(condition: Callable[[Case], Any] = lambda case: True) -> Any:
     """Parametrizes a promise over the rows that it holds for.
 
@@ -30,7 +35,7 @@ def for_rows(condition: Callable[[Case], Any] = lambda case: True) -> Any:
     for case in filter(condition, CASES):
         name = f"{case.name}-{case.id_suffix}".rstrip("-")
         marks = [pytest.mark.xdist_group(name)]
-        if case is not FIRST_ROWS[case.name]:
+        if not is_first_row(case):
             marks.append(pytest.mark.slow)
         params.append(pytest.param(case, id=name, marks=marks))
     return pytest.mark.parametrize("case", params)
@@ -330,7 +335,7 @@ def test_vmap_equals_the_loop(case: Case) -> None:
 
 @pytest.mark.slow  # each operation compiles by itself
 @pytest.mark.usefixtures("no_xla_optimizations")
-@for_rows(lambda case: not case.adapter)
+@for_rows(lambda case: not case.adapter and is_first_row(case))
 def test_runs_eagerly_on_numpy_arrays(case: Case) -> None:
     (arrays,) = samples(case)
     compiled = case(*arrays)

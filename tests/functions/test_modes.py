@@ -7,14 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import Array
-from test_contract import Case, as_function_of_floats, for_rows, samples
+from test_contract import (
+    Case,
+    as_function_of_floats,
+    for_rows,
+    is_first_row,
+    samples,
+)
 
 from jaxml import activations, losses, mining
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_xla_optimizations")
-@for_rows()
+@for_rows(is_first_row)
 def test_debugging_modes_change_nothing(case: Case) -> None:
     """`debug_nans` outside jit, where every result is checked, and `checking_leaks`."""
     function, floats = as_function_of_floats(case, samples(case)[0])
