@@ -125,6 +125,7 @@ def test_result_dtype_and_one_rounding(case: Case, dtype: Any) -> None:
     check_result_dtype_and_one_rounding(case, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_xla_optimizations")  # as bfloat16, at half of the time
 @for_rows(lambda case: case.dtypes)
 def test_result_dtype_and_one_rounding_of_float16(case: Case) -> None:
@@ -158,6 +159,7 @@ def check_result_dtype_and_one_rounding(case: Case, dtype: Any) -> None:
         np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_xla_optimizations")
 @for_rows(lambda case: case.dtypes)
 def test_the_gradient_is_the_derivative_twice(case: Case) -> None:
