@@ -31,7 +31,7 @@ def load_balance_loss(
 
         loss = E Σₑ fₑ Pₑ
 
-    with fₑ the share of the routed tokens that expert e receives, which carries no
+    with fₑ the fraction of the routed tokens that expert e receives, which carries no
     gradient, and Pₑ the mean probability of e over the tokens. Without tokens it is 0.
 
     Args:
@@ -40,7 +40,7 @@ def load_balance_loss(
         axis: The axes of the tokens. Layers are not among them: they would cancel.
         where: The tokens that count.
         axis_name: The mesh axes over which the tokens are sharded, in `jax.shard_map`:
-            the shares and the mean are those of the global batch.
+            the fractions and the mean are those of the global batch.
 
     Raises:
         ValueError: If k is larger than E, or an axis is not one of the tokens.
@@ -75,5 +75,5 @@ def load_balance_loss(
     counts = sum(map(total, slots))
     probability = total(jnp.exp(log_softmax(z)))
     num_tokens = total(jnp.ones_like(z[..., :1]))
-    shares = safe_divide(counts, top_k * num_tokens)
-    return num_experts * jnp.sum(shares * safe_divide(probability, num_tokens), -1)
+    fractions = safe_divide(counts, top_k * num_tokens)
+    return num_experts * jnp.sum(fractions * safe_divide(probability, num_tokens), -1)

@@ -120,8 +120,8 @@ def load_balance(router_logits: np.ndarray) -> float:
     total = 0.0
     for tokens in router_logits[:, :12]:
         chosen = np.argsort(-tokens, -1)[:, :2]
-        shares = np.bincount(chosen.ravel(), minlength=4) / 24
-        total += 4 * shares @ np.exp(log_softmax(tokens)).mean(0)
+        fractions = np.bincount(chosen.ravel(), minlength=4) / 24
+        total += 4 * fractions @ np.exp(log_softmax(tokens)).mean(0)
     return total / 3
 
 

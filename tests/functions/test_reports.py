@@ -235,10 +235,12 @@ def test_float16_activations_of_large_inputs() -> None:
     pytorch/pytorch 187235 and tracel-ai/burn 5373 (softplus overflowed)."""
     for x in 256.0, 60000.0, -60000.0:
         for name in "gelu_tanh", "gelu", "mish", "swish", "softplus":
-            value, slope = jax.value_and_grad(getattr(activations, name))(F16(x))
-            assert value == max(x, 0) and slope == float(x > 0)
-    value, slope = jax.value_and_grad(partial(activations.softplus, beta=5.0))(F32(50))
-    assert value == 50 and slope == 1
+            value, derivative = jax.value_and_grad(getattr(activations, name))(F16(x))
+            assert value == max(x, 0) and derivative == float(x > 0)
+    value, derivative = jax.value_and_grad(partial(activations.softplus, beta=5.0))(
+        F32(50)
+    )
+    assert value == 50 and derivative == 1
 
 
 def test_the_gradient_of_log_softmax_of_many_float16_scores() -> None:
