@@ -74,6 +74,8 @@ SHARDED = {
     losses.sensitivity_specificity_loss: IMAGES,
     losses.matthews_loss: IMAGES,
     losses.boundary_loss: IMAGES,
+    losses.lovasz_hinge_loss: IMAGES,
+    losses.lovasz_softmax_loss: IMAGES,
     losses.present: IMAGES,
     activations.softmax: SCORES,
     activations.log_softmax: SCORES,

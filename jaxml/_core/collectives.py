@@ -78,6 +78,11 @@ def sum_shards(x: PyTree, axis_name: AxisName | None) -> PyTree:
     return x if axis_name is None else lax.psum(x, axis_name)
 
 
+def mean_shards(x: Array, axis_name: AxisName | None) -> Array:
+    """What each device has computed from the same gathered values, as replicated."""
+    return x if axis_name is None else lax.pmean(x, axis_name)
+
+
 def max_shards(x: Array, axis_name: AxisName | None) -> Array:
     """The maximum over the devices, which carries no derivative."""
     return x if axis_name is None else lax.pmax(lax.stop_gradient(x), axis_name)

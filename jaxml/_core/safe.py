@@ -82,21 +82,37 @@ def zero_if_inf(x: Array) -> Array:
     return jnp.where(jnp.isinf(x), 0.0, x)
 
 
+def inverse_magnitude(x: Array, min_exponent: int | None = None) -> Array:
+    """A power of 2 that brings x >= 0 near 1, as far as its dtype has one; 1 for 0.
+
+    Its inverse is a float too, so that no product or quotient with it is rounded.
+    """
+    limit = jnp.finfo(x.dtype).maxexp - 2
+    min_exponent = -limit if min_exponent is None else min_exponent
+    exponent = jnp.clip(jnp.frexp(lax.stop_gradient(x))[1], min_exponent, limit)
+    return jnp.ldexp(jnp.ones_like(x), -exponent)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def norm(x: Array, axis: Axes = -1) -> Array:
     """‖x‖₂, with derivative 0 at 0. The squares neither overflow nor underflow."""
-    x_max = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0.0)
-    squares = jnp.square(safe_divide(x, x_max))
-    x_max = jnp.squeeze(x_max, axis)
-    return jnp.where(jnp.isinf(x_max), x_max, x_max * safe_sqrt(jnp.sum(squares, axis)))
+    scale, scaled_norm = _scaled_norm(x, axis)
+    return jnp.squeeze(scaled_norm / scale, axis)
 
 
 @norm.defjvp
 def norm_jvp(axis: Axes, primals: tuple, tangents: tuple) -> tuple:
     (x,), (x_dot,) = primals, tangents
-    y = norm(x, axis)
-    unit = safe_divide(x, jnp.expand_dims(y, axis))
-    return y, jnp.sum(unit * x_dot, axis)
+    scale, scaled_norm = _scaled_norm(x, axis)
+    unit = safe_divide(scale * x, scaled_norm)
+    return jnp.squeeze(scaled_norm / scale, axis), jnp.sum(unit * x_dot, axis)
+
+
+def _scaled_norm(x: Array, axis: Axes) -> tuple[Array, Array]:
+    """A power of 2 that brings x near 1, and the norm of x times it."""
+    largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0.0)
+    scale = inverse_magnitude(largest)
+    return scale, safe_sqrt(jnp.sum(jnp.square(scale * x), axis, keepdims=True))
 
 
 def l2_normalize(x: Array, min_norm: ArrayLike = MIN_NORM, axis: int = -1) -> Array:
@@ -128,9 +144,7 @@ def _scaled_divisor(x: Array, min_norm: Array, axis: int) -> tuple[Array, ...]:
     """
     largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis, keepdims=True, initial=0.0)
     largest = jnp.maximum(largest, lax.stop_gradient(min_norm))
-    max_exponent = jnp.finfo(x.dtype).maxexp - 2
-    exponent = jnp.clip(jnp.frexp(largest)[1], -max_exponent, max_exponent)
-    scale = jnp.ldexp(jnp.ones_like(largest), -exponent)
+    scale = inverse_magnitude(largest)
     scaled_norm = jnp.expand_dims(norm(scale * x, axis), axis)
     min_scaled = scale * min_norm
     return scale, jnp.maximum(scaled_norm, min_scaled), scaled_norm > min_scaled
@@ -143,9 +157,7 @@ def directions(x: Array) -> tuple[Array, Array]:
     """
     wide = x.astype(compute_dtype(x.dtype))
     largest = jnp.max(jnp.abs(lax.stop_gradient(wide)), -1, initial=0.0)
-    max_exponent = jnp.finfo(wide.dtype).maxexp - 2
-    exponent = jnp.clip(jnp.frexp(largest)[1], MIN_EXPONENT, max_exponent)
-    power = jnp.ldexp(jnp.ones_like(largest), -exponent)
+    power = inverse_magnitude(largest, MIN_EXPONENT)
     scaled = wide * power[:, None]
     length = safe_sqrt(jnp.sum(jnp.square(scaled), -1))
     inverse_length = 1 / jnp.maximum(length, MIN_NORM * power)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from jaxml._core.collectives import max_shards, sum_shards
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import multiply_no_nan, safe_divide
+from jaxml._core.safe import inverse_magnitude, multiply_no_nan, safe_divide
 from jaxml._core.types import AxisName
 
 
@@ -43,8 +43,7 @@ def mean(
     weights = apply_mask(jnp.ones_like(values) if weights is None else weights, where)
     # their common scale does not matter, and could overflow
     largest = lax.stop_gradient(jnp.max(jnp.abs(weights), initial=0.0))
-    exponent = jnp.frexp(max_shards(largest, axis_name))[1]
-    weights = jnp.ldexp(weights, -exponent)
+    weights *= inverse_magnitude(max_shards(largest, axis_name))
     weighted = multiply_no_nan(weights, apply_mask(values, where))
     total = sum_shards(jnp.sum(weighted), axis_name)
     return safe_divide(total, sum_shards(jnp.sum(weights), axis_name))

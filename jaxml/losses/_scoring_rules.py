@@ -16,7 +16,7 @@ from jaxml._core.contract import broadcast
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import pairwise_euclidean
 from jaxml._core.public import public
-from jaxml._core.safe import norm, safe_divide
+from jaxml._core.safe import inverse_magnitude, norm, safe_divide
 from jaxml._core.sorting import count_less, sort
 from jaxml._core.special.partials import with_partials
 from jaxml._core.types import Weights
@@ -115,21 +115,21 @@ def energy_score(
     residuals = apply_mask(samples - targets[..., None, :], mask[..., None])
     count = jnp.sum(mask, -1, dtype=samples.dtype)
     pairs = count * (count - 1) if fair else count * count
-    total = jnp.sum(apply_mask(norm(residuals), mask), -1)
+    # each term is divided, so that a sum of large distances does not overflow
+    errors = safe_divide(apply_mask(norm(residuals), mask), count[..., None])
     rows = residuals.reshape(math.prod(batch), m, d), mask.reshape(-1, m)
-    spread = map_blocks(_sum_of_distances, rows, 4 * m * m).reshape(batch)
-    return safe_divide(total, count) - safe_divide(spread, 2 * pairs)
+    rows = *rows, pairs.reshape(-1)
+    spread = map_blocks(_mean_distance, rows, 4 * m * m).reshape(batch)
+    return jnp.sum(errors, -1) - spread / 2
 
 
-def _sum_of_distances(rows: tuple[Array, Array]) -> Array:
-    """Σᵢⱼ ‖xᵢ - xⱼ‖ of each set of rows: [batch]."""
+def _mean_distance(rows: tuple[Array, Array, Array]) -> Array:
+    """Σᵢⱼ ‖xᵢ - xⱼ‖ / p of each set of rows with p pairs: [batch]."""
 
-    def of_one_set(x: Array, mask: Array) -> Array:
+    def of_one_set(x: Array, mask: Array, pairs: Array) -> Array:
         largest = jnp.max(jnp.abs(lax.stop_gradient(x)), initial=0.0)
-        limit = jnp.finfo(x.dtype).maxexp - 2
-        exponent = jnp.clip(jnp.frexp(largest)[1], -limit, limit)
-        one = jnp.ones_like(largest)
-        x = x * jnp.ldexp(one, -exponent)  # so that no square overflows
+        scale = inverse_magnitude(largest)
+        x = scale * x  # so that no square overflows
 
         def row_sums(block: tuple[Array, Array]) -> Array:
             rows, row_mask = block
@@ -137,7 +137,7 @@ def _sum_of_distances(rows: tuple[Array, Array]) -> Array:
             return jnp.sum(apply_mask(pairwise_euclidean(rows, x), pair_mask), 1)
 
         total = jnp.sum(map_blocks(row_sums, (x, mask), 4 * len(x)))
-        return total * jnp.ldexp(one, exponent)
+        return safe_divide(total, pairs) / scale
 
     return jax.vmap(of_one_set)(*rows)
 

@@ -111,6 +111,24 @@ def test_losses_of_softmax_do_not_see_a_common_offset(offset: float) -> None:
         np.testing.assert_allclose(loss, np.log(3), rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-36, 1e-20, 1.0, 1e20, 5e37])
+def test_losses_of_distances_are_proportional_to_the_scale(scale: float) -> None:
+    x, y, z = (scale * f32(*row) for row in ((3, 0), (0, 0), (3, 1)))
+
+    def triplet(x: jax.Array) -> jax.Array:
+        return losses.triplet_loss(x, y, z, margin=scale)
+
+    def energy(x: jax.Array) -> jax.Array:
+        return losses.energy_score(jnp.stack([x, z]), y)
+
+    value, gradient = jax.jit(jax.value_and_grad(triplet))(x)
+    np.testing.assert_allclose(value, 3 * scale, rtol=1e-6)  # 3 - 1 + 1
+    np.testing.assert_allclose(gradient, [1, 1], rtol=1e-6)
+    value, gradient = jax.jit(jax.value_and_grad(energy))(x)
+    np.testing.assert_allclose(value, (2 + np.sqrt(10)) / 2 * scale, rtol=1e-6)
+    np.testing.assert_allclose(gradient, [0.5, 0.5], rtol=1e-6)
+
+
 def test_a_row_whose_norm_overflows_has_a_cosine_and_a_direction() -> None:
     x, y = f32(2.1e38, 3.0e38), f32(1.0, 1.0)
     unit = np.array([2.1, 3.0]) / np.hypot(2.1, 3.0)

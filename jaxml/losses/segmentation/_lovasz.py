@@ -21,11 +21,12 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.blocks import scan_blocks
+from jaxml._core.collectives import gather_rows, mean_shards
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.sorting import sort_key
-from jaxml._core.types import Axes, PyTree, compute_dtype
+from jaxml._core.types import Axes, AxisName, PyTree, compute_dtype
 from jaxml.losses._labels import label_index
 from jaxml.losses.segmentation._confusion import pixel_axes
 
@@ -40,6 +41,7 @@ def lovasz_hinge_loss(
     *,
     axis: Axes = (-2, -1),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch"]:
     """A convex surrogate of the Jaccard loss of one region, from logits.
 
@@ -53,6 +55,8 @@ def lovasz_hinge_loss(
         targets: 1 in the region, 0 elsewhere.
         axis: The pixel axes.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: each device sorts the pixels of all of them.
 
     Reference:
         Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018,
@@ -63,6 +67,7 @@ def lovasz_hinge_loss(
         >>> lovasz_hinge_loss(z, t)
         Array(1., dtype=float32)
     """
+    logits, targets, where = _gather_pixels((logits, targets, where), axis, axis_name)
     axes = _PixelAxes(logits, axis)
     inside = targets > 0.5
     errors = 1 - jnp.where(inside, logits, -logits)
@@ -76,7 +81,8 @@ def lovasz_hinge_loss(
         increments.reshape(*axes.batch_shape, *axes.pixel_shape)
     )
     hinge = apply_mask(jnp.where(errors <= 0, 0.0, errors), where)
-    return jnp.sum(multiply_no_nan(increments, hinge), axes.pixel_axes)
+    loss = jnp.sum(multiply_no_nan(increments, hinge), axes.pixel_axes)
+    return mean_shards(loss, axis_name)
 
 
 @public(upcast=False)
@@ -86,6 +92,7 @@ def lovasz_softmax_loss(
     *,
     axis: Axes = (-2, -1),
     where: Bool[Array, "*pixels"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> Float[Array, "*batch classes"]:
     """A convex surrogate of the Jaccard loss of each class, from probabilities.
 
@@ -100,6 +107,8 @@ def lovasz_softmax_loss(
             NaN.
         axis: The pixel axes of the labels.
         where: The pixels that count.
+        axis_name: The mesh axes over which the pixels, or the images of one batch, are
+            sharded in `jax.shard_map`: each device sorts the pixels of all of them.
 
     Reference:
         Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018,
@@ -110,11 +119,28 @@ def lovasz_softmax_loss(
         >>> lovasz_softmax_loss(p, jnp.array([[0, 1, 1, 1]]))
         Array([0.5       , 0.33333334, 0.        ], dtype=float32)
     """
+    labels, probabilities, where = _gather_pixels(
+        (labels, probabilities, where), axis, axis_name
+    )
     axes = _PixelAxes(labels, axis)
     loss = _lovasz_softmax(axes, probabilities, labels, where)
     is_invalid = label_index(labels, probabilities.shape[-1]) < 0
     any_invalid = jnp.any(apply_mask(is_invalid, where, False), axes.pixel_axes)
-    return apply_mask(loss, ~any_invalid[..., None], jnp.nan)
+    loss = apply_mask(loss, ~any_invalid[..., None], jnp.nan)
+    return mean_shards(loss, axis_name)
+
+
+def _gather_pixels(arrays: PyTree, axis: Axes, axis_name: AxisName | None) -> PyTree:
+    """The pixels of all devices, along the first pixel axis: their order is free."""
+    if axis_name is None:
+        return arrays
+    first, *_ = pixel_axes(axis, jax.tree.leaves(arrays)[0], allow_last=True)
+
+    def gather(x: Array) -> Array:
+        rows = gather_rows(jnp.moveaxis(x, first, 0), axis_name)
+        return jnp.moveaxis(rows, 0, first)
+
+    return jax.tree.map(gather, arrays)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

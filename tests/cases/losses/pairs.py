@@ -106,7 +106,7 @@ CASES = [
         triplets,
         per_example(triplet),
         hyperparams={"margin": (0.0, 0.2, 3.0)},
-        ulps=16,
+        tol_relative_to_max=True,
         extremes=(
             Extreme((ZEROS, ZEROS, ZEROS), 1.0),
             Extreme((ONES, ONES, HUGE), 0.0),
