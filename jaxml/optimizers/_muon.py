@@ -34,16 +34,12 @@ from jaxml.optimizers._per_leaf import (
     Mask,
     MaskedNode,
     Transformation,
-    check_floats,
     check_state_dtype,
-    increment,
     init_accumulator,
-    is_none,
     jit_leaf_step,
-    learning_rate_at,
     real_compute_dtype,
+    transformation_of_rows,
     upcast,
-    zero_unmasked,
 )
 
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
@@ -209,45 +205,30 @@ def matrix_transformation(
     """
     vector_step = jit_leaf_step(adamw_step, 2)
 
-    def init(params: PyTree) -> Any:
-        check_floats("params", params)
-        fields = (jax.tree.map(init_field, params) for init_field in init_fields)
-        return state_type(jnp.zeros((), jnp.int32), *fields)
-
-    def update(
-        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    def vector_row(
+        scalars: dict, g: Array, x: Array, m: Array, v: Array, *others: Any
     ) -> tuple:
-        del extra_args  # for other members of a chain
-        check_floats("updates", updates)
-        count = increment(state.count)
-        rate = learning_rate_at(learning_rate, state.count)
-        with jax.numpy_dtype_promotion("standard"):  # hyperparameters have any dtype
-            matrix_scalars, vector_scalars = scalars_at(rate, count.astype(float))
+        return *vector_step(scalars, g, x, m, v), *others
 
-        leaves, structure = jax.tree.flatten(updates, is_leaf=is_none)
-        x = zero_unmasked(params, True if mask is None else mask, updates)
-        columns = map(structure.flatten_up_to, (x, *state[1:]))
-        rows = list(zip(leaves, *columns, strict=True))
-        trained = [row for row in rows if row[0] is not None]
-        matrices = [row for row in trained if is_matrix(row[0])]
+    def step_rows(scalars: tuple[dict, dict], rows: list[tuple]) -> list[tuple]:
+        of_matrices, of_vectors = scalars
+        matrices = [row for row in rows if is_matrix(row[0])]
         with jax.numpy_dtype_promotion("standard"):  # real scalars, complex arrays
-            stepped = matrix_step(matrix_scalars, matrices) if matrices else []
-        new_matrices = iter(stepped)
+            stepped = iter(matrix_step(of_matrices, matrices) if matrices else [])
+        return [
+            next(stepped) if is_matrix(row[0]) else vector_row(of_vectors, *row)
+            for row in rows
+        ]
 
-        def next_row(g: Array | None, x: Array, *fields: Any) -> tuple:
-            if g is None:
-                return None, *fields
-            if is_matrix(g):
-                return next(new_matrices)
-            m, v, *others = fields
-            return *vector_step(vector_scalars, g, x, m, v), *others
-
-        new_rows = [next_row(*row) for row in rows]
-        new_columns = zip(*new_rows) if rows else [()] * len(state)
-        new_updates, *fields = map(structure.unflatten, new_columns)
-        return new_updates, state_type(count, *fields)
-
-    return Transformation(init, update)
+    init_trees = (functools.partial(jax.tree.map, init) for init in init_fields)
+    return transformation_of_rows(
+        state_type,
+        tuple(init_trees),
+        learning_rate,
+        scalars_at,
+        step_rows,
+        True if mask is None else mask,
+    )
 
 
 def on_stacks(

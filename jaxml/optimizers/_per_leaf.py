@@ -68,13 +68,42 @@ def per_leaf_transformation(
     # Leaves of one shape share one trace, since all hyperparameters are arguments.
     leaf_step = jit_leaf_step(step, num_accumulators)
 
+    def step_rows(scalars: dict[str, Any], rows: list[tuple]) -> list[tuple]:
+        return [leaf_step(scalars, *row) for row in rows]
+
+    init_fields = tuple(
+        a and functools.partial(init_accumulator, accumulator=a, dtype=state_dtype)
+        for a in accumulators
+    )
+    return transformation_of_rows(
+        state_type, init_fields, learning_rate, scalars_at, step_rows, weight_decay_mask
+    )
+
+
+def transformation_of_rows(
+    state_type: Callable[..., Any],
+    init_fields: tuple[Callable[[PyTree], PyTree] | None, ...],
+    learning_rate: Scalar | Schedule,
+    scalars_at: Callable[[Array, Array], Any],
+    step_rows: Callable[[Any, list[tuple]], list[tuple]],
+    weight_decay_mask: Mask | None = None,
+) -> Transformation:
+    """The optimizer with this step of all arrays together.
+
+    Args:
+        state_type: A NamedTuple of the count and the fields.
+        init_fields: Parameters -> their trees of a field, or None if it is always None.
+        learning_rate: A number, or a schedule of the count.
+        scalars_at: (learning_rate, t) -> the hyperparameters at t = 1, 2, ...
+        step_rows: Hyperparameters and a row (g, [x,] *fields) for each gradient that is
+            not None -> a row (update, *fields) for each.
+        weight_decay_mask: Which parameters decay; x is 0 in the rows of the others.
+    """
+
     def init(params: PyTree) -> Any:
         check_floats("params", params)
-        trees = [
-            None if a is None else init_accumulator(params, a, state_dtype)
-            for a in accumulators
-        ]
-        return state_type(jnp.zeros((), jnp.int32), *trees)
+        fields = [init_field and init_field(params) for init_field in init_fields]
+        return state_type(jnp.zeros((), jnp.int32), *fields)
 
     def update(
         updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
@@ -88,19 +117,22 @@ def per_leaf_transformation(
 
         leaves, structure = jax.tree.flatten(updates, is_leaf=is_none)
         trees = [tree for tree in state[1:] if tree is not None]
+        num_fields = len(trees)
         if weight_decay_mask is not None:
             trees = [zero_unmasked(params, weight_decay_mask, updates), *trees]
         columns = [leaves, *map(structure.flatten_up_to, trees)]
-        rows = [
-            (None, *row[len(row) - num_accumulators :])  # no gradient, no step
+        rows = list(zip(*columns, strict=True))
+        stepped = iter(step_rows(scalars, [row for row in rows if row[0] is not None]))
+        new_rows = [
+            (None, *row[len(row) - num_fields :])  # no gradient, no step
             if row[0] is None
-            else leaf_step(scalars, *row)
-            for row in zip(*columns, strict=True)
+            else next(stepped)
+            for row in rows
         ]
-        new_columns = zip(*rows) if rows else [()] * (1 + num_accumulators)
+        new_columns = zip(*new_rows) if rows else [()] * (1 + num_fields)
         new_updates, *new_trees = map(structure.unflatten, new_columns)
         remaining = iter(new_trees)
-        fields = [None if a is None else next(remaining) for a in accumulators]
+        fields = [None if old is None else next(remaining) for old in state[1:]]
         return new_updates, state_type(count, *fields)
 
     return Transformation(init, update)
