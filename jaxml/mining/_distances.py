@@ -56,6 +56,9 @@ def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
 
         dᵢⱼ = ‖xᵢ - yⱼ‖
 
+    The squares are float32: distances above 10¹⁹ are ∞, and below 10⁻¹⁹ they are 0.
+    `lp(x, y, p=2.0)` has no such limits and reads the embeddings twice.
+
     Args:
         x: The anchors.
         y: The references.
