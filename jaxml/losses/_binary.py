@@ -237,7 +237,7 @@ def _shifted_terms(x: Array, gamma: Array, m: Array) -> tuple[Array, ...]:
     q = jnp.where(is_hard, sigmoid(x) - m, 0.5)
     rest = jnp.where(is_hard, m + sigmoid(-x), 0.5)  # 1 - q, without cancellation
     is_small = q < 0.5
-    log_q = jnp.where(is_small, jnp.log(q), jnp.log1p(-jnp.where(is_small, 0.5, rest)))
+    log_q = jnp.where(is_small, jnp.log(q), wide_log1p(-jnp.where(is_small, 0.5, rest)))
     large_nll = jnp.where(m == 0, softplus(x), -jnp.log(jnp.where(m == 0, 1.0, rest)))
-    nll = jnp.where(is_small, -jnp.log1p(-jnp.where(is_small, q, 0.5)), large_nll)
+    nll = jnp.where(is_small, -wide_log1p(-jnp.where(is_small, q, 0.5)), large_nll)
     return is_hard, q, log_q, jnp.exp(-multiply_no_nan(gamma, -log_q)), nll

@@ -24,6 +24,7 @@ from jaxml._core.public import public
 from jaxml._core.softmax import shifted_logsumexp, subtract_max
 from jaxml._core.special import extended_range
 from jaxml._core.special.extended_range import ZERO, ExtendedRange
+from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.types import compute_dtype
 from jaxml.losses._labels import label_index
 
@@ -343,7 +344,7 @@ def _nll(p: ExtendedRange, complement: Array) -> Array:
     """-log p, for p > ½ from its complement 1 - p, of which p itself has no digits."""
     complement = lax.stop_gradient(complement)
     is_likely = complement < 0.5
-    near_one = -jnp.log1p(-apply_mask(complement, is_likely))
+    near_one = -wide_log1p(-apply_mask(complement, is_likely))
     return jnp.where(is_likely, near_one, -p.log())
 
 

@@ -13,6 +13,7 @@ from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_subtract
 from jaxml._core.special.divergence import bregman_term, q_minus_p
+from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.special.logistic import softplus
 from jaxml._core.special.partials import with_partials
 from jaxml.losses._labels import label_index, nan_if_invalid, take_label
@@ -184,5 +185,5 @@ def _js_term(log_q: Array, log_p: Array) -> Array:
 def _log_mean_ratio(u: Array) -> Array:
     """log(½ (1 + eᵘ)), as log1p(½ (eᵘ - 1)) near 0 to keep full precision."""
     is_small = jnp.abs(u) < 1
-    small = jnp.log1p(jnp.expm1(jnp.where(is_small, u, 0.0)) / 2)
+    small = wide_log1p(jnp.expm1(jnp.where(is_small, u, 0.0)) / 2)
     return jnp.where(is_small, small, softplus(u) - jnp.log(2.0).astype(u.dtype))

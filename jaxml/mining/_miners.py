@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Integer, Key
 
 from jaxml._core.contract import raise_invalid
 from jaxml._core.public import public
+from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.types import Count, NonNegative, Range, Scalar
 from jaxml.mining._masks import negatives, positives
 
@@ -169,7 +170,7 @@ def distance_weighted(
     d = jnp.where(is_candidate, jnp.maximum(distances, cutoff), 1.0)
     # log 1/q(d)
     log_weight = (2 - dimension) * jnp.log(d)
-    log_weight += (3 - dimension) / 2 * jnp.log1p(-d * d / 4)
+    log_weight += (3 - dimension) / 2 * wide_log1p(-d * d / 4)
     # the top-k of log weights plus Gumbel noise is a sample without replacement
     gumbel_noise = jax.random.gumbel(key, distances.shape, distances.dtype)
     scores = jnp.where(is_candidate, log_weight + gumbel_noise, -jnp.inf)

@@ -11,6 +11,7 @@ from jaxml._core.contract import check_number
 from jaxml._core.public import factory
 from jaxml._core.safe import safe_divide, safe_power, safe_sqrt
 from jaxml._core.special.exp import expm1
+from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.types import Fraction, NonNegative, Positive, Range, Scalar, Schedule
 from jaxml.schedules._progress import (
     add,
@@ -166,7 +167,7 @@ def warmup_stable_decay(
 
 def _one_minus_power(done: Array, left: Array, p: Array) -> Array:
     """1 - doneᵖ with done = 1 - left, accurate near both ends"""
-    near_end = -expm1(p * jnp.log1p(-jnp.minimum(left, 0.5)))
+    near_end = -expm1(p * wide_log1p(-jnp.minimum(left, 0.5)))
     curve = jnp.where(left > 0.5, 1 - safe_power(done, p), near_end)
     return jnp.where(p == 1, left, curve)
 

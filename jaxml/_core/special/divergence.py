@@ -8,6 +8,7 @@ from jax import Array
 
 from jaxml._core.safe import multiply_no_nan
 from jaxml._core.special.exp import expm1_minus_x
+from jaxml._core.special.log1p import wide_log1p
 
 
 def bregman_term(p: Array, q: Array, u: Array) -> Array:
@@ -26,7 +27,7 @@ def q_minus_p(p: Array, q: Array, u: Array) -> Array:
 def log_mixture_ratio(u: Array, beta: Array) -> Array:
     """log(m/p) with m = β p + (1 - β) q, as log1p((1 - β) (eᵘ - 1)) if u is small."""
     is_small = jnp.abs(u) < 1
-    small = jnp.log1p((1 - beta) * jnp.expm1(jnp.where(is_small, u, 0.0)))
+    small = wide_log1p((1 - beta) * jnp.expm1(jnp.where(is_small, u, 0.0)))
     tiny = jnp.finfo(u.dtype).tiny  # log 0 would have no derivative
     log_beta, log_other = (jnp.log(jnp.maximum(b, tiny)) for b in (beta, 1 - beta))
     large = jnp.logaddexp(log_beta, log_other + jnp.where(is_small, 1.0, u))
