@@ -171,7 +171,7 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "--hyperband",
         type=parse_reduction_factor,
         metavar="FACTOR",
-        help="Hyperband: three brackets of models, which it halves never, once and twice",
+        help="Hyperband: three brackets of models, halved never, once and twice",
     )
     training_group.add_argument(
         "--target",
