@@ -37,6 +37,7 @@ from bench.aot.forms import Form, Program
 from bench.aot.hardware import Compilation, Hardware, Layout
 from bench.aot.meshes import mesh_programs
 from bench.aot.programs import all_programs
+from bench.aot.sweeps import SweepProgram, sweep_programs, sweep_row
 
 CHECKED = (
     "cross_entropy",
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--mesh", action="store_true", help="for eight devices")
     options = parser.parse_args()
     gpu = hardware.attached_gpu()
-    table = mesh_programs() if options.mesh else all_programs()
+    table = mesh_programs() if options.mesh else [*all_programs(), *sweep_programs()]
     programs = selected(table, options.names, parser.error)
     if options.check and not options.names and not options.mesh:
         programs = [program for program in programs if program.name in CHECKED]
@@ -90,24 +91,25 @@ def main() -> None:
         jax.clear_caches()  # of functions traced for the mesh of another device
         compiler = Compiler(device, runs=device is gpu)
         for number, program in enumerate(programs, 1):
-            row = compiler.row(program)
+            is_sweep = isinstance(program, SweepProgram)
+            row = compiler.sweep_row(program) if is_sweep else compiler.row(program)
             print(f"{name} {number}/{len(programs)} {summary(row)}", flush=True)
             failures += targets.violations(row, name)
             if options.accept:
                 targets.accept(row, name)
             if not options.check:
                 how = RUN if device is gpu else COMPILED
-                bench = f"devices.{name}" + ".mesh" * options.mesh
+                bench = f"devices.{name}" + ".mesh" * options.mesh + ".sweep" * is_sweep
                 measure.append(bench, [row], device=device.name, how=how)
     if options.check:
         sys.exit("\n".join(failures) or 0)
 
 
 def selected(
-    programs: Sequence[Program],
+    programs: Sequence[Program | SweepProgram],
     names: Sequence[str],
     refuse: Callable[[str], NoReturn],
-) -> list[Program]:
+) -> list[Program | SweepProgram]:
     """The programs of the named functions; all programs if there are no names."""
     functions = [program.name.split(",")[0] for program in programs]
     for name in names:
@@ -144,6 +146,13 @@ class Compiler:
             if self.runs:
                 row[f"{prefix}run ms"] = 1e3 * run_s if run_s else MISSING
         return row | {"error": "; ".join(errors)}
+
+    def sweep_row(self, program: SweepProgram) -> Row:
+        try:
+            return sweep_row(program, self.device, runs=self.runs)
+        except Exception as error:
+            message = f"{type(error).__name__}: {first_line(error)}"
+            return {"program": program.name, "ms": MISSING, "error": message}
 
     def compile(self, form: Form, layout: Layout | None) -> Compilation:
         donated = () if self.runs else form.donated  # donated arrays run only once
@@ -224,7 +233,8 @@ def first_line(error: Exception) -> str:
 def summary(row: Row) -> str:
     """A row in one line, as its progress is shown."""
     shown = (
-        *("ms", "run ms", "launches", "GiB", "MiB", "compile s"),
+        *("models_per_s", "run models_per_s", "kernels a step", "decisions"),
+        *("ms", "run ms", "launches", "GiB", "MiB", "compile s", "plan s"),
         *("collectives outside", "GiB outside", "collectives in loops", "GiB in loops"),
         *("peer ms", "peer run ms", "peer GiB", "peer MiB"),
     )

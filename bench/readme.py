@@ -23,6 +23,7 @@ ONE_BY_ONE = {
     "accuracy.exhaustive": "name",
     **dict.fromkeys(DEVICES, "program"),
     **dict.fromkeys((f"{bench}.mesh" for bench in DEVICES), "program"),
+    **dict.fromkeys((f"{bench}.sweep" for bench in DEVICES), "program"),
 }
 """Benches that record each row when it is done, and the column that names a row."""
 STAMP = ("time", "device", "how", "jax", "optax", "bench")

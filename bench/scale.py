@@ -1,25 +1,33 @@
-"""Sweeps at scale: several processes against several devices, and memory.
+"""Sweeps at scale: processes, memory, new points without compilation, and the command.
 
     python -m bench.scale [--valley]
 
 Two processes with one core each, as a scheduler assigns them, train what one process
-with two devices trains. `--valley` times the command `jaxml sweep valley` from its
-start to its report, and nothing else, because it takes minutes.
+with two devices trains. `scale.evaluate` is a study that asks for its trials in batches
+and trains them by `Plan.evaluate`, without the time of the sampler. `scale.command` is
+`jaxml sweep digits` twice with one compilation cache: the seconds in XLA's compiler, or
+in reading what it has stored, and those of the whole command. `--valley` times the
+command `jaxml sweep valley` from its start to its report, and nothing else, because it
+takes minutes.
 """
 
 import argparse
+import contextlib
 import csv
 import os
 import pathlib
 import resource
+import runpy
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from bench import measure
 from bench import sweep as bench
@@ -37,6 +45,8 @@ def main() -> None:
     ways = "1 process, 2 devices", "2 processes, a device each"
     bench.report("scale.processes", dict(zip(ways, map(list, rates))), ratio=ways[0])
     measure.record("scale.memory", [memory_of_many_models()])
+    measure.record("scale.evaluate", [evaluate_new_points()])
+    measure.record("scale.command", command_twice())
 
 
 def valley() -> dict[str, Any]:
@@ -103,6 +113,79 @@ def train_many_models(steps: int = 20) -> None:
     elapsed = seconds(lambda: sweep.run(plan))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print(plan.num_models, steps, peak_mib, elapsed)
+
+
+def evaluate_new_points() -> dict[str, Any]:
+    """A study of 1,000 trials in a new process, asked and told in batches."""
+    program = "from bench import scale; scale.study()"
+    output = subprocess.check_output([sys.executable, "-c", program], text=True)
+    columns = "trials", "in a batch", "trials_per_s", "compilations"
+    return {"task": "T", **dict(zip(columns, map(float, output.split())))}
+
+
+def study(trials: int = 1000, batch: int = 100) -> None:
+    """Prints the trials per second, and the compilations of trials after the plan."""
+    hidden, batch_size = bench.TASKS["T"]
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    rates = sweep.log(1e-4, 1e-1, batch)
+    plan = bench.make_plan(tasks.digits(hidden=hidden), batch_size, rates, seeds=1)
+    plan.evaluate(plan.points)
+    points = sweep.random(
+        trials,
+        0,
+        optimizer=["adam"],
+        activation=["relu"],
+        loss=["cross_entropy"],
+        learning_rate=sweep.log(1e-4, 1e-1),
+    )
+    points["seed"] = np.arange(trials)
+    batches = [
+        {name: column[first : first + batch] for name, column in points.items()}
+        for first in range(0, trials, batch)
+    ]
+    compile_s = compilation_seconds()
+    elapsed = seconds(lambda: [plan.evaluate(asked).steps for asked in batches])
+    print(trials, batch, trials / elapsed, len(compile_s))
+
+
+def command_twice() -> list[dict[str, Any]]:
+    """The command with an empty compilation cache, and with the one that it left."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [
+            {"command": which, **command_seconds(pathlib.Path(folder), which)}
+            for which in ("first", "second")
+        ]
+
+
+def command_seconds(folder: pathlib.Path, which: str) -> dict[str, float]:
+    program = "from bench import scale; scale.print_command_seconds({!r})"
+    words = ["jaxml", "sweep", "digits", "--out", str(folder / which)]
+    words += ["--compilation-cache", str(folder / "cache")]
+    command = [sys.executable, "-c", program.format(words)]
+    output = subprocess.check_output(command, text=True)
+    return dict(zip(("compile s", "s"), map(float, output.split()[-2:])))
+
+
+def print_command_seconds(words: list[str]) -> None:
+    """Runs a command, and prints its seconds of compilation and in total."""
+    compile_s = compilation_seconds()
+    sys.argv = words
+    start = time.perf_counter()
+    with contextlib.suppress(SystemExit):
+        runpy.run_module("jaxml", run_name="__main__")
+    print(sum(compile_s), time.perf_counter() - start)
+
+
+def compilation_seconds() -> list[float]:
+    """A list that grows by the seconds of each compilation of this process."""
+    durations: list[float] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            durations.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return durations
 
 
 if __name__ == "__main__":

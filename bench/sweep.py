@@ -207,6 +207,7 @@ def make_plan(
     shared: bool = False,
     make_optimizers: Functions = (optimizers.adam,),
     activation_fns: Functions = (activations.relu,),
+    devices: Any = None,
 ) -> sweep.Plan:
     points = sweep.grid(
         optimizer=[make.__name__ for make in make_optimizers],
@@ -230,6 +231,7 @@ def make_plan(
         batch_size=batch,
         shared_batches=shared,
         num_evals=num_evals,
+        devices=devices,
     )
 
 

@@ -50,11 +50,12 @@ TREE = {
         _muon _soap _compressed""",
     "schedules": "_decay _warmup _join",
     "sweep": "_search_space _record _adapters engine analysis report",
-    "sweep/engine": """_task _validation _plan _layout _compilation _train _run _states
-        _checkpoint _halving _population""",
+    "sweep/engine": """_task _validation _plan _layout _blocks _compilation _programs
+        _train _run _states _checkpoint _halving _population""",
     "sweep/analysis": "_leaderboard _comparison _ranks _statistics _targets",
     "sweep/report": "_report _html _plots",
-    "tasks": "_network _large _digits _tables _embedding _segmentation _convnet _text",
+    "tasks": """_network _convolution _digits _tables _embedding _segmentation _convnet
+        _text""",
     "cli": "options registry console settings compilation_cache",
 }
 CHAPTERS = {name: importlib.import_module(f"jaxml.{name}") for name in CHAPTER_NAMES}

@@ -55,9 +55,12 @@ def test_sweep_writes_a_table_curves_and_figures(tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_the_settings_reproduce_the_table(tmp_path, capsys) -> None:
+@pytest.mark.parametrize(
+    "search", [["--halving", "2"], ["--hyperband", "2", "--target", "0.9"]]
+)
+def test_the_settings_reproduce_the_table(search, tmp_path, capsys) -> None:
     options = ["--optimizer", "sgd,adam:b1=0.9,0.95,b2=0.99,optax:lion"]
-    options += ["--learning-rate", "log:0.01:0.1:2", "--seeds", "2", "--halving", "2"]
+    options += ["--learning-rate", "log:0.01:0.1:2", "--seeds", "2", *search]
     options += ["--batch-size", "full,16", "--schedule", "constant,cosine"]
     folders = tmp_path / "first", tmp_path / "second"
     assert cli.main(["sweep", "iris", *options, "--out", str(folders[0])]) == 0
@@ -71,6 +74,9 @@ def test_the_settings_reproduce_the_table(tmp_path, capsys) -> None:
     assert tables[0] == tables[1]
     again = json.loads((folders[1] / "settings.json").read_text())
     assert again == settings
+    has_target = "--target" in search
+    report = (folders[0] / "report.html").read_text()
+    assert ("Time to target" in report) is has_target
 
 
 @pytest.mark.slow
@@ -206,6 +212,12 @@ def test_schedules_peak_at_1_and_have_the_stated_end_points() -> None:
         ),
         (["digits", "--memory", "2"], "must be like 500MB or 2GB, got '2'"),
         (["digits", "--halving", "1"], "must be greater than 1, got '1'"),
+        (["digits", "--hyperband", "x"], "must be greater than 1, got 'x'"),
+        (
+            ["digits", "--halving", "2", "--hyperband", "2"],
+            "--hyperband: not allowed with argument --halving",
+        ),
+        (["digits", "--target", "high"], "--target: must be a number, got 'high'"),
         (["digits", "--resume"], "must come with --out"),
         (["digits", "--distributed"], "must come with --out, one for all"),
         (

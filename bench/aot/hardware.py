@@ -90,11 +90,16 @@ def h100() -> Hardware:
         topology="1x8x1",
         target_config=H100.read_text(),
     )
+    return gpu(topology.devices, compiler_options())
+
+
+def compiler_options() -> dict[str, Any]:
+    """Of a GPU that is not attached."""
     nvidia = importlib.util.find_spec("nvidia")
-    assert nvidia and nvidia.submodule_search_locations
+    if not nvidia or not nvidia.submodule_search_locations:
+        return {}
     toolkit = pathlib.Path(next(iter(nvidia.submodule_search_locations)), "cuda_nvcc")
-    options = {"xla_gpu_cuda_data_dir": str(toolkit), "xla_gpu_autotune_level": 0}
-    return gpu(topology.devices, options)
+    return {"xla_gpu_cuda_data_dir": str(toolkit), "xla_gpu_autotune_level": 0}
 
 
 def gpu(
@@ -176,6 +181,9 @@ def attached_gpu() -> Hardware | None:
     """The GPU of this machine; None if there is none, and JAX stays on the CPU."""
     if not pathlib.Path("/dev/nvidiactl").exists():
         jax.config.update("jax_platforms", "cpu")  # a search takes time and warns
+        # Plans of sweeps compile without options of ours.
+        flags = [f"--{name}={value}" for name, value in compiler_options().items()]
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
         return None
     try:
         return gpu(jax.devices("gpu"))

@@ -134,6 +134,15 @@ class Module:
         """The computation of a fusion."""
         return self.computations[instruction.attribute("calls")]
 
+    def num_decisions(self) -> int:
+        """Branches, and loops whose trip count the compiler does not know."""
+        return sum(
+            instruction.opcode == "conditional"
+            or (instruction.opcode == "while" and not self._known_trips(instruction))
+            for computation in self.computations.values()
+            for instruction in computation.values()
+        )
+
     def _kernels_of(self, name: str, times: int, loop_depth: int) -> Iterator[Kernel]:
         computation = self.computations[name]
         for instruction in computation.values():
@@ -157,11 +166,13 @@ class Module:
         Without a note of the compiler, a loop is taken to count from 0 in steps of 1 to
         the only positive integer in its condition.
         """
-        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
-        if known:
+        if known := self._known_trips(loop):
             return int(known[1])
         bounds = self._positive_integers(loop.attribute("condition"))
         return bounds.pop() if len(bounds) == 1 else 1
+
+    def _known_trips(self, loop: Instruction) -> re.Match[str] | None:
+        return re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
 
     def _positive_integers(self, name: str) -> set[int]:
         result = set()

@@ -38,6 +38,9 @@ MEASURES = {
     "Tflop": Measure("computes products of {} Tflop on each device", 1.0),
     "GiB_in_loops": Measure("communicates {} GiB in loops", 1.0),
     "GiB_outside": Measure("communicates {} GiB outside of loops", 1.0),
+    "kernels_a_step": Measure("launches {} kernels a step", V5E_FACTOR),
+    "decisions": Measure("waits for the host at {} places", 1.0),
+    "us_a_model": Measure("takes {} µs a model by the model", V5E_TIME_FACTOR),
 }
 Bounds = dict[str, float]
 
@@ -152,12 +155,21 @@ TARGETS: dict[str, Bounds] = {
     "arcface_loss, classes in shard_map": eighth(2.2, 0.1),
     "vicreg_loss, rows in shard_map": eighth(2.2, 0.6),
     "barlow_twins_loss, rows in shard_map": eighth(1.65, 0.3),
+    "sweep R": {"kernels_a_step": 30, "decisions": 0},
+    "sweep T": {"kernels_a_step": 30, "decisions": 0, "us_a_model": 20},
+    "sweep segmentation": {"kernels_a_step": 2000, "decisions": 0},
 }
 """By the name of a row; a row of float32 inputs has those of its function."""
 
 
 def figures(row: dict[str, Any]) -> dict[str, float]:
     """The figures of a row that a target may bound."""
+    if "kernels a step" in row:
+        return {
+            "kernels_a_step": row["kernels a step"],
+            "decisions": row["decisions"],
+            "us_a_model": 1e6 / row["models_per_s"],
+        }
 
     def ratio(column: str, other: str) -> Any:
         values = row[column], row[other]

@@ -226,7 +226,12 @@ def _save_and_print(
             figure.savefig(folder / f"{name}.png")
         title = f"{options.task}: which {compare_by}?"
         path = folder / "report.html"
-        sweep.report(record, metric, by=compare_by, title=title, path=path)
+        target = None
+        if options.target is not None:
+            target = sweep.Target(metric, options.target)
+        sweep.report(
+            record, metric, by=compare_by, target=target, title=title, path=path
+        )
         table = rank_table if "task" in record.points else leaderboard_table
         console.print(table(record, metric, compare_by))
     if is_complete:
@@ -248,9 +253,11 @@ def _plan(
         )
         for name, hyperparams in options.optimizer.items()
     ]
-    halving = options.halving and sweep.SuccessiveHalving(
-        f"valid_{spec.metric}", options.halving
-    )
+    metric, halving = f"valid_{spec.metric}", None
+    if options.halving:
+        halving = sweep.SuccessiveHalving(metric, options.halving)
+    elif options.hyperband:
+        halving = sweep.Hyperband(metric, options.hyperband)
     return sweep.plan(
         spec.task(),
         sweep.product(sweep.concat(*spaces), sweep.grid(seed=range(options.seeds))),

@@ -159,12 +159,25 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         help="let models of one seed that train together share the arrays of their "
         "batches: faster, with the same examples",
     )
-    training_group.add_argument(
+    search_group = training_group.add_mutually_exclusive_group()
+    search_group.add_argument(
         "--halving",
         type=parse_reduction_factor,
         metavar="FACTOR",
         help="successive halving: twice, stop all but the best 1/FACTOR of the models; "
         "2, or more to save more time at a higher risk of stopping the best model",
+    )
+    search_group.add_argument(
+        "--hyperband",
+        type=parse_reduction_factor,
+        metavar="FACTOR",
+        help="Hyperband: three brackets of models, halved never, once and twice",
+    )
+    training_group.add_argument(
+        "--target",
+        type=parse_number,
+        metavar="SCORE",
+        help="report the steps until the validation metric reaches this",
     )
 
     run_group = command.add_argument_group("how to run")
@@ -351,6 +364,12 @@ def parse_batch_sizes(text: str) -> list[int | None]:
 def parse_reduction_factor(text: str) -> float:
     if not _is_number(text) or not float(text) > 1:
         raise argparse.ArgumentTypeError(f"must be greater than 1, got {text!r}")
+    return float(text)
+
+
+def parse_number(text: str) -> float:
+    if not _is_number(text):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
     return float(text)
 
 

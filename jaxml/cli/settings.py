@@ -11,7 +11,7 @@ from typing import Any
 PACKAGES = "jaxml", "jax", "jaxlib", "optax", "numpy", "scikit-learn"
 OPTIONS = (  # those on which the results depend
     *("optimizer", "schedule", "activation", "loss", "learning_rate", "seeds"),
-    *("batch_size", "steps", "shared_batches", "halving"),
+    *("batch_size", "steps", "shared_batches", "halving", "hyperband", "target"),
 )
 
 

@@ -124,22 +124,19 @@ def from_linen(make_module: Callable[[Point], Any], x: Any) -> Model:
         variables.pop("params", None)
         return variables
 
-    def apply(
-        params: PyTree,
-        x: Any,
-        point: Point,
-        *,
-        key: Array | None = None,
-        state: PyTree = None,
+    def call(
+        params: PyTree, x: Any, point: Point, key: Array | None, state: PyTree
     ) -> tuple:
-        module, variables = make_module(point), {**params, **(state or {})}
-        if key is None:
-            mode = _mode(module, training=False)
-            return module.apply(variables, x, **mode), state
-        mode, mutable = _mode(module, training=True), [*(state or {})]
-        return module.apply(variables, x, **mode, rngs=key, mutable=mutable)
+        module, collections = make_module(point), state or {}
+        return module.apply(
+            {**params, **collections},
+            x,
+            **_mode(module, training=key is not None),
+            rngs=key,
+            mutable=[*collections],
+        )
 
-    return Model(init, apply, state)
+    return Model(init, _apply(call), state)
 
 
 def from_nnx(make_module: Callable[[Array, Point], Any]) -> Model:
@@ -168,13 +165,8 @@ def from_nnx(make_module: Callable[[Array, Point], Any]) -> Model:
     def state(key: Array, point: Point) -> PyTree:
         return split(make_module(key, point))[3]
 
-    def apply(
-        params: PyTree,
-        x: Any,
-        point: Point,
-        *,
-        key: Array | None = None,
-        state: PyTree = None,
+    def call(
+        params: PyTree, x: Any, point: Point, key: Array | None, state: PyTree
     ) -> tuple:
         from flax import nnx  # pyright: ignore[reportMissingImports]
 
@@ -186,9 +178,9 @@ def from_nnx(make_module: Callable[[Array, Point], Any]) -> Model:
         module = nnx.merge(graph, params, streams, jax.tree.map(jnp.asarray, state))
         module.eval() if key is None else module.train()
         predictions = module(x, **_mode(module, training=key is not None))
-        return predictions, state if key is None else split(module)[3]
+        return predictions, split(module)[3]
 
-    return Model(init, apply, state)
+    return Model(init, _apply(call), state)
 
 
 def from_equinox(make_module: Callable[[Array, Point], Any]) -> Model:
@@ -219,13 +211,8 @@ def from_equinox(make_module: Callable[[Array, Point], Any]) -> Model:
     def state(key: Array, point: Point) -> PyTree:
         return tuple(jax.tree.leaves(make(key, point)[1]))
 
-    def apply(
-        params: PyTree,
-        x: Any,
-        point: Point,
-        *,
-        key: Array | None = None,
-        state: PyTree = None,
+    def call(
+        params: PyTree, x: Any, point: Point, key: Array | None, state: PyTree
     ) -> tuple:
         import equinox as eqx  # pyright: ignore[reportMissingImports]
 
@@ -235,7 +222,7 @@ def from_equinox(make_module: Callable[[Array, Point], Any]) -> Model:
             None if key is None else jax.random.split(key, len(jax.tree.leaves(x)[0]))
         )
 
-        def call(params: PyTree, x: Any, state: PyTree, keys: Any) -> tuple:
+        def call_examples(params: PyTree, x: Any, state: PyTree, keys: Any) -> tuple:
             module = eqx.nn.inference_mode(eqx.combine(params, static), key is None)
 
             def one_example(x: Any, key: Any) -> tuple:
@@ -251,10 +238,30 @@ def from_equinox(make_module: Callable[[Array, Point], Any]) -> Model:
             return vmapped(x, keys)
 
         if abstract_state is None:
-            return call(params, x, state, keys)[0], state
-        return _without_mesh(call, params, x, state, keys)
+            return call_examples(params, x, state, keys)[0], state
+        return _without_mesh(call_examples, params, x, state, keys)
 
-    return Model(init, apply, state)
+    return Model(init, _apply(call), state)
+
+
+def _apply(call: Callable[..., tuple]) -> Callable[..., tuple]:
+    """The `apply` of a model from its call (params, x, point, key, state).
+
+    A state may be left out if there is none, and evaluation does not change it.
+    """
+
+    def apply(
+        params: PyTree,
+        x: Any,
+        point: Point,
+        *,
+        key: Array | None = None,
+        state: PyTree = None,
+    ) -> tuple:
+        predictions, new_state = call(params, x, point, key, state)
+        return predictions, state if key is None else new_state
+
+    return apply
 
 
 def _mode(module: Any, *, training: bool) -> dict[str, bool]:

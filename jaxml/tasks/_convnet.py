@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.custom_batching import sequential_vmap
 from sklearn.datasets import load_digits
 
 from jaxml import losses
 from jaxml.sweep import Point, Task
+from jaxml.tasks._convolution import conv3x3
 from jaxml.tasks._digits import MAX_PIXEL, NUM_CLASSES
-from jaxml.tasks._large import conv3x3, one_model_at_a_time
 from jaxml.tasks._network import Params, he_normal, shuffle
 
 STRIDES = 1, 2, 1
@@ -89,31 +88,21 @@ def digits_convnet(*, channels: int = 8) -> Task:
     def loss(
         params: Params, batch: tuple, point: Point, *, state: Params
     ) -> tuple[Array, Params]:
-        def batch_loss(
-            params: Params, state: Params, x: Array, y: Array
-        ) -> tuple[Array, Params]:
-            logits, used = predict(params, state, x, point, training=True)
-            new_state = {
-                n: MOMENTUM * state[n] + (1 - MOMENTUM) * used[n] for n in used
-            }
-            return losses.mean(point["loss"](logits, y)), new_state
-
-        return one_model_at_a_time(batch_loss)(params, state, *batch)
+        x, y = batch
+        logits, used = predict(params, state, x, point, training=True)
+        new_state = {n: MOMENTUM * state[n] + (1 - MOMENTUM) * used[n] for n in used}
+        return losses.mean(point["loss"](logits, y)), new_state
 
     def metrics(
         params: Params, data: tuple, point: Point, *, state: Params
     ) -> dict[str, Array]:
-        def data_metrics(
-            params: Params, state: Params, x: Array, y: Array
-        ) -> dict[str, Array]:
-            logits, _ = predict(params, state, x, point, training=False)
-            predictions = jnp.argmax(logits, -1).astype(y.dtype)
-            return {
-                "loss": losses.mean(point["loss"](logits, y)),
-                "accuracy": jnp.mean(predictions == y, dtype=jnp.float32),
-            }
-
-        return sequential_vmap(data_metrics)(params, state, *data)
+        x, y = data
+        logits, _ = predict(params, state, x, point, training=False)
+        predictions = jnp.argmax(logits, -1).astype(y.dtype)
+        return {
+            "loss": losses.mean(point["loss"](logits, y)),
+            "accuracy": jnp.mean(predictions == y, dtype=jnp.float32),
+        }
 
     train, valid = (x[:num_train], y[:num_train]), (x[num_train:], y[num_train:])
-    return Task(init, loss, metrics, train, valid, state=state)
+    return Task(init, loss, metrics, train, valid, state=state, sequential=True)

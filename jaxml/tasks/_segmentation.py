@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.custom_batching import sequential_vmap
 from sklearn.datasets import load_digits
 
 from jaxml.sweep import Point, Task
+from jaxml.tasks._convolution import conv3x3
 from jaxml.tasks._digits import MAX_PIXEL
-from jaxml.tasks._large import conv3x3, one_model_at_a_time
 from jaxml.tasks._network import Params, he_normal
 
 DIGIT_SIZE, CELL_SIZE, IMAGE_SIZE = 8, 9, 18  # pixels; an image is 2 x 2 cells
@@ -82,30 +81,25 @@ def digits_segmentation(*, channels: int = 8) -> Task:
         return jnp.moveaxis(logits, 0, -1)
 
     def loss(params: Params, batch: tuple, point: Point) -> Array:
-        def batch_loss(params: Params, x: Array, y: Array) -> tuple[Array, tuple]:
-            return point["loss"](predict(params, x, point), y), ()
-
-        return one_model_at_a_time(batch_loss)(params, *batch)[0]
+        x, y = batch
+        return point["loss"](predict(params, x, point), y)
 
     def metrics(params: Params, data: tuple, point: Point) -> dict[str, Array]:
-        def batch_metrics(params: Params, x: Array, y: Array) -> dict[str, Array]:
-            # A few images at a time: patches take nine times the memory of their input.
-            batches = x.reshape(-1, EVAL_BATCH_SIZE, *x.shape[1:])
-            logits = jax.lax.map(lambda x: predict(params, x, point), batches)
-            logits = logits.reshape(*y.shape, NUM_CLASSES)
-            predictions = jnp.argmax(logits, -1)
-            return {
-                "loss": point["loss"](logits, y),
-                "mean_iou": _mean_iou(predictions, y),
-            }
-
-        return sequential_vmap(batch_metrics)(params, *data)
+        # A few images at a time: patches take nine times the memory of their input.
+        x, y = data
+        batches = x.reshape(-1, EVAL_BATCH_SIZE, *x.shape[1:])
+        logits = jax.lax.map(lambda x: predict(params, x, point), batches)
+        logits = logits.reshape(*y.shape, NUM_CLASSES)
+        return {
+            "loss": point["loss"](logits, y),
+            "mean_iou": _mean_iou(jnp.argmax(logits, -1), y),
+        }
 
     def outputs(params: Params, point: Point) -> dict[str, Array]:
         logits = predict(params, valid[0][:NUM_SHOWN], point)
         return {"labels": jnp.argmax(logits, -1).astype(jnp.uint8)}
 
-    return Task(init, loss, metrics, train, valid, outputs)
+    return Task(init, loss, metrics, train, valid, outputs, sequential=True)
 
 
 def _mean_iou(predictions: Array, labels: Array) -> Array:

@@ -9,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.custom_batching import sequential_vmap
 
 from jaxml import losses
 from jaxml._core.matmul import matmul
 from jaxml.sweep import Point, Task
-from jaxml.tasks._large import one_model_at_a_time
 from jaxml.tasks._network import Params
 
 MODULES = (
@@ -102,30 +100,21 @@ def text(
         return matmul(norm(h, "final"), params["head"]).reshape(*x.shape, -1)
 
     def loss(params: Params, batch: Array, point: Point, *, key: Array) -> Array:
-        def batch_loss(
-            params: Params, windows: Array, key_data: Array
-        ) -> tuple[Array, tuple]:
-            x, y = windows[:, :-1], windows[:, 1:]
-            logits = predict(params, x, point, jax.random.wrap_key_data(key_data))
-            return losses.mean(point["loss"](logits, y)), ()
-
-        arrays = batch.astype(jnp.int32), jax.random.key_data(key)
-        return one_model_at_a_time(batch_loss)(params, *arrays)[0]
+        windows = batch.astype(jnp.int32)
+        x, y = windows[:, :-1], windows[:, 1:]
+        return losses.mean(point["loss"](predict(params, x, point, key), y))
 
     def metrics(params: Params, data: Array, point: Point) -> dict[str, Array]:
-        def window_metrics(params: Params, windows: Array) -> dict[str, Array]:
-            x, y = windows[:, :-1], windows[:, 1:]
-            logits = predict(params, x, point, None)
-            predictions = jnp.argmax(logits, -1).astype(y.dtype)
-            return {
-                "loss": losses.mean(point["loss"](logits, y)),
-                "accuracy": jnp.mean(predictions == y, dtype=jnp.float32),
-            }
-
         windows = data[:NUM_EVAL].astype(jnp.int32)
-        return sequential_vmap(window_metrics)(params, windows)
+        x, y = windows[:, :-1], windows[:, 1:]
+        logits = predict(params, x, point, None)
+        predictions = jnp.argmax(logits, -1).astype(y.dtype)
+        return {
+            "loss": losses.mean(point["loss"](logits, y)),
+            "accuracy": jnp.mean(predictions == y, dtype=jnp.float32),
+        }
 
-    return Task(init, loss, metrics, data[:split], data[split:])
+    return Task(init, loss, metrics, data[:split], data[split:], sequential=True)
 
 
 def _causal_attention(qkv: Array, heads: int) -> Array:

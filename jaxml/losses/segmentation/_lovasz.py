@@ -33,6 +33,9 @@ from jaxml.losses.segmentation._confusion import pixel_axes
 RANK_BLOCK = 2**14
 """Ranks per step on a CPU. Their counts fit into the cache of one core."""
 
+SMALL_BATCH = 2**24
+"""Probabilities of all images and classes that an accelerator sorts at once."""
+
 
 @public
 def lovasz_hinge_loss(
@@ -160,11 +163,41 @@ def _lovasz_softmax_jvp(axes: "_PixelAxes", primals: tuple, tangents: tuple) -> 
 def _loss_and_gradient(
     axes: "_PixelAxes", p: Array, labels: Array, where: Array | None
 ) -> tuple[Array, Array]:
-    """The losses and their gradients for p, one image and class at a time."""
+    """The losses and their gradients for p."""
     p, labels, where = axes.move_last((p, labels, where))
     loss_shape, dtype = (*axes.batch_shape, p.shape[-1]), compute_dtype(p.dtype)
     if not p.size:
         return jnp.zeros(loss_shape, dtype), axes.move_back(jnp.zeros_like(p, dtype))
+    one_by_one = functools.partial(_each_image_and_class, axes)
+    if p.size > SMALL_BATCH:
+        loss, gradients = one_by_one(p, labels, where)
+    else:
+        loss, gradients = lax.platform_dependent(
+            p,
+            labels,
+            where,
+            cpu=one_by_one,
+            default=functools.partial(_all_images_and_classes, axes),
+        )
+    return loss, axes.move_back(gradients)
+
+
+def _all_images_and_classes(
+    axes: "_PixelAxes", p: Array, labels: Array, where: Array | None
+) -> tuple[Array, Array]:
+    """All at once: few launches."""
+    function = jax.vmap(_of_class, (-1, None, 0, None), (0, -1))
+    for _ in axes.batch_shape:
+        function = jax.vmap(function, (0, 0, None, 0))
+    classes = jnp.arange(p.shape[-1]).astype(labels.dtype)
+    return function(p.astype(compute_dtype(p.dtype)), labels, classes, where)
+
+
+def _each_image_and_class(
+    axes: "_PixelAxes", p: Array, labels: Array, where: Array | None
+) -> tuple[Array, Array]:
+    """One image and class at a time: little memory."""
+    loss_shape, dtype = (*axes.batch_shape, p.shape[-1]), compute_dtype(p.dtype)
 
     def body(gradients: Array, i: Array) -> tuple[Array, Array]:
         *image, c = jnp.unravel_index(i, loss_shape)
@@ -175,17 +208,27 @@ def _loss_and_gradient(
             return lax.dynamic_slice(x, start, sizes)[..., None]
 
         p_c = lax.dynamic_slice(p, (*start, c), (*sizes, 1)).astype(dtype)
-        inside = slice_image(labels) == c.astype(labels.dtype)
         mask = None if where is None else slice_image(where)
-        errors = apply_mask(jnp.where(inside, 1 - p_c, p_c), mask)
-        increments = _jaccard_increments(lax.stop_gradient(errors), inside, mask)
-        gradient = apply_mask(jnp.where(inside, -increments, increments), mask)
+        loss, gradient = _of_class(
+            p_c, slice_image(labels), c.astype(labels.dtype), mask
+        )
         gradients = lax.dynamic_update_slice(gradients, gradient, (*start, c))
-        return gradients, jnp.sum(increments * errors)
+        return gradients, loss
 
     indices = jnp.arange(math.prod(loss_shape), dtype=jnp.int32)
     gradients, loss = lax.scan(body, jnp.zeros_like(p, dtype), indices)
-    return loss.reshape(loss_shape), axes.move_back(gradients)
+    return loss.reshape(loss_shape), gradients
+
+
+def _of_class(
+    p: Array, labels: Array, c: Array, mask: Array | None
+) -> tuple[Array, Array]:
+    """The loss of one image and class, and its gradient for the probabilities."""
+    inside = labels == c
+    errors = apply_mask(jnp.where(inside, 1 - p, p), mask)
+    increments = _jaccard_increments(lax.stop_gradient(errors), inside, mask)
+    gradient = apply_mask(jnp.where(inside, -increments, increments), mask)
+    return jnp.sum(increments * errors), gradient
 
 
 class _PixelAxes:

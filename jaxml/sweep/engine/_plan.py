@@ -13,18 +13,17 @@ from jaxml._core.types import Count, PyTree
 from jaxml.sweep._record import Record
 from jaxml.sweep._search_space import Points
 from jaxml.sweep.engine import _layout
+from jaxml.sweep.engine._blocks import (
+    ConfigBlock,
+    NamedFunctions,
+    StaticSpec,
+    TrainState,
+)
 from jaxml.sweep.engine._compilation import compile_once
 from jaxml.sweep.engine._halving import Hyperband, SuccessiveHalving
 from jaxml.sweep.engine._population import PopulationBasedTraining
+from jaxml.sweep.engine._programs import Programs, make_programs
 from jaxml.sweep.engine._task import Task, check_task
-from jaxml.sweep.engine._train import (
-    ConfigBlock,
-    NamedFunctions,
-    Programs,
-    StaticSpec,
-    TrainState,
-    make_programs,
-)
 from jaxml.sweep.engine._validation import (
     as_columns,
     check_state,
@@ -133,12 +132,13 @@ class Plan(NamedTuple):
             name: np.asarray(self.points[name], dtype)[ids]
             for name, dtype in self.number_dtypes.items()
         }
-        index, group = self.branch_indices, first[..., 0]
+        index, of_groups = self.branch_indices, self.spec.group_functions
+        of_lanes = {*self.spec.choices, *self.spec.selections}.difference(of_groups)
         return ConfigBlock(
             hyperparams,
             np.asarray(self.points["seed"], np.uint32)[ids],
-            {name: index[name][ids] for name in self.spec.selections},
-            {name: index[name][group] for name in self.spec.choices},
+            {name: index[name][ids] for name in of_lanes},
+            {name: index[name][first[..., 0]] for name in of_groups},
             model_ids[..., 0] >= 0,
         )
 
@@ -223,9 +223,18 @@ def plan(
     devices = tuple(jax.local_devices() if devices is None else devices)
     mesh = Mesh(np.array(devices), ("devices",))
     task = _place_data(task, mesh)
-    spec = StaticSpec(task, optimizers, choices, selections, batch_size, shared_batches)
-    group_keys = _group_keys(spec, points, branch_indices)
     eval_steps = np.linspace(0, steps, min(num_evals, steps) + 1).round()
+    spec = StaticSpec(
+        task,
+        optimizers,
+        choices,
+        selections,
+        batch_size,
+        shared_batches,
+        _layout.has_wide_blocks(devices),
+        int(np.diff(eval_steps).max()),
+    )
+    group_keys = _group_keys(spec, points, branch_indices)
 
     uncompiled = Plan(
         spec,
@@ -254,34 +263,56 @@ def _group_keys(
 ) -> np.ndarray:
     """Equal for models that may share a group."""
     seeds = {"seed": np.asarray(points["seed"])}
-    columns = ["optimizer", *spec.choices, *(seeds if spec.shared_batches else ())]
+    columns = [
+        "optimizer",
+        *spec.group_functions,
+        *(seeds if spec.shared_batches else ()),
+    ]
     return _layout.encode_group_keys(branch_indices | seeds, columns)
 
 
 def _place_data(task: Task, mesh: Mesh) -> Task:
-    """The task with its data on every device, wherever the user has placed them."""
+    """The task with its data on every device, wherever the user has placed them.
+
+    Shapes alone are enough to compile, for devices that this machine does not have.
+    """
     replicated = NamedSharding(mesh, PartitionSpec())
-    train, valid = jax.device_put((task.train, task.valid), replicated)
+
+    def place(x: Any) -> Any:
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated)
+        return jax.device_put(x, replicated)
+
+    train, valid = jax.tree.map(place, (task.train, task.valid))
     return task._replace(train=train, valid=valid)
 
 
 def _compile_within(memory: int | None, uncompiled: Plan) -> Plan:
     """The compiled plan with the widest groups that fit in the memory."""
-    num_optimizers, num_devices = uncompiled.shape[0], len(uncompiled.devices)
-    width = _layout.vmap_width(_bytes_per_model(uncompiled), uncompiled.group_keys)
+    num_devices, keys = len(uncompiled.devices), uncompiled.group_keys
+    is_wide, num_optimizers = uncompiled.spec.is_wide, uncompiled.shape[0]
+    if is_wide:
+        max_width = max(_layout.MIN_WIDTH, _layout.WIDE_MODELS // num_optimizers)
+        width = _layout.wide_width(keys, num_devices, max_width)
+        max_groups = max_width // width
+        limit = memory or _layout.WIDE_BYTES * num_devices
+    else:
+        width = _layout.vmap_width(_bytes_per_model(uncompiled), keys)
+        max_groups = _layout.GROUPS_PER_BLOCK // num_optimizers
+        limit = memory or np.inf
     while True:
-        groups = _layout.groups_per_block(
-            num_optimizers, uncompiled.group_keys, width, num_devices
-        )
+        groups = _layout.groups_per_block(max_groups, keys, width, num_devices)
         shape = num_optimizers, groups, width
         compiled = _compile(uncompiled._replace(shape=shape))
         _check_metrics(compiled)
-        if memory is None or compiled.bytes <= memory:
+        if compiled.bytes <= limit:
             return compiled
         if width == _layout.MIN_WIDTH:
+            if memory is None:
+                return compiled
             requirement = f"be at least {compiled.bytes} bytes"
             raise_invalid(ValueError, "memory", requirement, memory)
-        fitting = int(width * memory / compiled.bytes)
+        fitting = int(width * limit / compiled.bytes)
         fitting -= fitting % _layout.MIN_WIDTH
         width = max(_layout.MIN_WIDTH, fitting)
 

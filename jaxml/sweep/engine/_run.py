@@ -10,13 +10,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxml.sweep._record import ARRAY_FIELDS, Columns, Record
+from jaxml.sweep.engine._blocks import ConfigBlock, TrainState
 from jaxml.sweep.engine._checkpoint import CheckpointDir, block_name
 from jaxml.sweep.engine._halving import survivors
 from jaxml.sweep.engine._layout import encode_group_keys
 from jaxml.sweep.engine._plan import Plan
 from jaxml.sweep.engine._population import PopulationBasedTraining
 from jaxml.sweep.engine._states import StateStore
-from jaxml.sweep.engine._train import ConfigBlock, TrainState
 
 Callback = Callable[[float, Record], None]
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxml.sweep.engine._train import TrainState
+from jaxml.sweep.engine._blocks import TrainState
 
 
 class StateStore:

@@ -31,6 +31,8 @@ class Task(NamedTuple):
         state: (key, point) -> what changes without a gradient, such as the running
             statistics of batch normalization; `metrics` and `outputs` get it by keyword
             if they name `state`.
+        sequential: Whether a CPU computes the models of a group one after another, and
+            not side by side: faster for models that alone fill the cache of a core.
     """
 
     init: Callable[[Array, Point], PyTree]
@@ -40,6 +42,7 @@ class Task(NamedTuple):
     valid: PyTree
     outputs: Callable[..., dict[str, Array]] | None = None
     state: Callable[[Array, Point], PyTree] | None = None
+    sequential: bool = False
 
 
 def call_with(function: Callable[..., Any], *arguments: Any, **optional: Any) -> Any:

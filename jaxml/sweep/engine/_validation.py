@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxml._core.contract import InvalidArgumentError, raise_invalid
 from jaxml.sweep._search_space import Points
+from jaxml.sweep.engine._blocks import NamedFunctions
 from jaxml.sweep.engine._task import Task
-from jaxml.sweep.engine._train import NamedFunctions
 
 
 def as_columns(points: Points) -> Points:
