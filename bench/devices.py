@@ -14,6 +14,10 @@ form that holds the matrix of all pairs; a loss of all pairs without a dense for
 that of a loss with the same products. All branches of a conditional count, and a loop
 of unknown length counts once.
 
+A sweep's row is one training step of all models of a block, which a plan has compiled;
+its decisions are branches and loops of unknown length, at which a GPU waits for the
+host, and its models per second are those of a whole run.
+
 `--mesh` compiles for eight devices: the figures are those of one of them, and the model
 leaves out the collectives, which have columns of their own.
 
@@ -53,6 +57,7 @@ CHECKED = (
     "softmax",
     "gelu",
     "adamw",
+    "sweep T",
 )
 """The rows that `--check` compiles if no names are given: minutes on 2 cores."""
 COMPILED, RUN = "compiled, not run", "run"

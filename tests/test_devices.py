@@ -16,7 +16,9 @@ from bench.aot import hardware, targets
 from bench.aot.cost import Collective, read_cost
 from bench.aot.forms import Form, Program
 from bench.aot.hardware import Compilation, Hardware, Layout
+from bench.aot.hlo import parse
 from bench.aot.programs import all_programs
+from bench.aot.sweeps import sweep_programs
 from jaxml import activations, losses, mining, optimizers
 
 NO_STEPS = {"prelu_init", "averaged_params"}
@@ -117,8 +119,7 @@ def test_a_loop_of_unknown_length_counts_once():
     assert read_cost(LOOP.replace("constant(10)", "add(%i.1, %i.1)")).launches == 2
 
 
-def test_all_branches_of_a_conditional_count():
-    branches = """
+BRANCHES = """
 %one (a: f32[4]) -> f32[4] {
   %a = f32[4]{0} parameter(0)
   ROOT %exp = f32[4]{0} exponential(%a)
@@ -136,7 +137,17 @@ ENTRY %main (i: s32[], x: f32[4]) -> f32[4] {
   ROOT %y = f32[4]{0} conditional(%i, %x, %x), branch_computations={%one, %two}
 }
 """
-    assert read_cost(branches).launches == 3
+
+
+def test_all_branches_of_a_conditional_count():
+    assert read_cost(BRANCHES).launches == 3
+
+
+def test_branches_and_loops_of_unknown_length_are_decisions():
+    note = ', backend_config={"known_trip_count":{"n":"3"}}'
+    known = LOOP.replace("body=%body", f"body=%body{note}")
+    numbers = [parse(text).num_decisions() for text in (known, LOOP, BRANCHES)]
+    assert numbers == [0, 1, 1]
 
 
 def test_a_slice_counts_as_a_slice():
@@ -226,7 +237,30 @@ def test_every_public_function_has_a_row():
     }
     assert public - rows == NO_STEPS
     bounded = {name.split(",")[0] for name in targets.TARGETS}
-    assert bounded <= rows
+    assert bounded <= rows | {program.name for program in sweep_programs()}
+
+
+def test_a_sweep_that_waits_for_the_host_is_a_violation():
+    row = {"program": "sweep T", "ms": 0.1, "kernels a step": 31.0, "decisions": 3}
+    sentences = targets.violations({**row, "models_per_s": 40_000.0}, "h100")
+    assert [*sentences] == [
+        "h100: sweep T launches 31 kernels a step, and may have 30.",
+        "h100: sweep T waits for the host at 3 places, and may have 0.",
+        "h100: sweep T takes 25 µs a model by the model, and may have 20.",
+    ]
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_where_it_can():
+    device = Hardware((jax.devices()[0],), "cpu", 1e-6, 1e10, {"16-bit": 1e12})
+    (tiny,) = (p for p in sweep_programs() if p.name == "sweep T")
+    one_model = functools.partial(tiny.make_plan, rates=[0.1], seeds=1)
+    row = devices.Compiler(device, runs=True).sweep_row(
+        tiny._replace(make_plan=one_model)
+    )
+    assert not row["error"]
+    assert row["models"] == 1
+    assert row["run models_per_s"] > 0
 
 
 # The check

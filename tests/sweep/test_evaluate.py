@@ -1,5 +1,6 @@
 """A plan evaluates new points without compiling, and equal plans compile once."""
 
+import jax
 import numpy as np
 import pytest
 from test_sweep import CHOICES, OPTIMIZERS, bitwise_equal, make_points, make_task
@@ -69,6 +70,13 @@ def test_an_equal_plan_finds_its_programs(plan, record, compilations) -> None:
     assert not [event for event in compilations if "backend_compile" in event]
     assert again.programs == plan.programs
     assert bitwise_equal(sweep.run(make_plan(make_points())), record)
+
+
+def test_shapes_of_the_data_are_enough_to_compile(plan) -> None:
+    task = make_task()
+    train, valid = jax.eval_shape(lambda: (task.train, task.valid))
+    shapes = task._replace(train=train, valid=valid)
+    assert make_plan(make_points(), shapes).programs == plan.programs
 
 
 def test_a_plan_of_other_constants_does_not(plan) -> None:

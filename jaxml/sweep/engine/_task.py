@@ -25,7 +25,8 @@ class Task(NamedTuple):
             it gets a random key of the step by keyword, for dropout. If it names
             `state`, it gets the state and returns (scalar, new state).
         metrics: (params, data, point) -> scalars to report, by name.
-        train: A tree of arrays, examples first; batches are drawn from it.
+        train: A tree of arrays, examples first; batches are drawn from it. A plan needs
+            only their `jax.ShapeDtypeStruct`, and a run the arrays.
         valid: A tree like `train`, for the metrics that select models.
         outputs: (params, point) -> arrays to record after training, by name.
         state: (key, point) -> what changes without a gradient, such as the running

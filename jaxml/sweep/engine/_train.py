@@ -85,10 +85,8 @@ class _ModelStep(NamedTuple):
         self, point: Point, seed: Array, batch: PyTree, model_state: PyTree
     ) -> Callable[[PyTree], tuple[Array, PyTree]]:
         """params -> the loss of the batch, and the new state in its present dtypes."""
-        task, state = (
-            self.spec.task,
-            _unflatten_like(model_state, self.like.model_state),
-        )
+        task = self.spec.task
+        state = _unflatten_like(model_state, self.like.model_state)
         key = jax.random.fold_in(jax.random.fold_in(random_key(seed), 2), self.step)
 
         def objective(params: PyTree) -> tuple[Array, PyTree]:
