@@ -44,7 +44,7 @@ class Tile(NamedTuple):
 CPU_TILE = Tile(512, 1024, 2048)
 TPU_TILE = Tile(512, 512, 512)
 """A TPU's compiler takes twice as long for twice as many."""
-GPU_TILE = Tile(2048, 1024, 2048)
+GPU_TILE = Tile(1024, 2048, 2048)
 
 
 @public(upcast=False, shards_rows=True)
