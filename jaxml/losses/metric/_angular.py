@@ -231,14 +231,13 @@ def _normalizer_jvp(tile: int, primals: tuple, tangents: tuple) -> tuple:
         )
         e_p, e_a, log_max = _factors(positives, anchors, scale, negatives)
 
+        (p, a), (p_dot, a_dot) = exponents, exponents_dot
+
         def from_sums() -> Array:
             mask = _masks(positives, anchors, negatives)[1]
-            return pairwise_softmax_sum(
-                *exponents, mask, x_max, log_sum, *exponents_dot
-            )
+            return pairwise_softmax_sum(p, a, mask, x_max, log_sum, p_dot, a_dot)
 
         def from_product() -> Array:
-            p_dot, a_dot = exponents_dot
             products = matmul(e_p * p_dot, e_a.T) + matmul(e_p, (e_a * a_dot).T)
             return jnp.exp(log_max - x_max - log_sum) * products
 
