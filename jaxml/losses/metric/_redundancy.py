@@ -305,16 +305,16 @@ def _sum_of_squared_cross_products_jvp(primals: tuple, tangents: tuple) -> tuple
     (a, b), (a_dot, b_dot) = primals, tangents
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def step(b_gradient: Array, features: tuple) -> tuple[Array, tuple[Array, Array]]:
+    def step(b_t_gradient: Array, features: tuple) -> tuple[Array, tuple[Array, Array]]:
         products = _off_diagonal_products(features, b)
-        b_gradient += 2 * matmul(products.T, features[0])
+        b_t_gradient += 2 * matmul(features[0].T, products)
         sums = jnp.sum(jnp.square(products), 1)
-        return b_gradient, (sums, 2 * matmul(products, b))
+        return b_t_gradient, (sums, 2 * matmul(products, b))
 
     features = a, jnp.arange(len(a))
-    init = vary_together((jnp.zeros_like(b), a))[0]
-    b_gradient, (sums, a_gradient) = scan_blocks(step, init, features, 2 * len(b))
-    return jnp.sum(sums), jnp.sum(a_gradient * a_dot) + jnp.sum(b_gradient * b_dot)
+    init, _ = vary_together((jnp.zeros_like(b.T), a))
+    b_t_gradient, (sums, a_gradient) = scan_blocks(step, init, features, 2 * len(b))
+    return jnp.sum(sums), jnp.sum(a_gradient * a_dot) + jnp.sum(b_t_gradient * b_dot.T)
 
 
 def _check_num_rows(a: Array, axis_name: AxisName | None) -> None:
