@@ -40,8 +40,8 @@ TREE = {
     "losses": """_mean _labels _information _cross_entropy _classification _binary
         _margin _regression _likelihood _linear_head _linear_divergences _ctc _experts
         _scoring_rules metric segmentation""",
-    "losses/metric": """_per_anchor _pairs _pair_sums _similarity _distance _triplets
-        _contrastive _off_diagonal _redundancy _self_distillation _proxies""",
+    "losses/metric": """_per_anchor _pairs _pair_sums _similarity _angular _distance
+        _triplets _contrastive _off_diagonal _redundancy _self_distillation _proxies""",
     "losses/segmentation": "_confusion _regions _lovasz _contour",
     "mining": "_distances _masks _miners",
     "activations": "_saturating _rectified _smooth _gated _learned _axis _kernels",

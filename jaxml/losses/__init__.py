@@ -96,6 +96,7 @@ from jaxml.losses.metric._pairs import (
 from jaxml.losses.metric._per_anchor import (
     in_batch as in_batch,
 )
+from jaxml.losses.metric._angular import angular_loss as angular_loss
 from jaxml.losses.metric._contrastive import (
     info_nce as info_nce,
     n_pair_loss as n_pair_loss,
@@ -108,7 +109,6 @@ from jaxml.losses.metric._similarity import (
     multi_similarity_loss as multi_similarity_loss,
     circle_loss as circle_loss,
     smooth_ap_loss as smooth_ap_loss,
-    angular_loss as angular_loss,
 )
 from jaxml.losses.metric._distance import (
     batch_contrastive_loss as batch_contrastive_loss,

@@ -49,15 +49,19 @@ class Outcomes(NamedTuple):
 
 
 class RunningKL(NamedTuple):
-    """KL(p‖q) of a group of classes, for each row."""
+    """KL(p‖q) of a group of classes, for each row.
+
+    Δ, the student's log-sum-exp minus the teacher's, is `offset` + `log_ratio`. It is
+    more precise than that difference: a large offset of all logits takes no digits, and
+    an error of the sums is corrected.
+    """
 
     student: LogSumExp
     teacher: LogSumExp
     offset: Array
-    """A difference of maxima of the two, a constant."""
+    """The student's maximum minus the teacher's in the first tile of the group."""
     log_ratio: Array
-    """Δ - offset, with Δ the difference of the logarithms of both: more precise than
-    either, at a large offset of all logits too."""
+    """Δ - offset."""
     kl: Array
 
     @classmethod
@@ -69,7 +73,8 @@ class RunningKL(NamedTuple):
     def of(cls, logits: Sequence[Array]) -> "RunningKL":
         """Of a tile of the student's and the teacher's logits.
 
-        An error of Δ shows as a difference of Σ q and Σ p, and is corrected.
+        Σ q and Σ p are 1, but for an error of Δ: Σ q - Σ p, which is the sum of
+        p log(p/q) - p + q minus the one of p log(p/q), is e^error - 1.
         """
         like = jnp.zeros_like(logits[0][:, 0])
         student_sum, teacher_sum = (LogSumExp.empty(like).update(z, 1) for z in logits)
@@ -83,31 +88,53 @@ class RunningKL(NamedTuple):
         return cls(student_sum, teacher_sum, offset, log_ratio, kl)
 
     def merge(self, other: "RunningKL") -> "RunningKL":
-        """Of both groups, with probabilities p and 1 - p, q and 1 - q."""
+        """Of the classes of both groups.
+
+        By the chain rule, with p and q the probabilities of this group in the union:
+
+            KL = p log(p/q) + (1 - p) log((1 - p)/(1 - q)) + p KLₛ + (1 - p) KLₒ
+        """
         odds_p = self.teacher.log_odds(other.teacher)
         odds_q = self.student.log_odds(other.student)
+        d = safe_subtract(self.offset, other.offset)
+        d += safe_subtract(self.log_ratio, other.log_ratio)
+        u, other_u = _log_ratios(odds_p, odds_q, d)
         p, other_p = sigmoid(odds_p), sigmoid(-odds_p)
-        difference = safe_subtract(self.offset, other.offset)
-        difference += safe_subtract(self.log_ratio, other.log_ratio)
-        is_small = jnp.abs(difference) < 1
-        d = jnp.where(is_small, difference, 0.0)
-        small_u = -jnp.log1p(other_p * jnp.expm1(-d))
-        small_other_u = -jnp.log1p(p * jnp.expm1(d))
-        large_u = softplus(-odds_p) - softplus(-odds_q)
-        large_other_u = softplus(odds_p) - softplus(odds_q)
-        u = jnp.where(is_small, small_u, large_u)
-        other_u = jnp.where(is_small, small_other_u, large_other_u)
         kl = bregman_term(p, sigmoid(odds_q), u) + multiply_no_nan(p, self.kl)
         kl += bregman_term(other_p, sigmoid(-odds_q), other_u)
         kl += multiply_no_nan(other_p, other.kl)
+
         student = self.student.add(other.student)
         teacher = self.teacher.add(other.teacher)
         large_ratio = safe_subtract(student.log(), teacher.log())
         large_ratio = safe_subtract(large_ratio, self.offset)
-        log_ratio = jnp.where(is_small, self.log_ratio - small_u, large_ratio)
+        # u = log(q/p) is this group's Δ minus the one of the union
+        log_ratio = jnp.where(jnp.abs(d) < 1, self.log_ratio - u, large_ratio)
         merged = RunningKL(student, teacher, self.offset, log_ratio, kl)
         is_first = (self.student.sum == 0) & (self.teacher.sum == 0)
         return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), other, merged)
+
+
+def _log_ratios(odds_p: Array, odds_q: Array, d: Array) -> tuple[Array, Array]:
+    """log(q/p) and log((1 - q)/(1 - p)), from the log-odds of p and of q.
+
+    d is the log-odds of q minus those of p, more precisely than by this difference. If
+    it is small, q/p = 1/(p + (1 - p) e⁻ᵈ) is close to 1.
+    """
+    p, one_minus_p = sigmoid(odds_p), sigmoid(-odds_p)
+    is_small = jnp.abs(d) < 1
+    d = jnp.where(is_small, d, 0.0)
+    u = jnp.where(
+        is_small,
+        -jnp.log1p(one_minus_p * jnp.expm1(-d)),
+        softplus(-odds_p) - softplus(-odds_q),
+    )
+    other_u = jnp.where(
+        is_small,
+        -jnp.log1p(p * jnp.expm1(d)),
+        softplus(odds_p) - softplus(odds_q),
+    )
+    return u, other_u
 
 
 def kl_of_shards(

@@ -15,12 +15,14 @@ from jax import Array, lax
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.safe import zero_if_inf
-from jaxml._core.softmax import logsumexp
+from jaxml._core.softmax import LogSumExp
 from jaxml._core.special.logistic import sigmoid, sigmoid_derivative
 from jaxml._core.types import PyTree
 
 GPU_CANDIDATES = 8
 """How many candidates a GPU ranks at a time. Second derivatives hold their terms."""
+TPU_ROWS = 128
+"""How many rows a TPU adds to all others at a time."""
 
 
 def _copy(arrays: PyTree, number: int) -> PyTree:
@@ -81,55 +83,65 @@ def _fused_one_minus_precision_jvp(primals: tuple, tangents: tuple) -> tuple:
     return n_p / total, from_s - from_s_p
 
 
-def pairwise_logsumexp(x: Array, y: Array, mask: Array) -> Array:
-    """log Σₙ e^(xᵢₙ + yⱼₙ) for each row i of x and j of y, over the n in y's mask.
+def pairwise_logsumexp(x: Array, y: Array, mask: Array) -> LogSumExp:
+    """Σₙ e^(xᵢₙ + yⱼₙ) for each row i of x and j of y, over the n in y's mask.
 
-    The caller masks the rows j that have no such n.
+    It has no derivative; `pairwise_softmax_sum` is its tangent.
     """
 
-    def one_by_one(x: Array, y: Array, mask: Array) -> Array:
-        @jax.checkpoint
-        def one_row(row: Array) -> Array:
-            return logsumexp(row[None] + y, 1, mask)
+    def terms(x: Array, y: Array) -> LogSumExp:
+        x_max = jnp.max(x + y, -1, initial=-jnp.inf)
+        exps = jnp.exp(x + y - zero_if_inf(x_max)[..., None])
+        return LogSumExp(x_max, jnp.sum(exps, -1))
 
-        return lax.map(one_row, x)
+    def loop(size: int | None, x: Array, y: Array) -> LogSumExp:
+        return lax.map(lambda row: terms(row[None], y), x, batch_size=size)
 
-    return lax.platform_dependent(
-        x, y, mask, cpu=one_by_one, tpu=one_by_one, default=_fused_logsumexp
-    )
+    def fused(x: Array, y: Array) -> LogSumExp:
+        return terms(x[:, None], y[None])
 
-
-def _fused_logsumexp(x: Array, y: Array, mask: Array) -> Array:
     y = apply_mask(y, mask, -jnp.inf)
-    shift = lax.stop_gradient(jnp.max(x[:, None] + y[None], 2, initial=-jnp.inf))
-    shift = zero_if_inf(shift)
-    return shift + _shifted_logsumexp(x, y, shift)
+    on_cpu, on_tpu = (functools.partial(loop, size) for size in (None, TPU_ROWS))
+    return lax.platform_dependent(x, y, cpu=on_cpu, tpu=on_tpu, default=fused)
 
 
-@jax.custom_jvp
-def _shifted_logsumexp(x: Array, y: Array, shift: Array) -> Array:
-    """log Σₙ e^(xᵢₙ + yⱼₙ - shiftᵢⱼ), where the shift carries no derivative."""
-    total = jnp.sum(jnp.exp(x[:, None] + y[None] - shift[..., None]), 2)
-    return jnp.log(jnp.where(total > 0, total, 1.0))
+def pairwise_softmax_sum(
+    x: Array,
+    y: Array,
+    mask: Array,
+    x_max: Array,
+    log_sum: Array,
+    x_dot: Array,
+    y_dot: Array,
+) -> Array:
+    """Σₙ pᵢⱼₙ (ẋᵢₙ + ẏⱼₙ) over the n in y's mask, with p = e^(xᵢₙ + yⱼₙ - Lᵢⱼ).
 
-
-@_shifted_logsumexp.defjvp
-def _shifted_logsumexp_jvp(primals: tuple, tangents: tuple) -> tuple:
-    """Σₙ pᵢⱼₙ (ẋᵢₙ + ẏⱼₙ), where p is the softmax over n"""
-    x_dot, y_dot, _ = tangents
-    lse = _shifted_logsumexp(*_copy(primals, 3))
-
-    def p(number: int, primals: tuple) -> Array:
-        x, y, shift, lse = _copy(primals, number)
-        return jnp.exp(x[:, None] + y[None] - shift[..., None] - lse[..., None])
+    L is `x_max` + `log_sum`, in two parts for their digits.
+    """
 
     @jax.checkpoint
-    def from_x(primals: tuple, x_dot: Array) -> Array:
-        return jnp.sum(p(1, primals) * x_dot[:, None], 2)
+    def weighted_sum(
+        x: Array, y: Array, x_max: Array, log_sum: Array, terms: Array
+    ) -> Array:
+        log_p = x + y - x_max[..., None] - log_sum[..., None]
+        return jnp.sum(jnp.exp(log_p) * terms, -1)
 
-    @jax.checkpoint
-    def from_y(primals: tuple, y_dot: Array) -> Array:
-        return jnp.sum(p(2, primals) * y_dot[None], 2)
+    def loop(size: int | None, rows: tuple, y: Array, y_dot: Array) -> Array:
+        def one_row(row: tuple) -> Array:
+            *of_pairs, x, x_dot = row
+            return weighted_sum(x[None], y, *of_pairs, x_dot[None] + y_dot)
 
-    primals = *primals, lse
-    return lse, from_x(primals, x_dot) + from_y(primals, y_dot)
+        return lax.map(one_row, rows, batch_size=size)
+
+    def fused(rows: tuple, y: Array, y_dot: Array) -> Array:
+        *of_pairs, x, x_dot = rows
+
+        def mean(number: int, terms: Array) -> Array:
+            arrays = _copy((x[:, None], y[None], *of_pairs), number)
+            return weighted_sum(*arrays, terms)
+
+        return mean(1, x_dot[:, None]) + mean(2, y_dot[None])
+
+    arrays = (x_max, log_sum, x, x_dot), apply_mask(y, mask, -jnp.inf), y_dot
+    on_cpu, on_tpu = (functools.partial(loop, size) for size in (None, TPU_ROWS))
+    return lax.platform_dependent(*arrays, cpu=on_cpu, tpu=on_tpu, default=fused)

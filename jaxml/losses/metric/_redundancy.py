@@ -15,7 +15,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from jaxml._core.blocks import map_blocks, scan_blocks
-from jaxml._core.collectives import num_shards, sum_shards
+from jaxml._core.collectives import num_shards, sum_shards, vary_together
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import matmul
@@ -251,19 +251,23 @@ def barlow_twins_loss(
     """
     _check_num_rows(a, axis_name)
 
-    def cost(c: Array, is_diagonal: Array) -> Array:
-        off_diagonal = off_diagonal_weight * jnp.square(c)
-        return jnp.where(is_diagonal, jnp.square(1 - c), off_diagonal)
-
     rows = _Rows.of(a, where, axis_name)
     a, b = rows.mask(a), rows.mask(b)
     if axis_name is None:
         a, b = _standardize(rows, a), _standardize(rows, b)
-        return jnp.sum(_sum_over_features(safe_divide(a, rows.count), b, cost))
-    *squares, products = _sum_over_rows(_cross_products, axis_name, where, a, b)
-    a_norm, b_norm = map(safe_sqrt, squares)
-    correlations = safe_divide(products, a_norm[:, None] * b_norm[None])
-    return jnp.sum(cost(correlations, jnp.eye(len(products), dtype=bool)))
+        a = safe_divide(a, rows.count)
+        diagonal = jnp.sum(a * b, 0)
+        off_diagonal = _sum_of_squared_cross_products(a.T, b.T)
+    else:
+        *squares, products = _sum_over_rows(_cross_products, axis_name, where, a, b)
+        a_norm, b_norm = map(safe_sqrt, squares)
+        correlations = safe_divide(products, a_norm[:, None] * b_norm[None])
+        is_diagonal = jnp.eye(len(products), dtype=bool)
+        diagonal = jnp.diag(correlations)
+        off_diagonal = jnp.sum(jnp.square(apply_mask(correlations, ~is_diagonal)))
+    return jnp.sum(jnp.square(1 - diagonal)) + multiply_no_nan(
+        off_diagonal_weight, off_diagonal
+    )
 
 
 def _standardize(rows: _Rows, x: Array) -> Array:
@@ -285,17 +289,32 @@ def _all_pairs(a: Array, b: Array) -> Array:
         return matmul(a.T, b)
 
 
-def _sum_over_features(
-    a: Array, b: Array, cost: Callable[[Array, Array], Array]
-) -> Array:
-    """Σⱼ cost(aᵢ·bⱼ, i = j) for each feature i, with aᵢ and bⱼ the columns."""
-    features = jnp.arange(a.shape[1])
+@jax.custom_jvp
+def _sum_of_squared_cross_products(a: Array, b: Array) -> Array:
+    """Σᵢ≠ⱼ (aᵢ·bⱼ)² of features aᵢ and bⱼ, the rows: [d n]."""
 
-    def block_sums(rows: tuple) -> Array:
-        a_t, index = rows
-        return jnp.sum(cost(matmul(a_t, b), index[:, None] == features[None]), 1)
+    def block_sums(features: tuple) -> Array:
+        return jnp.sum(jnp.square(_off_diagonal_products(features, b)), 1)
 
-    return map_blocks(block_sums, (a.T, features), 2 * a.shape[1])
+    return jnp.sum(map_blocks(block_sums, (a, jnp.arange(len(a))), 2 * len(b)))
+
+
+@_sum_of_squared_cross_products.defjvp
+def _sum_of_squared_cross_products_jvp(primals: tuple, tangents: tuple) -> tuple:
+    """∂/∂aᵢ = 2 Σⱼ (aᵢ·bⱼ) bⱼ and ∂/∂bⱼ = 2 Σᵢ (aᵢ·bⱼ) aᵢ, from the same products."""
+    (a, b), (a_dot, b_dot) = primals, tangents
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def step(b_t_gradient: Array, features: tuple) -> tuple[Array, tuple[Array, Array]]:
+        products = _off_diagonal_products(features, b)
+        b_t_gradient += 2 * matmul(features[0].T, products)
+        sums = jnp.sum(jnp.square(products), 1)
+        return b_t_gradient, (sums, 2 * matmul(products, b))
+
+    features = a, jnp.arange(len(a))
+    init, _ = vary_together((jnp.zeros_like(b.T), a))
+    b_t_gradient, (sums, a_gradient) = scan_blocks(step, init, features, 2 * len(b))
+    return jnp.sum(sums), jnp.sum(a_gradient * a_dot) + jnp.sum(b_t_gradient * b_dot.T)
 
 
 def _check_num_rows(a: Array, axis_name: AxisName | None) -> None:

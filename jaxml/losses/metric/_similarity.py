@@ -6,29 +6,20 @@ positives and negatives. The package `metric` explains
 `references`, `reference_labels`, `block` and `axis_name`.
 """
 
-import math
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
-from jaxml._core.blocks import map_blocks
 from jaxml._core.masking import apply_mask, masked_mean
-from jaxml._core.matmul import matmul
 from jaxml._core.public import public
 from jaxml._core.softmax import log_softmax, logsumexp, softmax_nll
 from jaxml._core.special.logistic import softplus
-from jaxml._core.types import AxisName, Count, Fraction, Positive, Range, Scalar
-from jaxml.losses.metric._pair_sums import (
-    pairwise_logsumexp,
-    smooth_one_minus_precision,
-)
+from jaxml._core.types import AxisName, Count, Fraction, Positive, Scalar
+from jaxml.losses.metric._pair_sums import smooth_one_minus_precision
 from jaxml.losses.metric._per_anchor import (
     anchor_batch,
     dot_similarity,
-    map_anchor_blocks,
     map_anchors,
 )
 
@@ -262,99 +253,3 @@ def smooth_ap_loss(
         embeddings, labels, references, reference_labels, where, block, axis_name
     )
     return map_anchors(batch, dot_similarity, formula, gpu_temporaries=16)
-
-
-@public(upcast=False, shards_rows=True)
-def angular_loss(
-    embeddings: Float[Array, "n d"],
-    labels: Integer[Array, "n"],
-    *,
-    angle: Annotated[
-        Scalar, Range("be in (0, π/2)", lambda x: 0 < x < math.pi / 2)
-    ] = 0.7,
-    references: Float[Array, "m d"] | None = None,
-    reference_labels: Integer[Array, "m"] | None = None,
-    where: Bool[Array, "n _"] | None = None,
-    block: Count | None = None,
-    axis_name: AxisName | None = None,
-) -> Float[Array, "n"]:
-    """A soft bound on the angle at the negative in each triplet of an anchor.
-
-        loss = mean over p of log(1 + Σₙ e^f),    f = 4 t² (a + p)·n - 2 (1 + t²) a·p
-
-    with t = tan α. The sums for all p are one product of exponentials. If it would
-    underflow, as for rows of large norm, a much slower pairwise sum replaces it.
-    `jax.vmap`, as in a sweep over α, always runs both.
-
-    Args:
-        embeddings: Anchors a, usually of norm 1.
-        labels: Their classes, any integers.
-        angle: α in (0, π/2), in radians.
-
-    Reference:
-        Wang et al., Deep metric learning with angular loss, ICCV 2017,
-        https://arxiv.org/abs/1708.01682
-
-    Example:
-        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> angular_loss(x, jnp.array([7, 7, 8]))
-        Array([0.03222365, 0.03222365, 0.        ], dtype=float32)
-    """
-    batch = anchor_batch(
-        embeddings, labels, references, reference_labels, where, block, axis_name
-    )
-    similarities = dot_similarity(batch.candidates)
-    tan_sq = jnp.square(jnp.tan(jnp.asarray(angle)))
-
-    def formula(s: Array, positive: Array, negative: Array) -> Array:
-        def positive_nll(rows: tuple) -> Array:
-            p, label, s_p, needed = rows
-            is_negative = label[:, None] != batch.candidate_labels[None]
-            exponents = 4 * tan_sq * similarities(p), 4 * tan_sq * s
-            lse = _product_logsumexp(*exponents, is_negative, negative, needed)
-            return softmax_nll(2 * (1 + tan_sq) * s_p, lse)
-
-        candidates = batch.candidates.astype(batch.anchors.dtype)
-        rows = candidates, batch.candidate_labels, s.T, positive.T
-        m = len(batch.candidates)
-        nll = map_blocks(positive_nll, rows, 4 * m, block, 16 * m)
-        return jax.vmap(masked_mean)(nll.T, positive)
-
-    return map_anchor_blocks(batch, dot_similarity, formula, gpu_temporaries=32)
-
-
-def _product_logsumexp(
-    x: Array, y: Array, x_mask: Array, y_mask: Array, needed: Array
-) -> Array:
-    """log Σₙ e^(xᵢₙ + yⱼₙ) for each row i of x and j of y, over n in both masks.
-
-    A product of the exponentials of x and y. If one of the `needed` sums underflows,
-    all of them are computed pair by pair, over n in y's mask.
-    """
-    exp_x, x_max = _exp_minus_max(x, x_mask)
-    exp_y, y_max = _exp_minus_max(y, y_mask)
-    total = matmul(exp_x, exp_y.T)
-    has_terms = jnp.any(y_mask, 1)[None]
-    underflowed = total < jnp.finfo(total.dtype).eps ** 2
-
-    def from_product() -> Array:
-        log_total = jnp.log(jnp.where(underflowed, 1.0, total))
-        return log_total + x_max[:, None] + y_max[None]
-
-    lse = lax.cond(
-        jnp.any(underflowed & needed & has_terms),
-        lambda: pairwise_logsumexp(x, y, y_mask),
-        from_product,
-    )
-    return apply_mask(lse, has_terms, -jnp.inf)
-
-
-def _exp_minus_max(x: Array, mask: Array) -> tuple[Array, Array]:
-    """e^(x - max x) over the unmasked entries of each row, 0 elsewhere; and max x."""
-    x_max = lax.stop_gradient(jnp.max(apply_mask(x, mask, -jnp.inf), 1))
-    x_max = apply_mask(x_max, jnp.any(mask, 1))
-    shifted = apply_mask(x - x_max[:, None], mask, -jnp.inf)
-    # a compiler may fuse the product in x into the subtraction, and round it once where
-    # max x was rounded twice: for large x the maximum then comes out above 0
-    excess = lax.stop_gradient(jnp.maximum(shifted, 0))
-    return jnp.exp(shifted - excess), x_max
