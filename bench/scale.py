@@ -119,8 +119,14 @@ def evaluate_new_points() -> dict[str, Any]:
     """A study of 1,000 trials in a new process, asked and told in batches."""
     program = "from bench import scale; scale.study()"
     output = subprocess.check_output([sys.executable, "-c", program], text=True)
-    columns = "trials", "in a batch", "trials_per_s", "compilations"
-    return {"task": "T", **dict(zip(columns, map(float, output.split())))}
+    trials, batch, rate, compilations = output.split()
+    return {
+        "task": "T",
+        "trials": int(trials),
+        "in a batch": int(batch),
+        "trials_per_s": float(rate),
+        "compilations": int(compilations),
+    }
 
 
 def study(trials: int = 1000, batch: int = 100) -> None:
