@@ -21,6 +21,7 @@ from jaxml._core.softmax import (
     shard_log_sums,
 )
 from jaxml._core.special.divergence import bregman_term
+from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import AxisName
 
@@ -84,7 +85,7 @@ class RunningKL(NamedTuple):
         excess = kl + jnp.sum(multiply_no_nan(outcomes.p, outcomes.u), 1)
         excess = jnp.where(jnp.abs(excess) < 0.5, excess, 0.0)
         offset = safe_subtract(student.max, teacher.max)
-        log_ratio = student.log_sum - teacher.log_sum + jnp.log1p(excess)
+        log_ratio = student.log_sum - teacher.log_sum + wide_log1p(excess)
         return cls(student_sum, teacher_sum, offset, log_ratio, kl)
 
     def merge(self, other: "RunningKL") -> "RunningKL":
@@ -126,12 +127,12 @@ def _log_ratios(odds_p: Array, odds_q: Array, d: Array) -> tuple[Array, Array]:
     d = jnp.where(is_small, d, 0.0)
     u = jnp.where(
         is_small,
-        -jnp.log1p(one_minus_p * jnp.expm1(-d)),
+        -wide_log1p(one_minus_p * jnp.expm1(-d)),
         softplus(-odds_p) - softplus(-odds_q),
     )
     other_u = jnp.where(
         is_small,
-        -jnp.log1p(p * jnp.expm1(d)),
+        -wide_log1p(p * jnp.expm1(d)),
         softplus(odds_p) - softplus(odds_q),
     )
     return u, other_u
@@ -159,7 +160,7 @@ def kl_of_shards(
     is_small = jnp.abs(d) < 1
     small = jnp.where(is_small, d, 0.0)
     num_large = sum_shards((~is_small).astype(p.dtype), axis_name)
-    small_u = small - jnp.log1p(sum_shards(p * jnp.expm1(small), axis_name))
+    small_u = small - wide_log1p(sum_shards(p * jnp.expm1(small), axis_name))
     u = jnp.where(num_large == 0, small_u, safe_subtract(log_q, log_p[..., 0]))
     kl = bregman_term(p, jnp.exp(log_q), u) + multiply_no_nan(p, kl)
     merged = [normalizer_of_shards(n, axis_name) for n in normalizers]
