@@ -250,6 +250,7 @@ def test_the_progress_bar_shows_the_best_metric_of_the_current_task() -> None:
 
 @pytest.mark.slow
 def test_sweep_uses_the_requested_number_of_devices(capsys) -> None:
+    assert jax.device_count() == 8  # of the process, before the command chooses
     iris = ["sweep", "iris", "--optimizer", "sgd", "--learning-rate", "0.1"]
     iris += ["--seeds", "1", "--activation", "relu", "--plan", "--devices"]
     assert cli.main([*iris, "1"]) == 0
