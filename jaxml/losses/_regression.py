@@ -20,7 +20,7 @@ from jaxml._core.special.logistic import tanh
 from jaxml._core.types import NonNegative, PerElement, Positive, Range, Scalar
 
 
-@elementwise(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
+@elementwise(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x), one_loop=False)
 def squared_error(
     predicted: Float[Array, "*shape"],
     true: Float[Array, "*shape"],
@@ -47,7 +47,7 @@ def squared_error(
     return (predicted - true) ** 2
 
 
-@elementwise(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x))
+@elementwise(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x), one_loop=False)
 def absolute_error(
     predicted: Float[Array, "*shape"],
     true: Float[Array, "*shape"],
