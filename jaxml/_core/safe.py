@@ -57,6 +57,16 @@ def multiply_no_nan(weight: ArrayLike, x: ArrayLike) -> Array:
     return weight * jnp.where((weight == 0) & jnp.isinf(x), 0.0, x)
 
 
+def multiply_no_nan_in_sum(weight: Array, x: Array) -> Array:
+    """weight · x for x >= 0, where 0 · ∞ = 0, for the terms of a sum.
+
+    XLA:CPU computes a minimum within the sum, but not a selection.
+    """
+    largest = jnp.finfo(x.dtype).max
+    at_most = jnp.abs(weight * largest) * largest  # ∞, or 0 for weight 0
+    return weight * jnp.minimum(x, at_most)
+
+
 def safe_sqrt(x: Array) -> Array:
     """√x, with derivative 0 at 0."""
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
