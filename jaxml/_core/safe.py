@@ -4,6 +4,7 @@ All arrays have one float dtype, float32 or wider; `directions` takes any.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.core
@@ -144,6 +145,34 @@ def _scaled_divisor(x: Array, min_norm: Array, axis: int) -> tuple[Array, ...]:
     scaled_norm = jnp.expand_dims(norm(scale * x, axis), axis)
     min_scaled = scale * min_norm
     return scale, jnp.maximum(scaled_norm, min_scaled), scaled_norm > min_scaled
+
+
+class Length(NamedTuple):
+    """‖x‖ along the last axis, which stays with length 1, in two factors."""
+
+    scale: Array
+    """A power of 2 that brings the largest |x| near 1, so that no square overflows."""
+    inverse: Array
+    """1 / ‖scale · x‖, 0 for x = 0."""
+
+    @classmethod
+    def of(cls, x: Array) -> "Length":
+        largest = jnp.max(jnp.abs(lax.stop_gradient(x)), -1, keepdims=True, initial=0.0)
+        max_exponent = jnp.finfo(x.dtype).maxexp - 2
+        exponent = jnp.clip(jnp.frexp(largest)[1], -max_exponent, max_exponent)
+        scale = jnp.ldexp(jnp.ones_like(largest), -exponent)
+        # a barrier: XLA:CPU would hold scale · x, which the unit vectors need too
+        squares = jnp.square(lax.optimization_barrier(scale) * x)
+        length = safe_sqrt(jnp.sum(squares, -1, keepdims=True))
+        return cls(scale, safe_divide(jnp.ones_like(length), length))
+
+    def unit(self, x: Array) -> Array:
+        """x / ‖x‖, 0 for 0."""
+        return self.scale * x * self.inverse
+
+    def is_zero(self) -> Array:
+        """Whether ‖x‖ = 0, without the last axis."""
+        return self.inverse[..., 0] == 0
 
 
 def directions(x: Array) -> tuple[Array, Array]:
