@@ -93,21 +93,41 @@ def zero_if_inf(x: Array) -> Array:
     return jnp.where(jnp.isinf(x), 0.0, x)
 
 
+class Length(NamedTuple):
+    """‖x‖ along axes that stay with length 1, as `scaled` / `scale`."""
+
+    scale: Array
+    """A power of 2 that brings the largest |x| near 1: no square overflows."""
+    scaled: Array
+    """‖scale · x‖"""
+
+    @classmethod
+    def of(cls, x: Array, axis: Axes = -1) -> "Length":
+        """That of x, with derivative 0 at 0."""
+        largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis, keepdims=True, initial=0)
+        max_exponent = jnp.finfo(x.dtype).maxexp - 2
+        exponent = jnp.clip(jnp.frexp(largest)[1], -max_exponent, max_exponent)
+        scale = jnp.ldexp(jnp.ones_like(largest), -exponent)
+        # a barrier: XLA:CPU would hold scale · x, which the unit vectors need too
+        squares = jnp.square(lax.optimization_barrier(scale) * x)
+        return cls(scale, safe_sqrt(jnp.sum(squares, axis, keepdims=True)))
+
+    def unit(self, x: Array) -> Array:
+        """x / ‖x‖, 0 for 0."""
+        return self.scale * x * safe_divide(jnp.ones_like(self.scaled), self.scaled)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def norm(x: Array, axis: Axes = -1) -> Array:
     """‖x‖₂, with derivative 0 at 0. The squares neither overflow nor underflow."""
-    x_max = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0.0)
-    squares = jnp.square(safe_divide(x, x_max))
-    x_max = jnp.squeeze(x_max, axis)
-    return jnp.where(jnp.isinf(x_max), x_max, x_max * safe_sqrt(jnp.sum(squares, axis)))
+    length = Length.of(x, axis)
+    return jnp.squeeze(length.scaled / length.scale, axis)
 
 
 @norm.defjvp
 def norm_jvp(axis: Axes, primals: tuple, tangents: tuple) -> tuple:
     (x,), (x_dot,) = primals, tangents
-    y = norm(x, axis)
-    unit = safe_divide(x, jnp.expand_dims(y, axis))
-    return y, jnp.sum(unit * x_dot, axis)
+    return norm(x, axis), jnp.sum(Length.of(x, axis).unit(x) * x_dot, axis)
 
 
 def l2_normalize(x: Array, min_norm: ArrayLike = MIN_NORM, axis: int = -1) -> Array:
@@ -145,34 +165,6 @@ def _scaled_divisor(x: Array, min_norm: Array, axis: int) -> tuple[Array, ...]:
     scaled_norm = jnp.expand_dims(norm(scale * x, axis), axis)
     min_scaled = scale * min_norm
     return scale, jnp.maximum(scaled_norm, min_scaled), scaled_norm > min_scaled
-
-
-class Length(NamedTuple):
-    """‖x‖ along the last axis, which stays with length 1, in two factors."""
-
-    scale: Array
-    """A power of 2 that brings the largest |x| near 1, so that no square overflows."""
-    inverse: Array
-    """1 / ‖scale · x‖, 0 for x = 0."""
-
-    @classmethod
-    def of(cls, x: Array) -> "Length":
-        largest = jnp.max(jnp.abs(lax.stop_gradient(x)), -1, keepdims=True, initial=0.0)
-        max_exponent = jnp.finfo(x.dtype).maxexp - 2
-        exponent = jnp.clip(jnp.frexp(largest)[1], -max_exponent, max_exponent)
-        scale = jnp.ldexp(jnp.ones_like(largest), -exponent)
-        # a barrier: XLA:CPU would hold scale · x, which the unit vectors need too
-        squares = jnp.square(lax.optimization_barrier(scale) * x)
-        length = safe_sqrt(jnp.sum(squares, -1, keepdims=True))
-        return cls(scale, safe_divide(jnp.ones_like(length), length))
-
-    def unit(self, x: Array) -> Array:
-        """x / ‖x‖, 0 for 0."""
-        return self.scale * x * self.inverse
-
-    def is_zero(self) -> Array:
-        """Whether ‖x‖ = 0, without the last axis."""
-        return self.inverse[..., 0] == 0
 
 
 def directions(x: Array) -> tuple[Array, Array]:

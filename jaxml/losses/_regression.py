@@ -270,7 +270,11 @@ def _cosine_distance(x: Array, y: Array) -> Array:
     length_x, length_y = Length.of(x), Length.of(y)
     difference = length_x.unit(x) - length_y.unit(y)
     distance = clip_rounding_error(jnp.sum(jnp.square(difference), -1) / 2, 0.0, 2.0)
-    return jnp.where(length_x.is_zero() | length_y.is_zero(), 1.0, distance)
+    return jnp.where(_is_zero(length_x) | _is_zero(length_y), 1.0, distance)
+
+
+def _is_zero(length: Length) -> Array:
+    return length.scaled[..., 0] == 0
 
 
 @_cosine_distance.defjvp
@@ -282,7 +286,7 @@ def _cosine_distance_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]
     def gradient_dot(x: Array, y: Array, x_dot: Array, y_dot: Array) -> Array:
         # a barrier: XLA:CPU would hold the unit vectors, which the value needs too
         length_x, length_y = lax.optimization_barrier((Length.of(x), Length.of(y)))
-        is_zero = length_x.is_zero() | length_y.is_zero()
+        is_zero = _is_zero(length_x) | _is_zero(length_y)
         u, v = length_x.unit(x), length_y.unit(y)
         d = _cosine_distance(x, y)[..., None]
         terms = (u - v - d * u) * length_x.unit(x_dot)
