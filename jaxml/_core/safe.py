@@ -108,13 +108,15 @@ class Length(NamedTuple):
         max_exponent = jnp.finfo(x.dtype).maxexp - 2
         exponent = jnp.clip(jnp.frexp(largest)[1], -max_exponent, max_exponent)
         scale = jnp.ldexp(jnp.ones_like(largest), -exponent)
-        # a barrier: XLA:CPU would hold scale · x, which the unit vectors need too
-        squares = jnp.square(lax.optimization_barrier(scale) * x)
-        return cls(scale, safe_sqrt(jnp.sum(squares, axis, keepdims=True)))
+        # a barrier: XLA:CPU would hold the quotients that have other uses
+        divisor = lax.optimization_barrier(jnp.where(largest == 0, 1.0, largest))
+        squares = jnp.sum(jnp.square(x / divisor), axis, keepdims=True)
+        scaled = scale * largest * safe_sqrt(squares)
+        return cls(scale, jnp.where(jnp.isinf(largest), largest, scaled))
 
     def unit(self, x: Array) -> Array:
         """x / ‖x‖, 0 for 0."""
-        return self.scale * x * safe_divide(jnp.ones_like(self.scaled), self.scaled)
+        return self.scale * x / jnp.where(self.scaled == 0, jnp.inf, self.scaled)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
