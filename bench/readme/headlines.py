@@ -44,7 +44,7 @@ HEADLINES = [
     Headline(
         "`cross_entropy` with its gradient (ms)",
         "losses",
-        {"loss": "cross_entropy", "shape": "4096 × 1024"},
+        {"loss": "cross_entropy"},
         "ours_ms",
         "optax",
         "optax_ms",
