@@ -228,12 +228,13 @@ def shifted_exps(
     """s = x - max x, eˢ, and Σ eˢ - 1 >= 0 in full relative precision near 0."""
     _, shifted = subtract_max(x, axis, axis_name)
     exps = jnp.exp(shifted)
-    # the largest terms, which are 1, are counted: they would hide digits of the others
-    ones = jnp.floor(exps)
-    others, ties = sum_shards(
-        (jnp.sum(exps - ones, axis, keepdims=True), jnp.sum(ones, axis, keepdims=True)),
-        axis_name,
+    # without the largest terms, which are 1 and would hide the digits of the others
+    sums = (
+        jnp.sum(exps, axis, keepdims=True),
+        jnp.sum(exps - jnp.floor(exps), axis, keepdims=True),
     )
+    total, others = sum_shards(sums, axis_name)
+    ties = jnp.round(total - others)
     return shifted, exps, others + jnp.maximum(ties - 1, 0)
 
 
