@@ -6,7 +6,7 @@ masked by `where` has probability 0.
 """
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.fusion import in_one_loop
@@ -146,27 +146,35 @@ def nll_loss(
     return nan_if_invalid(-take_label(index, log_p), index)
 
 
+def _exp(log_p: Array) -> Array:
+    """p, computed for the value and again for the derivative.
+
+    XLA:CPU would hold its own exponential for both, and XLA:GPU the polynomial.
+    """
+    return lax.platform_dependent(log_p, cpu=exp, default=jnp.exp)
+
+
 def _kl_term_dq(log_q: Array, log_p: Array) -> Array:
     """q - p"""
-    return q_minus_p(exp(log_p), exp(log_q), safe_subtract(log_q, log_p))
+    return q_minus_p(_exp(log_p), _exp(log_q), safe_subtract(log_q, log_p))
 
 
 def _kl_term_dp(log_q: Array, log_p: Array) -> Array:
     """p log(p/q)"""
-    return multiply_no_nan(exp(log_p), safe_subtract(log_p, log_q))
+    return multiply_no_nan(_exp(log_p), safe_subtract(log_p, log_q))
 
 
 @with_partials(_kl_term_dq, _kl_term_dp)
 def _kl_term(log_q: Array, log_p: Array) -> Array:
     """p log(p/q) - p + q >= 0"""
-    p, q, u = exp(log_p), exp(log_q), safe_subtract(log_q, log_p)
+    p, q, u = _exp(log_p), _exp(log_q), safe_subtract(log_q, log_p)
     return in_one_loop(bregman_term(p, q, u))
 
 
 def _js_term_dq(log_q: Array, log_p: Array) -> Array:
     """½ q log(q/m)"""
     log_m_over_q = _log_mean_ratio(safe_subtract(log_p, log_q))
-    return multiply_no_nan(exp(log_q), -log_m_over_q / 2)
+    return multiply_no_nan(_exp(log_q), -log_m_over_q / 2)
 
 
 def _js_term_dp(log_q: Array, log_p: Array) -> Array:
@@ -177,7 +185,7 @@ def _js_term_dp(log_q: Array, log_p: Array) -> Array:
 @with_partials(_js_term_dq, _js_term_dp)
 def _js_term(log_q: Array, log_p: Array) -> Array:
     """½ [p log(p/m) + q log(q/m)], where each summand is a Bregman term of its own."""
-    p, q, u = exp(log_p), exp(log_q), safe_subtract(log_q, log_p)
+    p, q, u = _exp(log_p), _exp(log_q), safe_subtract(log_q, log_p)
     m = (p + q) / 2
     p_term = bregman_term(p, m, _log_mean_ratio(u))
     q_term = bregman_term(q, m, _log_mean_ratio(-u))
