@@ -54,13 +54,14 @@ def main() -> None:
     shrink = 8 if parser.parse_args().small else 1
     rng = np.random.default_rng(0)
     rows = []
-    for num_examples, num_classes in SHAPES:
-        z = rng.normal(size=(num_examples // shrink, num_classes)).astype(np.float32)
-        rows += [
-            _measure_loss(name, *comparison, z)
-            for name, comparison in _comparisons(rng, z).items()
-            if z.shape[-1] == SHAPES[0][1] or name in OF_CLASSES
-        ]
+    for shape in SHAPES:
+        z = rng.normal(size=(shape[0] // shrink, shape[1])).astype(np.float32)
+        for name, comparison in _comparisons(rng, z).items():
+            if shape == SHAPES[0]:
+                rows.append(_measure_loss(name, *comparison, z))
+            elif name in OF_CLASSES:
+                label = f"{name}, {shape[0]} × {shape[1]}"
+                rows.append(_measure_loss(label, *comparison, z))
     measure.record("losses", rows)
     rows = [_measure_ctc(rng, size, shrink) for size in CTC]
     rows += [_measure_ctc(rng, CTC[0], shrink, confidence=20.0)]
@@ -228,7 +229,7 @@ def _measure_loss(
     if torch_loss:
         runs |= _torch_run(*torch_loss, z)
     seconds = measure.interleaved_medians(runs, repeats=25)
-    row: dict[str, Any] = {"loss": name, "shape": " × ".join(map(str, z.shape))}
+    row: dict[str, Any] = {"loss": name}
     for library in ("ours", "optax", "torch"):
         row[f"{library}_ms"] = 1e3 * seconds[library] if library in seconds else "-"
     for library in ("optax", "torch"):
