@@ -95,7 +95,6 @@ def _comparisons(rng: np.random.Generator, z: np.ndarray) -> dict[str, Compariso
     t = rng.dirichlet(np.ones(num_classes), len(z)).astype(np.float32)
     multi_hot = (t > 1 / num_classes).astype(np.float32)
     log_t, zeros, signs = np.log(t + 1e-9), np.zeros_like(z), 2 * multi_hot - 1
-    tail = z > -2
 
     def optax_smooth_cross_entropy(z: jax.Array) -> jax.Array:
         onehot = jax.nn.one_hot(y, num_classes)
@@ -115,9 +114,9 @@ def _comparisons(rng: np.random.Generator, z: np.ndarray) -> dict[str, Compariso
             None,
         ),
         "cross_entropy, where": (
-            lambda z: losses.cross_entropy(z, y, where=tail),
+            lambda z: losses.cross_entropy(z, y, where=z > -2),
             lambda z: optax.losses.softmax_cross_entropy_with_integer_labels(
-                z, y, where=tail
+                z, y, where=z > -2
             ),
             None,
         ),
