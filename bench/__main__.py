@@ -23,6 +23,7 @@ CHAPTERS = (
     "metric",
     "segmentation",
     "optimizers",
+    "steps",
     "second_order",
     "sweep",
     "scale",

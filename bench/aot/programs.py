@@ -6,6 +6,7 @@ import inspect
 import jax
 import jax.numpy as jnp
 
+from bench import steps
 from bench.aot import batches
 from bench.aot.forms import (
     MATRIX,
@@ -212,6 +213,25 @@ def optimizer_programs() -> list[Program]:
     ]
 
 
+def step_programs() -> list[Program]:
+    """Whole training steps, whose peers are made of optax and jax.nn."""
+    models = {
+        "mlp_step": steps.mlp(4096, 784, 4096, 4096, 1000),
+        "transformer_step": steps.transformer(
+            16, 1024, width=1024, blocks=2, words=32768
+        ),
+    }
+
+    def form(library: steps.Library, model: steps.Model) -> Form:
+        step, arrays = steps.step(library, model), steps.arrays(library, model)
+        return Form(step, arrays, donated=(0, 1))
+
+    return [
+        Program(name, *(form(library, model) for library in steps.LIBRARIES.values()))
+        for name, model in models.items()
+    ]
+
+
 @functools.cache
 def all_programs() -> list[Program]:
     return [
@@ -219,4 +239,5 @@ def all_programs() -> list[Program]:
         *mining_programs(),
         *activation_programs(),
         *optimizer_programs(),
+        *step_programs(),
     ]

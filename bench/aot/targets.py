@@ -49,6 +49,7 @@ FEW_PASSES: Bounds = {"times_GiB": 1.05, "MiB": 64}
 NO_COPY: Bounds = {"MiB": 64}
 """Less than a copy of the logits, which have 256 MiB."""
 STEP: Bounds = {"times_GiB": 1.05, "MiB": 1}
+TRAINING_STEP: Bounds = {"times": 1.02, "times_GiB": 1.02}
 VIEWS: Bounds = {"times": 1.6, "MiB": 512}
 LABELED: Bounds = {"times": 2.5, "MiB": 512}
 PROXIES: Bounds = {"times": 1.7, "MiB": 600}
@@ -130,6 +131,8 @@ TARGETS: dict[str, Bounds] = {
     "lion": STEP,
     "adam": STEP,
     "adamw": STEP,
+    "mlp_step": TRAINING_STEP,
+    "transformer_step": TRAINING_STEP,
     "cross_entropy, classes in shard_map": eighth(0, 0.001),
     "linear_cross_entropy, rows": eighth(35.25, 2.1),
     "linear_cross_entropy, FSDP": eighth(35.25, 2.1, gib_in_loops=3.1),

@@ -23,6 +23,7 @@ from jaxml._core.contract import (
     cast_floats,
     reports_as,
 )
+from jaxml._core.fusion import in_one_loop
 from jaxml._core.masking import apply_mask
 from jaxml._core.special.partials import with_partials
 from jaxml._core.types import AxisName, compute_dtype
@@ -93,17 +94,21 @@ def public(
 
 
 def elementwise(
-    *partials: Callable[..., Any],
+    *partials: Callable[..., Any], one_loop: bool = True
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """`public`, for an elementwise formula with its partial derivatives.
 
     The derivatives take the formula's arguments by position. The backward pass saves
     the arguments in their own dtype, or one byte where a derivative is 0 or 1. An
     argument `where` is applied as by `public(masked=True)`, and is none of them.
+
+    A formula with `where` is a loss, of which one takes the mean (`in_one_loop`);
+    `one_loop=False` is for those whose few operations XLA:CPU fuses with the mean.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         contract = Contract(function)
+        is_loss = "where" in contract.parameters
         names = [name for name in contract.parameters if name != "where"]
 
         def named(values: tuple) -> dict[str, Any]:
@@ -116,7 +121,8 @@ def elementwise(
             return call
 
         def by_position(*values: Any) -> Any:
-            return function(**named(values))  # pyright: ignore[reportCallIssue]
+            result = function(**named(values))  # pyright: ignore[reportCallIssue]
+            return in_one_loop(result) if is_loss and one_loop else result
 
         formula = with_partials(*map(upcast, partials))(upcast(by_position))
 
@@ -131,7 +137,7 @@ def elementwise(
             result = formula(*values)
             return cast_floats(result, contract.float_dtype(traced))
 
-        if "where" in contract.parameters:
+        if is_loss:
             return _compile(function, contract, _with_mask(contract, body))
         return _compile(function, contract, body)
 

@@ -4,6 +4,7 @@ All arrays have one float dtype, float32 or wider; `directions` takes any.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.core
@@ -57,6 +58,16 @@ def multiply_no_nan(weight: ArrayLike, x: ArrayLike) -> Array:
     return weight * jnp.where((weight == 0) & jnp.isinf(x), 0.0, x)
 
 
+def multiply_no_nan_in_sum(weight: Array, x: Array) -> Array:
+    """weight · x for x >= 0, where 0 · ∞ = 0, for the terms of a sum.
+
+    XLA:CPU computes a minimum within the sum, but not a selection.
+    """
+    largest = jnp.finfo(x.dtype).max
+    at_most = jnp.abs(weight * largest) * largest  # ∞, or 0 for weight 0
+    return weight * jnp.minimum(x, at_most)
+
+
 def safe_sqrt(x: Array) -> Array:
     """√x, with derivative 0 at 0."""
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
@@ -93,26 +104,39 @@ def inverse_magnitude(x: Array, min_exponent: int | None = None) -> Array:
     return jnp.ldexp(jnp.ones_like(x), -exponent)
 
 
+class Length(NamedTuple):
+    """‖x‖ along axes that stay with length 1, as `scaled` / `scale`."""
+
+    scale: Array
+    """A power of 2 that brings the largest |x| near 1: no square overflows."""
+    scaled: Array
+    """‖scale · x‖"""
+
+    @classmethod
+    def of(cls, x: Array, axis: Axes = -1) -> "Length":
+        """That of x, with derivative 0 at 0."""
+        largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis, keepdims=True, initial=0)
+        scale = inverse_magnitude(largest)
+        # a barrier: XLA:CPU would hold the products, which have other uses
+        squares = jnp.square(lax.optimization_barrier(scale) * x)
+        return cls(scale, safe_sqrt(jnp.sum(squares, axis, keepdims=True)))
+
+    def unit(self, x: Array) -> Array:
+        """x / ‖x‖, 0 for 0."""
+        return self.scale * x / jnp.where(self.scaled == 0, jnp.inf, self.scaled)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def norm(x: Array, axis: Axes = -1) -> Array:
     """‖x‖₂, with derivative 0 at 0. The squares neither overflow nor underflow."""
-    scale, scaled_norm = _scaled_norm(x, axis)
-    return jnp.squeeze(scaled_norm / scale, axis)
+    length = Length.of(x, axis)
+    return jnp.squeeze(length.scaled / length.scale, axis)
 
 
 @norm.defjvp
 def norm_jvp(axis: Axes, primals: tuple, tangents: tuple) -> tuple:
     (x,), (x_dot,) = primals, tangents
-    scale, scaled_norm = _scaled_norm(x, axis)
-    unit = safe_divide(scale * x, scaled_norm)
-    return jnp.squeeze(scaled_norm / scale, axis), jnp.sum(unit * x_dot, axis)
-
-
-def _scaled_norm(x: Array, axis: Axes) -> tuple[Array, Array]:
-    """A power of 2 that brings x near 1, and the norm of x times it."""
-    largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0.0)
-    scale = inverse_magnitude(largest)
-    return scale, safe_sqrt(jnp.sum(jnp.square(scale * x), axis, keepdims=True))
+    return norm(x, axis), jnp.sum(Length.of(x, axis).unit(x) * x_dot, axis)
 
 
 def l2_normalize(x: Array, min_norm: ArrayLike = MIN_NORM, axis: int = -1) -> Array:

@@ -218,12 +218,24 @@ def shifted_logsumexp(
     x: Array, axis: int, axis_name: AxisName | None = None
 ) -> tuple[Array, Array]:
     """s = x - max x and log Σ eˢ >= 0, in full relative precision near 0."""
+    shifted, _, others = shifted_exps(x, axis, axis_name)
+    return shifted, jnp.log1p(others)
+
+
+def shifted_exps(
+    x: Array, axis: int, axis_name: AxisName | None = None
+) -> tuple[Array, Array, Array]:
+    """s = x - max x, eˢ, and Σ eˢ - 1 >= 0 in full relative precision near 0."""
     _, shifted = subtract_max(x, axis, axis_name)
-    # log1p of all terms but the largest, and of its ties
-    exps = jnp.where(shifted == 0, 0.0, jnp.exp(shifted))
-    ties = jnp.sum(shifted == 0, axis, keepdims=True, dtype=x.dtype)
-    others, ties = sum_shards((jnp.sum(exps, axis, keepdims=True), ties), axis_name)
-    return shifted, jnp.log1p(others + jnp.maximum(ties - 1, 0))
+    exps = jnp.exp(shifted)
+    # without the largest terms, which are 1 and would hide the digits of the others
+    sums = (
+        jnp.sum(exps, axis, keepdims=True),
+        jnp.sum(exps - jnp.floor(exps), axis, keepdims=True),
+    )
+    total, others = sum_shards(sums, axis_name)
+    ties = jnp.round(total - others)
+    return shifted, exps, others + jnp.maximum(ties - 1, 0)
 
 
 def subtract_max(

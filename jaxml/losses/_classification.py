@@ -5,17 +5,18 @@ integer label outside [0, classes) gives NaN for its example alone. An example w
 classes are all masked has loss 0.
 """
 
+import functools
 from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import multiply_no_nan, safe_subtract, zero_if_inf
-from jaxml._core.softmax import logsumexp, project_simplex
+from jaxml._core.safe import multiply_no_nan, safe_divide, safe_subtract
+from jaxml._core.softmax import project_simplex
 from jaxml._core.special.exp import expm1_minus_x, expm1_minus_x_over_x2
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.special.partials import with_partials
@@ -25,6 +26,7 @@ from jaxml.losses._labels import (
     finalize,
     label_index,
     label_mask,
+    shifted_label_and_exps,
     take_label,
 )
 
@@ -199,10 +201,23 @@ def _sparsemax_loss_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return _sparsemax_loss(z, index), jnp.sum(gradient * z_dot, -1)
 
 
-def _negative_logit(logits: Array, index: Array, where: Array | None) -> Array:
+@jax.custom_jvp
+def _negative_logit(z: Array, index: Array, where: Array | None) -> Array:
     """u = log((1 - p) / p) with p the label's probability: -log p = softplus(u)."""
-    z = apply_mask(logits, where, -jnp.inf)
-    # a common offset would take digits of the difference
-    z_max = lax.stop_gradient(jnp.max(z, -1, keepdims=True, initial=-jnp.inf))
-    z = z - zero_if_inf(z_max)
-    return logsumexp(z, mask=~label_mask(index, z)) - take_label(index, z)
+    label, others, _ = shifted_label_and_exps(None, z, index, where)
+    return jnp.log(others) - label
+
+
+@_negative_logit.defjvp
+def _negative_logit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """∂u/∂z is the softmax of the other logits, and -1 at the label."""
+    (z, index, where), (z_dot, *_) = primals, tangents
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def gradient_dot(z: Array, z_dot: Array) -> Array:
+        _, others, exps = shifted_label_and_exps(None, z, index, where)
+        onehot = label_mask(index, z).astype(z.dtype)
+        gradient = safe_divide(exps, others[..., None]) - onehot
+        return jnp.sum(apply_mask(gradient, where) * z_dot, -1)
+
+    return _negative_logit(z, index, where), gradient_dot(z, z_dot)

@@ -16,8 +16,18 @@ from jaxtyping import Bool, Float, Integer
 from jaxml._core.collectives import num_shards, sum_shards
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
-from jaxml._core.safe import is_known_zero, multiply_no_nan, zero_if_inf
-from jaxml._core.softmax import log_softmax, shifted_logsumexp, subtract_max
+from jaxml._core.safe import (
+    is_known_zero,
+    multiply_no_nan,
+    multiply_no_nan_in_sum,
+    zero_if_inf,
+)
+from jaxml._core.softmax import (
+    log_softmax,
+    shifted_exps,
+    shifted_logsumexp,
+    subtract_max,
+)
 from jaxml._core.types import AxisName, Fraction
 from jaxml.losses._labels import (
     count_classes,
@@ -25,6 +35,7 @@ from jaxml.losses._labels import (
     label_index,
     label_mask,
     shard_index,
+    shifted_label_and_exps,
     take_label,
 )
 
@@ -77,7 +88,7 @@ def _cross_entropy(
     epsilon: Array | None,
     where: Array | None,
 ) -> Array:
-    label, others, _ = _shifted_label_and_exps(axis_name, z, index, where)
+    label, others, _ = shifted_label_and_exps(axis_name, z, index, where)
     nll = lax.log1p(others + lax.expm1(label)) - label
     if epsilon is None:
         return nll
@@ -96,7 +107,7 @@ def _cross_entropy_jvp(
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def gradient_dot(z: Array, epsilon: Array | None, z_dot: Array) -> Array:
-        label, others, exps = _shifted_label_and_exps(axis_name, z, index, where)
+        label, others, exps = shifted_label_and_exps(axis_name, z, index, where)
         others, label = jnp.expand_dims(others, -1), jnp.expand_dims(label, -1)
         onehot = label_mask(index, z).astype(z.dtype)
         gradient = (exps - onehot * others) / (others + lax.exp(label))
@@ -115,20 +126,6 @@ def _cross_entropy_jvp(
 
 
 _cross_entropy.defjvp(_cross_entropy_jvp, symbolic_zeros=True)
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)  # for value and gradient
-def _shifted_label_and_exps(
-    axis_name: AxisName | None, z: Array, index: Array, where: Array | None
-) -> tuple[Array, Array, Array]:
-    """z - max z at the label; e^(z - max z) with 0 at the label, its sum first."""
-    z = apply_mask(z, where, -jnp.inf)
-    z_max, shifted = subtract_max(z, -1, axis_name)
-    exps = apply_mask(lax.exp(shifted), ~label_mask(index, z))
-    # taken from z: XLA:CPU would materialize `shifted` for a gather
-    label, others = sum_shards((take_label(index, z), jnp.sum(exps, -1)), axis_name)
-    z_max = jnp.squeeze(z_max, -1)
-    return apply_mask(label - z_max, label != z_max), others, exps
 
 
 def _label_minus_mean(
@@ -181,10 +178,20 @@ def soft_cross_entropy(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _soft_cross_entropy(axis_name: AxisName | None, z: Array, p: Array) -> Array:
     """Σ p log Σ eˢ - Σ p s with s = z - max z: no term is negative."""
-    s, log_sum = shifted_logsumexp(z, -1, axis_name)
-    sums = jnp.sum(p, -1), jnp.sum(multiply_no_nan(p, -s), -1)
-    sum_p, weighted_sum = sum_shards(sums, axis_name)
-    return sum_p * jnp.squeeze(log_sum, -1) + weighted_sum
+    _, log_sum = shifted_logsumexp(z, -1, axis_name)
+    sum_p = sum_shards(jnp.sum(p, -1), axis_name)
+    return sum_p * jnp.squeeze(log_sum, -1) + _weighted_distance(axis_name, z, p)
+
+
+def _weighted_distance(axis_name: AxisName | None, z: Array, p: Array) -> Array:
+    """Σ p (max z - z), with operations that XLA:CPU computes within the sum."""
+    largest = jnp.finfo(z.dtype).max
+    z_max, _ = subtract_max(z, -1, axis_name)
+    # a barrier: XLA:CPU would hold the difference, which Σ eˢ needs too
+    finite_max = lax.optimization_barrier(jnp.clip(z_max, -largest, largest))
+    terms = multiply_no_nan_in_sum(p, finite_max - jnp.minimum(z, largest))
+    total = sum_shards(jnp.sum(terms, -1), axis_name)
+    return total * jnp.where(z_max == jnp.inf, largest, 1.0)[..., 0]
 
 
 def _soft_cross_entropy_jvp(
@@ -195,9 +202,10 @@ def _soft_cross_entropy_jvp(
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def gradient_dot(z: Array, p: Array, z_dot: Array) -> Array:
-        log_q = log_softmax(z, axis_name=axis_name)
+        _, exps, others = shifted_exps(z, -1, axis_name)
+        q, one_minus_q = exps / (1 + others), (1 - exps + others) / (1 + others)
         sum_of_others = sum_shards(jnp.sum(p, -1, keepdims=True), axis_name) - p
-        gradient = jnp.exp(log_q) * sum_of_others + jnp.expm1(log_q) * p
+        gradient = q * sum_of_others - one_minus_q * p
         return sum_shards(jnp.sum(gradient * z_dot, -1), axis_name)
 
     terms = []

@@ -6,15 +6,16 @@ masked by `where` has probability 0.
 """
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
+from jaxml._core.fusion import in_one_loop
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import public
 from jaxml._core.safe import multiply_no_nan, safe_subtract
 from jaxml._core.special.divergence import bregman_term, q_minus_p
-from jaxml._core.special.log1p import wide_log1p
-from jaxml._core.special.logistic import softplus
+from jaxml._core.special.exp import exp, log1p
+from jaxml._core.special.logistic import sigmoid, tanh
 from jaxml._core.special.partials import with_partials
 from jaxml.losses._labels import label_index, nan_if_invalid, take_label
 
@@ -145,26 +146,35 @@ def nll_loss(
     return nan_if_invalid(-take_label(index, log_p), index)
 
 
+def _exp(log_p: Array) -> Array:
+    """p, computed for the value and again for the derivative.
+
+    XLA:CPU would hold its own exponential for both, and XLA:GPU the polynomial.
+    """
+    return lax.platform_dependent(log_p, cpu=exp, default=jnp.exp)
+
+
 def _kl_term_dq(log_q: Array, log_p: Array) -> Array:
     """q - p"""
-    return q_minus_p(jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p))
+    return q_minus_p(_exp(log_p), _exp(log_q), safe_subtract(log_q, log_p))
 
 
 def _kl_term_dp(log_q: Array, log_p: Array) -> Array:
     """p log(p/q)"""
-    return multiply_no_nan(jnp.exp(log_p), safe_subtract(log_p, log_q))
+    return multiply_no_nan(_exp(log_p), safe_subtract(log_p, log_q))
 
 
 @with_partials(_kl_term_dq, _kl_term_dp)
 def _kl_term(log_q: Array, log_p: Array) -> Array:
     """p log(p/q) - p + q >= 0"""
-    return bregman_term(jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p))
+    p, q, u = _exp(log_p), _exp(log_q), safe_subtract(log_q, log_p)
+    return in_one_loop(bregman_term(p, q, u))
 
 
 def _js_term_dq(log_q: Array, log_p: Array) -> Array:
     """½ q log(q/m)"""
     log_m_over_q = _log_mean_ratio(safe_subtract(log_p, log_q))
-    return multiply_no_nan(jnp.exp(log_q), -log_m_over_q / 2)
+    return multiply_no_nan(_exp(log_q), -log_m_over_q / 2)
 
 
 def _js_term_dp(log_q: Array, log_p: Array) -> Array:
@@ -175,15 +185,14 @@ def _js_term_dp(log_q: Array, log_p: Array) -> Array:
 @with_partials(_js_term_dq, _js_term_dp)
 def _js_term(log_q: Array, log_p: Array) -> Array:
     """½ [p log(p/m) + q log(q/m)], where each summand is a Bregman term of its own."""
-    p, q, u = jnp.exp(log_p), jnp.exp(log_q), safe_subtract(log_q, log_p)
+    p, q, u = _exp(log_p), _exp(log_q), safe_subtract(log_q, log_p)
     m = (p + q) / 2
     p_term = bregman_term(p, m, _log_mean_ratio(u))
     q_term = bregman_term(q, m, _log_mean_ratio(-u))
-    return (p_term + q_term) / 2
+    return in_one_loop((p_term + q_term) / 2)
 
 
+@with_partials(sigmoid)
 def _log_mean_ratio(u: Array) -> Array:
-    """log(½ (1 + eᵘ)), as log1p(½ (eᵘ - 1)) near 0 to keep full precision."""
-    is_small = jnp.abs(u) < 1
-    small = wide_log1p(jnp.expm1(jnp.where(is_small, u, 0.0)) / 2)
-    return jnp.where(is_small, small, softplus(u) - jnp.log(2.0).astype(u.dtype))
+    """log(½ (1 + eᵘ)), without cancellation near 0: ½ (1 + e⁻|ᵘ|) = 1 / (1 + tanh)."""
+    return jnp.maximum(u, 0) - log1p(tanh(jnp.abs(u) / 2))

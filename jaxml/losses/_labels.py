@@ -1,10 +1,14 @@
 """Integer labels. An out-of-range label makes its own loss NaN and affects no other."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxml._core.collectives import any_shard, first_index, num_shards, sum_shards
 from jaxml._core.masking import apply_mask
+from jaxml._core.softmax import subtract_max
 from jaxml._core.types import AxisName
 
 
@@ -65,6 +69,20 @@ def _gather_label(index: Array, scores: Array) -> Array:
         mode="fill",
         fill_value=0.0,
     )
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)  # for value and gradient
+def shifted_label_and_exps(
+    axis_name: AxisName | None, z: Array, index: Array, where: Array | None
+) -> tuple[Array, Array, Array]:
+    """z - max z at the label; e^(z - max z) with 0 at the label, its sum first."""
+    z = apply_mask(z, where, -jnp.inf)
+    z_max, shifted = subtract_max(z, -1, axis_name)
+    exps = apply_mask(lax.exp(shifted), ~label_mask(index, z))
+    # taken from z: XLA:CPU would materialize `shifted` for a gather
+    label, others = sum_shards((take_label(index, z), jnp.sum(exps, -1)), axis_name)
+    z_max = jnp.squeeze(z_max, -1)
+    return apply_mask(label - z_max, label != z_max), others, exps
 
 
 def nan_if_invalid(loss: Array, index: Array) -> Array:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Integer
 from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
 from jaxml._core.safe import multiply_no_nan, safe_power, zero_if_inf
-from jaxml._core.sorting import count_less, sort
+from jaxml._core.sorting import permute, sort_ids
 from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import NonNegative, Range, Scalar
 from jaxml.losses._binary import binary_cross_entropy_with_logits
@@ -304,34 +304,15 @@ def _keys(x: Array, is_label: Array) -> Array:
 
 def _num_violations(keys: Array, is_label: Array) -> Array:
     """The number of violating pairs of each class, negative for a label."""
-    counts = lax.platform_dependent(
-        keys, is_label, cpu=_count_by_search, default=_count_by_sorting
-    )
-    return counts.astype(keys.dtype)
-
-
-def _count_by_search(keys: Array, is_label: Array) -> Array:
-    """XLA:CPU sorts keys alone many times faster than keys with their classes."""
-    minus_others = sort(jnp.where(is_label, jnp.inf, -keys))
-    labels = sort(jnp.where(is_label, keys, jnp.inf))
-    num_others_above = count_less(minus_others, -keys)
-    return jnp.where(is_label, -num_others_above, count_less(labels, keys))
-
-
-def _count_by_sorting(keys: Array, is_label: Array) -> Array:
-    """Without the gathers of a search, which are slow on a TPU."""
     classes = class_index(keys)
     # in descending order; of equal keys, the labels come first, with negative ids
-    ids = jnp.where(is_label, ~classes, classes)
-    _, ids = lax.sort((-keys, ids), num_keys=2, is_stable=False)
+    ids = sort_ids(-keys, jnp.where(is_label, ~classes, classes))
     is_label = ids < 0
     num_others = jnp.cumsum(~is_label, -1, dtype=jnp.int32)
     num_labels = jnp.sum(is_label, -1, keepdims=True, dtype=jnp.int32)
-    num_later_labels = num_labels - (class_index(keys) + 1 - num_others)
+    num_later_labels = num_labels - (classes + 1 - num_others)
     counts = jnp.where(is_label, -num_others, num_later_labels)
-    classes = jnp.where(is_label, ~ids, ids)
-    _, counts = lax.sort((classes, counts), is_stable=False)
-    return counts
+    return permute(counts, jnp.where(is_label, ~ids, ids)).astype(keys.dtype)
 
 
 @public

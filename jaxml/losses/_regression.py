@@ -4,23 +4,24 @@ All losses are elementwise, except `cosine_distance`, which consumes the last ax
 Derivatives at a kink are 0.
 """
 
+import functools
 import math
 from typing import Annotated
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from jaxml._core.masking import apply_mask
 from jaxml._core.public import elementwise, public
-from jaxml._core.safe import clip_rounding_error, l2_normalize, safe_divide
+from jaxml._core.safe import Length, clip_rounding_error, safe_divide
 from jaxml._core.special.exp import expm1, log1p
 from jaxml._core.special.log1p import wide_log1p
 from jaxml._core.special.logistic import tanh
 from jaxml._core.types import NonNegative, PerElement, Positive, Range, Scalar
 
 
-@elementwise(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x))
+@elementwise(lambda x, y: 2 * (x - y), lambda x, y: 2 * (y - x), one_loop=False)
 def squared_error(
     predicted: Float[Array, "*shape"],
     true: Float[Array, "*shape"],
@@ -47,7 +48,7 @@ def squared_error(
     return (predicted - true) ** 2
 
 
-@elementwise(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x))
+@elementwise(lambda x, y: jnp.sign(x - y), lambda x, y: jnp.sign(y - x), one_loop=False)
 def absolute_error(
     predicted: Float[Array, "*shape"],
     true: Float[Array, "*shape"],
@@ -260,11 +261,39 @@ def cosine_distance(
         >>> cosine_distance(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 5.0]]))
         Array([1.], dtype=float32)
     """
-    is_zero = jnp.all(predicted == 0, -1) | jnp.all(true == 0, -1)
-    nonzero = (apply_mask(v, ~is_zero[..., None], 1.0) for v in (predicted, true))
-    x, y = (l2_normalize(v, jnp.finfo(v.dtype).tiny) for v in nonzero)
-    distance = jnp.sum((x - y) ** 2, -1) / 2
-    return jnp.where(is_zero, 1.0, clip_rounding_error(distance, 0.0, 2.0))
+    return _cosine_distance(predicted, true)
+
+
+@jax.custom_jvp
+def _cosine_distance(x: Array, y: Array) -> Array:
+    """½ ‖u - v‖² with u = x/‖x‖ and v = y/‖y‖, 1 if one of them is 0."""
+    length_x, length_y = Length.of(x), Length.of(y)
+    difference = length_x.unit(x) - length_y.unit(y)
+    distance = clip_rounding_error(jnp.sum(jnp.square(difference), -1) / 2, 0.0, 2.0)
+    return jnp.where(_is_zero(length_x) | _is_zero(length_y), 1.0, distance)
+
+
+def _is_zero(length: Length) -> Array:
+    return length.scaled[..., 0] == 0
+
+
+@_cosine_distance.defjvp
+def _cosine_distance_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """∂/∂x = (u - v - distance u) / ‖x‖, and 0 if x or y is 0."""
+    distance, (x_dot, y_dot) = _cosine_distance(*primals), tangents
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def gradient_dot(x: Array, y: Array, x_dot: Array, y_dot: Array) -> Array:
+        # a barrier: XLA:CPU would hold the unit vectors, which the value needs too
+        length_x, length_y = lax.optimization_barrier((Length.of(x), Length.of(y)))
+        is_zero = _is_zero(length_x) | _is_zero(length_y)
+        u, v = length_x.unit(x), length_y.unit(y)
+        d = _cosine_distance(x, y)[..., None]
+        terms = (u - v - d * u) * length_x.unit(x_dot)
+        terms += (v - u - d * v) * length_y.unit(y_dot)
+        return jnp.where(is_zero, 0.0, jnp.sum(terms, -1))
+
+    return distance, gradient_dot(*primals, x_dot, y_dot)
 
 
 @elementwise(

@@ -7,21 +7,25 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxml._core.safe import multiply_no_nan
-from jaxml._core.special.exp import expm1_minus_x
+from jaxml._core.special.exp import expm1_minus_x_over_x2
 from jaxml._core.special.log1p import wide_log1p
 
 
 def bregman_term(p: Array, q: Array, u: Array) -> Array:
-    """p log(p/q) - p + q >= 0, as p (eᵘ - 1 - u) for u <= 1."""
-    moderate = multiply_no_nan(p, expm1_minus_x(jnp.where(u > 1, 1.0, u)))
+    """p log(p/q) - p + q >= 0, as p (eᵘ - 1 - u) if u is small."""
+    is_small = jnp.abs(u) < 1
+    small = jnp.where(is_small, u, 0.0)
+    series = p * (small * small * expm1_minus_x_over_x2(small))
     # not q - p - p u: XLA:GPU would keep q - p, which the derivative needs too
-    return jnp.where(u > 1, q - multiply_no_nan(p, 1 + u), moderate)
+    return jnp.where(is_small, series, q - multiply_no_nan(p, 1 + u))
 
 
 def q_minus_p(p: Array, q: Array, u: Array) -> Array:
     """q - p, as p (eᵘ - 1) if u is small."""
     is_small = jnp.abs(u) < 1
-    return jnp.where(is_small, p * jnp.expm1(jnp.where(is_small, u, 0.0)), q - p)
+    small = jnp.where(is_small, u, 0.0)
+    series = small + small * small * expm1_minus_x_over_x2(small)
+    return jnp.where(is_small, p * series, q - p)
 
 
 def log_mixture_ratio(u: Array, beta: Array) -> Array:

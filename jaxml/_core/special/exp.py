@@ -157,9 +157,9 @@ def expm1_minus_x(x: Array) -> Array:
 
 
 def expm1_minus_x_over_x2(x: Array) -> Array:
-    """(eˣ - 1 - x) / x² = 1/2! + x/3! + x²/4! + ... for |x| < 0.5."""
+    """(eˣ - 1 - x) / x² = 1/2! + x/3! + x²/4! + ... for |x| < 1."""
     total = jnp.zeros_like(x)
-    for n in range(18 if x.dtype == jnp.float64 else 9, 1, -1):
+    for n in range(21 if x.dtype == jnp.float64 else 11, 1, -1):
         total = 1 / math.factorial(n) + x * total
     return total
 
