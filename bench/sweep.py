@@ -392,9 +392,8 @@ def process_per_trial() -> float:
         "train = jax.jit(sweep.training_run(tasks.digits(), 64));"
         "jax.block_until_ready(train(jnp.float32(0.01), jnp.uint32(0)))"
     )
-    return 1 / seconds(
-        lambda: subprocess.run([sys.executable, "-c", program], check=True)
-    )
+    command = [sys.executable, "-c", program]
+    return 1 / seconds(lambda: subprocess.run(command, check=True))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ It is computed for a block of anchors, a block of positives and a tile of n at a
 The rows of a tile are divided by their largest exponential. Where the two maxima of a
 pair lie at different n and the product would underflow, a sum for each pair replaces
 it.
+
+The package `metric` explains `references`, `reference_labels`, `block` and `axis_name`.
 """
 
 import functools
