@@ -268,6 +268,7 @@ def test_an_unwritable_out_directory_is_reported_in_one_line(tmp_path, capsys) -
     assert "must be a writable directory" in output
 
 
+@pytest.mark.slow
 def test_an_unwritable_cache_is_reported_in_one_line(tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("")
     cache = ["--compilation-cache", str(tmp_path / "file" / "cache")]

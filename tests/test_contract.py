@@ -353,6 +353,7 @@ def test_runs_eagerly_on_numpy_arrays(case: Case) -> None:
     np.testing.assert_allclose(eager, compiled, rtol=max(1e-11, case.rtol), atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_xla_optimizations")
 @for_rows(lambda case: case.hyperparams)
 def test_all_hyperparameters_may_be_swept_at_once(case: Case) -> None:

@@ -72,6 +72,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, plan, record) -> 
     assert bitwise_equal(resumed, record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("halving", [False, True])
 def test_a_run_resumes_on_another_number_of_devices(
     halving, tmp_path, plan, record
