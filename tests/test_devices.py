@@ -115,6 +115,14 @@ def test_a_note_of_the_compiler_gives_the_trip_count():
     assert read_cost(LOOP.replace("body=%body", f"body=%body{note}")).launches == 6
 
 
+def test_a_loop_may_count_in_steps_of_two():
+    """As those in which a TPU multiplies two shards of a matrix at a time."""
+    counter = "  %two = s32[] constant(2)\n  %i.2 = s32[] add(%i, %two)\n"
+    loop = LOOP.replace("  ROOT %next", counter + "  ROOT %next")
+    cost = read_cost(loop.replace("tuple(%i, %square)", "tuple(%i.2, %square)"))
+    assert cost.collectives == (Collective("all-reduce", 5, 128, True),)
+
+
 def test_a_loop_of_unknown_length_counts_once():
     assert read_cost(LOOP.replace("constant(10)", "add(%i.1, %i.1)")).launches == 2
 

@@ -163,13 +163,28 @@ class Module:
     def trip_count(self, loop: Instruction) -> int:
         """The iterations of a loop; 1 if the text does not say.
 
-        Without a note of the compiler, a loop is taken to count from 0 in steps of 1 to
-        the only positive integer in its condition.
+        Without a note of the compiler, a loop is taken to count from 0 to the only
+        positive integer in its condition.
         """
         if known := self._known_trips(loop):
             return int(known[1])
         bounds = self._positive_integers(loop.attribute("condition"))
-        return bounds.pop() if len(bounds) == 1 else 1
+        return math.ceil(bounds.pop() / self._step(loop)) if len(bounds) == 1 else 1
+
+    def _step(self, loop: Instruction) -> int:
+        """By how much the counter of a loop grows; 1 if the text does not say."""
+        condition = self.computations[loop.attribute("condition")].values()
+        body = self.computations[loop.attribute("body")]
+        counters = [i for i in condition if i.opcode == "get-tuple-element"]
+        (root,) = (instruction for instruction in body.values() if instruction.is_root)
+        if len(counters) != 1 or root.opcode != "tuple":
+            return 1
+        new_counter = body[root.operands[int(counters[0].attribute("index"))]]
+        if new_counter.opcode != "add":
+            return 1
+        constants = [body[name] for name in new_counter.operands if name in body]
+        steps = [c.operands[0] for c in constants if c.opcode == "constant"]
+        return int(steps[0]) if steps and steps[0].isdigit() else 1
 
     def _known_trips(self, loop: Instruction) -> re.Match[str] | None:
         return re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
