@@ -126,14 +126,14 @@ def test_result_dtype_and_one_rounding(case: Case, dtype: Any) -> None:
 
 
 @pytest.mark.slow
-@for_rows(lambda case: case.dtypes)
+@for_rows(lambda case: case.dtypes and is_first_row(case))
 def test_result_dtype_and_one_rounding_of_bfloat16(case: Case) -> None:
     check_result_dtype_and_one_rounding(case, jnp.bfloat16)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_xla_optimizations")  # as bfloat16, at half of the time
-@for_rows(lambda case: case.dtypes)
+@for_rows(lambda case: case.dtypes and is_first_row(case))
 def test_result_dtype_and_one_rounding_of_float16(case: Case) -> None:
     check_result_dtype_and_one_rounding(case, jnp.float16)
 

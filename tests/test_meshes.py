@@ -19,7 +19,14 @@ from compilation import jit_without_fusion_emitters
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_contract import Case, differentiated, for_rows, replaced, samples
+from test_contract import (
+    Case,
+    differentiated,
+    for_rows,
+    is_first_row,
+    replaced,
+    samples,
+)
 
 from jaxml import activations, losses, schedules
 
@@ -210,7 +217,8 @@ def test_jit_of_sharded_arrays(case: Case) -> None:
     arrays, names = long_arrays(case, samples(case, DEVICES))
     specs = specs_of(names, first="data", last="model")
     expected = value_and_gradients(case, case, arrays)
-    for shape in (8, 1), (2, 4):
+    shapes = ((8, 1), (2, 4)) if is_first_row(case) else ((2, 4),)
+    for shape in shapes:
         for axis_type in AxisType.Auto, AxisType.Explicit:
             mesh = make_mesh(shape, axis_type)
             with jax.set_mesh(mesh):
