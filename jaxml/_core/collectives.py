@@ -79,7 +79,7 @@ def sum_shards(x: PyTree, axis_name: AxisName | None) -> PyTree:
 
 
 def mean_shards(x: Array, axis_name: AxisName | None) -> Array:
-    """What each device has computed from the same gathered values, as replicated."""
+    """The mean over the devices: marks values that are equal on all as replicated."""
     return x if axis_name is None else lax.pmean(x, axis_name)
 
 

@@ -7,11 +7,11 @@ from jax import Array, lax
 
 @jax.custom_jvp
 def in_one_loop(x: Array) -> Array:
-    """x, which XLA:CPU computes in one loop before it adds its elements.
+    """Returns x, which XLA:CPU then computes in one loop, even before a sum.
 
-    XLA:CPU moves the last steps of a formula into its kernel for sums (YNNPACK), as far
-    as that kernel knows them. What they have in common with the gradient, constants
-    included, it holds in arrays of the size of x. The kernel does not know a clamp.
+    XLA:CPU moves the last operations before a sum into its sum kernel (YNNPACK). If the
+    gradient uses their inputs too, it stores these inputs as arrays of the size of x,
+    even constants. The kernel does not support clamps, so a clamp to [-∞, ∞] stops it.
     """
     infinity = jnp.asarray(jnp.inf, x.dtype)
     return lax.clamp(-infinity, x, infinity)

@@ -114,7 +114,7 @@ class Length(NamedTuple):
 
     @classmethod
     def of(cls, x: Array, axis: Axes = -1) -> "Length":
-        """That of x, with derivative 0 at 0."""
+        """The length of x, with derivative 0 at 0."""
         largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis, keepdims=True, initial=0)
         scale = inverse_magnitude(largest)
         # a barrier: XLA:CPU would hold the products, which have other uses

@@ -167,7 +167,8 @@ def _logsumexp(
 ) -> Array:
     """log Σₙ e^(c (p + a)·n) for each pair of p and a: [positives anchors].
 
-    It is -∞ for pairs without a negative, and anything for those that are not needed.
+    It is -∞ for pairs without a negative. Where `is_needed` is False, it may be any
+    number.
     """
     arrays = vary_together((is_needed, positives, anchors, scale, negatives))
     normalizer, _ = _normalizer(tile, *arrays)
@@ -183,9 +184,9 @@ def _normalizer(
     scale: Array,
     negatives: Negatives,
 ) -> tuple[Normalizer, Array]:
-    """`_logsumexp` in two parts, and the smallest sum that was tried as a product.
+    """`_logsumexp` as two terms, and the smallest sum computed as a product.
 
-    Below ε², it underflows or will in a derivative.
+    If that is below ε², the product or its derivative underflows.
     """
 
     def add_product(total: LogSumExp, negatives: Negatives) -> tuple[LogSumExp, None]:

@@ -116,7 +116,7 @@ def pairwise_softmax_sum(
 ) -> Array:
     """Σₙ pᵢⱼₙ (ẋᵢₙ + ẏⱼₙ) over the n in y's mask, with p = e^(xᵢₙ + yⱼₙ - Lᵢⱼ).
 
-    L is `x_max` + `log_sum`, in two parts for their digits.
+    L is `x_max` + `log_sum`, given as two terms so that the sum is not rounded.
     """
 
     @jax.checkpoint

@@ -105,7 +105,7 @@ def _train_groups(
     configs: ConfigBlock,
     state: TrainState,
 ) -> tuple[TrainState, Array]:
-    """The same of one group after another."""
+    """`train_block` for one group of each optimizer after another."""
     results = []
     for o, optimizer in enumerate(spec.optimizers.values()):
         train = partial(train_block, spec, [optimizer], data, first, last)
