@@ -171,8 +171,8 @@ def _make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "--hyperband",
         type=parse_reduction_factor,
         metavar="FACTOR",
-        help="Hyperband: of three brackets of models, one trains to the end, one is cut "
-        "to its best 1/FACTOR once, and one twice",
+        help="Hyperband: of three brackets of models, one trains to the end, one is "
+        "cut to its best 1/FACTOR once, and one twice",
     )
     training_group.add_argument(
         "--target",
