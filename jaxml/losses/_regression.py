@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from jaxml._core.public import elementwise, public
 from jaxml._core.safe import Length, clip_rounding_error, safe_divide
 from jaxml._core.special.exp import expm1, log1p
-from jaxml._core.special.log1p import wide_log1p
+from jaxml._core.special.log1p import log1p_ratio
 from jaxml._core.special.logistic import tanh
 from jaxml._core.types import NonNegative, PerElement, Positive, Range, Scalar
 
@@ -297,8 +297,8 @@ def _cosine_distance_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]
 
 
 @elementwise(
-    lambda x, y: 2 * _log_ratio(x, y) / (1 + x),
-    lambda x, y: -2 * _log_ratio(x, y) / (1 + y),
+    lambda x, y: 2 * log1p_ratio(x, y) / (1 + x),
+    lambda x, y: -2 * log1p_ratio(x, y) / (1 + y),
 )
 def squared_log_error(
     predicted: Float[Array, "*shape"],
@@ -323,15 +323,7 @@ def squared_log_error(
         >>> squared_log_error(jnp.array([3.0]), jnp.array([1.0]))
         Array([0.480453], dtype=float32)
     """
-    return _log_ratio(predicted, true) ** 2
-
-
-def _log_ratio(x: Array, y: Array) -> Array:
-    """log((1 + x) / (1 + y)), as log1p of (x - y) / (1 + y) if that is small."""
-    ratio = (x - y) / (1 + y)
-    is_small = jnp.abs(ratio) < 0.5
-    small = wide_log1p(jnp.where(is_small, ratio, 0.0))
-    return jnp.where(is_small, small, wide_log1p(x) - wide_log1p(y))
+    return log1p_ratio(predicted, true) ** 2
 
 
 @elementwise(

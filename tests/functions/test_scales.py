@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 import pytest
 
@@ -210,30 +209,3 @@ def test_activations_keep_nan_and_infinite_second_derivatives() -> None:
     assert jnp.isnan(activations.soft_shrink(jnp.nan))
     second = jax.grad(jax.grad(activations.logit))
     assert second(jnp.asarray(1e-30, F32)) == -jnp.inf
-
-
-@pytest.mark.parametrize(
-    ("function", "truth"),
-    [
-        pytest.param(activations.logit, lambda p: mp.log(p / (1 - p)), id="logit"),
-        pytest.param(activations.tanh_shrink, lambda x: x - mp.tanh(x), id="shrink"),
-        pytest.param(
-            lambda p: losses.binary_cross_entropy(p, jnp.zeros_like(p)),
-            lambda p: -mp.log1p(-p),
-            id="binary_cross_entropy",
-        ),
-        pytest.param(
-            lambda p: losses.squared_log_error(-p, jnp.zeros_like(p)),
-            lambda p: mp.log1p(-p) ** 2,
-            id="squared_log_error",
-        ),
-    ],
-)
-def test_float64_to_4_ulp_where_log1p_and_differences_are_not(
-    function: Any, truth: Any
-) -> None:
-    x = np.concatenate([np.logspace(-8, -1, 100), np.linspace(0.1, 0.9, 802)])
-    with mp.workdps(40):
-        expected = np.array([float(truth(mp.mpf(v))) for v in x])
-    error = np.abs(function(jnp.asarray(x)) - expected)
-    assert np.max(error / np.spacing(np.abs(expected))) <= 4
