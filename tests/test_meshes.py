@@ -6,8 +6,7 @@ with `axis_name`, a part of what it reduces over.
 """
 
 import inspect
-import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from axes import Names, axis_names
 from compilation import jit_without_fusion_emitters
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -31,8 +31,6 @@ from test_contract import (
 from jaxml import activations, losses, schedules
 
 DEVICES = 8
-Names = list[list[str]]
-"""The names of the axes of each array, as in the signature."""
 ROWS = {"first": "data", "m": "data"}, {}, P("data")
 BATCH = {"first": "data"}, {}, P()
 CLASSES = {"classes": "data"}, {}, P()
@@ -121,30 +119,6 @@ def long_arrays(
         return jnp.asarray(np.tile(array, [repeats[name] for name in names[i]]))
 
     return [lengthen(i) for i in range(len(names))], names
-
-
-def axis_names(case: Case, arrays: tuple[np.ndarray, ...]) -> Names:
-    """`*batch` stands for batch0, batch1, ..."""
-    parameters = inspect.signature(case.function).parameters.values()
-    dimensions = [d for d in map(_dimensions, parameters) if d is not None]
-    names = [list(_expand(d, np.ndim(a))) for d, a in zip(dimensions, arrays)]
-    if [len(row) for row in names] == [np.ndim(array) for array in arrays]:
-        return names
-    # the signature of an adapter differs
-    return [[f"axis{k - np.ndim(a)}" for k in range(np.ndim(a))] for a in arrays]
-
-
-def _dimensions(parameter: inspect.Parameter) -> list[str] | None:
-    members = [parameter.annotation, *typing.get_args(parameter.annotation)]
-    return next((m.dim_str.split() for m in members if hasattr(m, "dim_str")), None)
-
-
-def _expand(names: list[str], ndim: int) -> Iterator[str]:
-    for name in names:
-        if name.startswith("*"):
-            yield from (f"{name[1:]}{k}" for k in range(ndim - len(names) + 1))
-        else:
-            yield name
 
 
 def specs_of(names: Names, **mesh_axes: str | None) -> tuple[P, ...]:

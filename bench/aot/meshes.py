@@ -99,7 +99,10 @@ def in_shard_map(
     result = REPLICATED if is_scalar else ROWS
 
     def divided(function: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.shard_map(function, in_specs=specs, out_specs=result)
+        # at each call, because `shard_map` keeps the mesh of its first
+        return lambda *arrays: jax.shard_map(
+            function, in_specs=specs, out_specs=result
+        )(*arrays)
 
     return on_mesh(
         name,

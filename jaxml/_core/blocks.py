@@ -67,6 +67,9 @@ def scan_blocks(
     `block` gives it. On a mesh it is the size of each device's part of the block.
     """
     count = len(jax.tree.leaves(rows)[0])
+    if count == 0:
+        no_values = jax.eval_shape(step, init, rows)[1]
+        return init, jax.tree.map(jnp.zeros_like, no_values)
 
     def scan(
         max_elements: int, row_size: int
@@ -107,8 +110,8 @@ def _scan_blocks(
     def split(x: Array) -> Array:
         x = x[:whole]
         if strided:
-            return x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
-        return x.reshape(-1, size, *x.shape[1:])
+            return x.reshape(size, whole // size, *x.shape[1:]).swapaxes(0, 1)
+        return x.reshape(whole // size, size, *x.shape[1:])
 
     def merge(blocks: Array) -> Array:
         blocks = blocks.swapaxes(0, 1) if strided else blocks
@@ -215,9 +218,10 @@ def _shared_grad(
     gradient: Callable, rows: PyTree, shared: PyTree, ct: Array, sum_grad: PyTree
 ) -> PyTree:
     """The gradient for `shared`: c · `sum_grad` if all cotangents are c."""
+    first = jnp.sum(ct[:1])  # 0 without rows
     return lax.cond(
-        jnp.all(ct == ct[0]),
-        lambda: jax.tree.map(lambda g: ct[0] * g, sum_grad),
+        jnp.all(ct == first),
+        lambda: jax.tree.map(lambda g: first * g, sum_grad),
         lambda: gradient(rows, shared, ct)[-1],
     )
 
@@ -258,4 +262,4 @@ def tiles(length: int, size: int) -> tuple[int, Callable[[Array], Tile]]:
         index = start + jnp.arange(size, dtype=jnp.int32)
         return Tile(start, index, index >= i * size)
 
-    return -(-length // size), tile
+    return -(-length // max(size, 1)), tile

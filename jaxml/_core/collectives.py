@@ -78,6 +78,16 @@ def sum_shards(x: PyTree, axis_name: AxisName | None) -> PyTree:
     return x if axis_name is None else lax.psum(x, axis_name)
 
 
+def stack_shards(x: PyTree, axis_name: AxisName) -> PyTree:
+    """The arrays of all devices along a new first axis; a sum, so replicated."""
+    size, index = num_shards(axis_name), lax.axis_index(axis_name)
+
+    def place(leaf: Array) -> Array:
+        return jnp.zeros((size, *leaf.shape), leaf.dtype).at[index].set(leaf)
+
+    return sum_shards(jax.tree.map(place, x), axis_name)
+
+
 def mean_shards(x: Array, axis_name: AxisName | None) -> Array:
     """The mean over the devices: marks values that are equal on all as replicated."""
     return x if axis_name is None else lax.pmean(x, axis_name)

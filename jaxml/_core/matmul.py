@@ -183,6 +183,8 @@ def scan_features(
         return columns.reshape(len(columns) // per_step, per_step, len(rows))
 
     init = jnp.zeros_like(x, shape=(len(x), len(y)))
+    if init.size == 0:  # JAX cannot transpose the loop
+        return init
     return lax.scan(add_features, init, (by_step(x), by_step(y)))[0]
 
 

@@ -255,7 +255,7 @@ def maxout(
     """
     if x.shape[-1] % pieces:
         raise_invalid(TypeError, "x", f"have a multiple of {pieces} channels", x)
-    return jnp.max(x.reshape(*x.shape[:-1], -1, pieces), -1)
+    return jnp.max(x.reshape(*x.shape[:-1], x.shape[-1] // pieces, pieces), -1)
 
 
 def check_axis(x: Array, axis: int) -> None:

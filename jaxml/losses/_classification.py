@@ -188,8 +188,10 @@ def _sparsemax_loss(z: Array, index: Array) -> Array:
     p = project_simplex(z)
     other_p = apply_mask(p, ~label_mask(index, z))
     r = jnp.sum(other_p, -1, keepdims=True)
-    max_minus_label = safe_subtract(jnp.max(z, -1), take_label(index, z))
-    t = jnp.maximum(max_minus_label - jnp.max(p, -1), 0)[..., None]
+    max_minus_label = safe_subtract(
+        jnp.max(z, -1, initial=-jnp.inf), take_label(index, z)
+    )
+    t = jnp.maximum(max_minus_label - jnp.max(p, -1, initial=0), 0)[..., None]
     return jnp.sum(multiply_no_nan(other_p, (other_p + r) / 2 + t), -1)
 
 

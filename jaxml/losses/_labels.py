@@ -43,6 +43,8 @@ def take_label(index: Array, scores: Array) -> Array:
     On an accelerator it is a sum, which fuses with other passes over the scores. A
     gather would keep a float32 copy of 16-bit scores, but it is faster on a CPU.
     """
+    if not scores.shape[-1]:
+        return _sum_label(index, scores)
     return lax.platform_dependent(index, scores, cpu=_gather_label, default=_sum_label)
 
 

@@ -8,7 +8,7 @@ exists at any time. Between the passes only x, W and these numbers are saved.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.collectives import num_shards
@@ -162,7 +162,7 @@ def _label_sums(
     index = label_index(labels.reshape(-1), num_classes * num_shards(axis_name))
     local_index = shard_index(index, num_classes, axis_name)
     # a row without a label may hold NaN, which must not reach the gradient of w
-    x = apply_mask(x.reshape(-1, x.shape[-1]), index[:, None] >= 0)
+    x = apply_mask(lax.collapse(x, 0, x.ndim - 1), index[:, None] >= 0)
     head = Head.of(x, w, bias)
     sums = logit_sums(
         head, transform, local_index, block, axis_name, with_entropy=with_entropy

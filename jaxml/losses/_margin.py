@@ -193,7 +193,7 @@ def multiclass_hinge_loss(
 @jax.custom_jvp
 def _max(x: Array) -> Array:
     """The maximum along the last axis. Equal maxima share the derivative."""
-    return jnp.max(x, -1)
+    return jnp.max(x, -1, initial=-jnp.inf)
 
 
 @_max.defjvp
@@ -297,7 +297,9 @@ def _sum_of_violations_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Arra
 
 def _keys(x: Array, is_label: Array) -> Array:
     """xⱼ - 1 at labels and xᵢ at other classes: the pairs with keyᵢ > keyⱼ violate."""
-    max_other = jnp.max(apply_mask(x, ~is_label, -jnp.inf), -1, keepdims=True)
+    max_other = jnp.max(
+        apply_mask(x, ~is_label, -jnp.inf), -1, keepdims=True, initial=-jnp.inf
+    )
     x = x - zero_if_inf(max_other)  # so that the sum of violations does not cancel
     return jnp.where(is_label, x - 1, x)
 

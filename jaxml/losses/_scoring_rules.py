@@ -110,8 +110,8 @@ def energy_score(
     """
     *batch, m, d = samples.shape
     if m == 0:
-        return jnp.zeros_like(targets[..., 0])
-    mask = jnp.ones_like(samples[..., 0], bool) if where is None else where
+        return jnp.sum(targets[..., :0], -1)
+    mask = jnp.all(samples[..., :0], -1) if where is None else where
     residuals = apply_mask(samples - targets[..., None, :], mask[..., None])
     count = jnp.sum(mask, -1, dtype=samples.dtype)
     pairs = count * (count - 1) if fair else count * count

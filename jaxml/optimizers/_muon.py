@@ -301,4 +301,4 @@ def _on_stack(
 
 def _flatten_batch(x: Array) -> Array:
     """Stacks of matrices as one stack: [*batch m n] -> [n m n]."""
-    return x.reshape(-1, *x.shape[-2:])
+    return lax.collapse(x, 0, x.ndim - 2)

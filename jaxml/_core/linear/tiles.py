@@ -66,7 +66,7 @@ class Head(NamedTuple):
         """x w + bias for inputs [... d], computed in one of these dtypes or wider."""
         if bias is not None:
             bias = bias.astype(compute_dtype(x.dtype, w.dtype, *dtypes))
-        return cls(Rows(x.reshape(-1, x.shape[-1])), Classes(w, bias=bias))
+        return cls(Rows(lax.collapse(x, 0, x.ndim - 1)), Classes(w, bias=bias))
 
     @property
     def dtype(self) -> Any:

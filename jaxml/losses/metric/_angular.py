@@ -143,7 +143,7 @@ def _losses(tile: Tile, batch: AnchorBatch, tan_sq: Array) -> Array:
             return tuple(x + jnp.sum(y, 0) for x, y in zip(sums, terms)), None
 
         rows = Rows(candidates, batch.candidate_labels), index, where
-        zeros = jnp.zeros_like(anchors.x[:, 0], compute_dtype(anchors.x.dtype))
+        zeros = jnp.sum(anchors.x[:, :0], 1, compute_dtype(anchors.x.dtype))
         total, count = _fold(tile.positives, add_positives, (zeros, zeros), rows)
         return safe_divide(total, count)
 

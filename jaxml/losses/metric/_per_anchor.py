@@ -75,6 +75,8 @@ def in_batch(
         >>> in_batch(lambda s, i: jax.nn.logsumexp(s) - s[i], x, 10 * x)
         Array([9.059906e-05, 9.059906e-05, 9.059906e-05], dtype=float32)
     """
+    if not len(queries):  # `row_loss` may need a key
+        return jnp.zeros(0, compute_dtype(queries.dtype, keys.dtype))
     keys = gather_rows(keys, axis_name)
     queries, keys = factors(*zero_unused(queries, keys, where, axis_name))
     similarities = dot_similarity(keys)

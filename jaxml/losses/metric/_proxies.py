@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.blocks import map_blocks
@@ -326,18 +326,19 @@ def soft_triple_loss(
         >>> soft_triple_loss(embeddings, centers, jnp.array([0]), margin=1.0)
         Array([0.6931472], dtype=float32)
     """
-    num_classes, k, d = centers.shape
+    num_classes, k, _ = centers.shape
     index = label_index(labels, num_classes * num_shards(axis_name)).reshape(-1)
     local_index = shard_index(index, num_classes, axis_name)
-    embeddings = apply_mask(embeddings.reshape(-1, d), index[:, None] >= 0)
+    embeddings = lax.collapse(embeddings, 0, embeddings.ndim - 1)
+    embeddings = apply_mask(embeddings, index[:, None] >= 0)
     x, inverse_norm = directions(embeddings)
-    w, center_scale = directions(centers.reshape(-1, d))
+    w, center_scale = directions(lax.collapse(centers, 0, 2))
     w = w.astype(center_scale.dtype)  # its gradient is a sum over blocks
 
     def block_sums(rows: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         x, inverse_norm, index = rows
         cosines = inverse_norm[:, None] * center_scale[None] * matmul(x, w.T)
-        cosines = cosines.reshape(-1, num_classes, k)
+        cosines = cosines.reshape(len(x), num_classes, k)
         logits = scale * _soft_assignment(cosines, gamma)
         is_label = label_mask(index, logits)
         label_logit = jnp.sum(apply_mask(logits, is_label), 1)
@@ -357,6 +358,8 @@ def _soft_assignment(cosines: Array, gamma: Scalar) -> Array:
 
 def _take_proxy(index: Array, proxies: Array, axis_name: AxisName | None) -> Array:
     """The proxy of the label, 0 if the label is out of range."""
+    if not len(proxies):
+        return jnp.zeros((*index.shape, proxies.shape[1]), proxies.dtype)
     local_index = shard_index(index, len(proxies), axis_name)
     local_proxy = proxies.at[local_index].get(
         mode="fill", fill_value=0.0, wrap_negative_indices=False
@@ -376,7 +379,7 @@ def _cosine_sums(
     local_index = shard_index(index, len(proxies), axis_name)
     # a row without a label may hold NaN, which must not reach the proxies
     embeddings = apply_mask(embeddings, index[..., None] >= 0)
-    x, inverse_norm = directions(embeddings.reshape(-1, embeddings.shape[-1]))
+    x, inverse_norm = directions(lax.collapse(embeddings, 0, embeddings.ndim - 1))
     w, class_scale = directions(proxies)
     head = Head(Rows(x, scale * inverse_norm), Classes(w.T, class_scale))
     local_index = local_index.reshape(-1)

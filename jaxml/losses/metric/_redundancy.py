@@ -6,7 +6,7 @@ features at a time.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 import jax
@@ -15,7 +15,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from jaxml._core.blocks import map_blocks, scan_blocks
-from jaxml._core.collectives import num_shards, sum_shards, vary_together
+from jaxml._core.collectives import num_shards, stack_shards, sum_shards, vary_together
 from jaxml._core.contract import raise_invalid
 from jaxml._core.masking import apply_mask
 from jaxml._core.matmul import matmul
@@ -67,7 +67,7 @@ def vicreg_loss(
     _check_num_rows(a, axis_name)
     rows = _Rows.of(a, where, axis_name)
     a, b = rows.mask(a), rows.mask(b)
-    invariance_term = jnp.mean(rows.mean(jnp.square(a - b)))
+    invariance_term = _mean(rows.mean(jnp.square(a - b)))
     if axis_name is None:
         views = rows.center(a), rows.center(b)
         variance_terms = [_variance_term(rows.variances(x)) for x in views]
@@ -111,21 +111,38 @@ class _Rows(NamedTuple):
         """The mean of each feature of masked rows."""
         return safe_divide(sum_shards(jnp.sum(x, 0), self.axis_name), self.count)
 
-    def center(self, x: Array) -> Array:
-        return self.mask(x - self.mean(x)[None])
-
     def variances(self, centered: Array) -> Array:
         return safe_divide(jnp.sum(jnp.square(centered), 0), self.num_free)
 
+    def center(self, x: Array) -> Array:
+        """x - mean x on one device, exactly 0 for a constant feature."""
+        x = self.mask(x - self.origin(x))
+        return self.mask(x - self.mean(x)[None])
+
+    def centers(self, x: Array) -> Array:
+        """The mean of each feature of one device, exact for a constant feature."""
+        origin = self.origin(x)
+        return origin[0] + self.mean(self.mask(x - origin))
+
+    def origin(self, x: Array) -> Array:
+        """The first unmasked row, constant under differentiation."""
+        first = 0 if self.where is None else jnp.argmax(self.where)
+        return lax.stop_gradient(x[first][None])
+
+
+def _mean(x: Array) -> Array:
+    """The mean over features, 0 if there are none."""
+    return jnp.sum(x) / max(len(x), 1)
+
 
 def _variance_term(variances: Array) -> Array:
-    return jnp.mean(jax.nn.relu(1 - jnp.sqrt(variances + 1e-4)))
+    return _mean(jax.nn.relu(1 - jnp.sqrt(variances + 1e-4)))
 
 
 def _mean_of_squares_off_diagonal(covariances: Array) -> Array:
     is_variance = jnp.eye(len(covariances), dtype=bool)
     squares = jnp.square(apply_mask(covariances, ~is_variance))
-    return jnp.sum(squares) / len(covariances)
+    return _mean(jnp.sum(squares, 1))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -136,9 +153,16 @@ def _sum_over_rows(
     a: Array,
     b: Array,
 ) -> PyTree:
-    """Sums of products of centered features, over the rows of all devices."""
-    rows = _Rows.of(a, where, axis_name)
-    return sum_shards(products(rows.center(a), rows.center(b)), axis_name)
+    """Sums of products of centered features, over the rows of all devices.
+
+    One round of communication adds what is within the devices, around their own means,
+    and collects these means (Chan, Golub and LeVeque, Algorithms for computing the
+    sample variance, The American Statistician 37(3), 1983).
+    """
+    rows = _Rows.of(a, where, None)
+    within = sum_shards(products(rows.center(a), rows.center(b)), axis_name)
+    between = products(*_Devices.of(rows, (a, b), axis_name).weighted_deviations())
+    return jax.tree.map(jnp.add, within, between)
 
 
 @_sum_over_rows.defjvp
@@ -150,9 +174,41 @@ def _sum_over_rows_jvp(
 ) -> tuple[PyTree, PyTree]:
     """Centered features sum to 0, so that the derivatives of their means cancel."""
     where, *views = primals
-    rows = _Rows.of(views[0], where, axis_name)
-    centered = tuple(map(rows.center, views))
-    return sum_shards(jax.jvp(products, centered, tangents[1:]), axis_name)
+    rows = _Rows.of(views[0], where, None)
+    means = _Devices.of(rows, views, axis_name).overall_means()
+    centered = tuple(rows.mask(x - mean) for x, mean in zip(views, means))
+    _, products_dot = jax.jvp(products, centered, tangents[1:])
+    value = _sum_over_rows(products, axis_name, *primals)
+    return value, sum_shards(products_dot, axis_name)
+
+
+class _Devices(NamedTuple):
+    """How many rows each device has, and the means of their features."""
+
+    counts: Array
+    """[devices]"""
+    means: list[Array]
+    """[devices d] of each view."""
+
+    @classmethod
+    def of(cls, rows: _Rows, views: Sequence[Array], axis_name: AxisName) -> Self:
+        means = [rows.centers(x) for x in views]
+        return cls(*stack_shards((rows.count, means), axis_name))
+
+    def overall_means(self) -> list[Array]:
+        """The means over all devices, exact for constant features: [1 d]."""
+        weights = safe_divide(self.counts, jnp.sum(self.counts))[:, None]
+
+        def overall(means: Array) -> Array:
+            origin = means[jnp.argmax(self.counts)][None]  # of a device with rows
+            return origin + jnp.sum(weights * (means - origin), 0, keepdims=True)
+
+        return list(map(overall, self.means))
+
+    def weighted_deviations(self) -> list[Array]:
+        """For each device, √n (mean - overall mean)."""
+        pairs = zip(self.means, self.overall_means())
+        return [jnp.sqrt(self.counts)[:, None] * (m - overall) for m, overall in pairs]
 
 
 def _scatter_matrices(a: Array, b: Array) -> tuple[Array, Array]:
@@ -178,7 +234,7 @@ def _covariance_term(rows: _Rows, centered: Array) -> Array:
     features = lax.platform_dependent(
         scaled.T, cpu=lambda x: x, default=lax.optimization_barrier
     )
-    return _sum_of_squared_products(features) / len(features)
+    return _sum_of_squared_products(features) / max(len(features), 1)
 
 
 @jax.custom_jvp

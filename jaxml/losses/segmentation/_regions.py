@@ -96,7 +96,8 @@ def generalized_dice_loss(
     num_errors = fp + fn
     size = tp + fn  # Σt
     is_present = size > 0
-    min_size = jnp.min(apply_mask(size, is_present, jnp.inf), -1, keepdims=True)
+    sizes = apply_mask(size, is_present, jnp.inf)
+    min_size = jnp.min(sizes, -1, keepdims=True, initial=jnp.inf)
     min_size = jnp.where(jnp.isinf(min_size), 1.0, min_size)
     # relative to the largest weight, so that no weight overflows
     weight = (
