@@ -199,6 +199,7 @@ def _compile(
         arguments = contract.as_arrays(contract.bind(args, kwargs))
         contract.check(arguments)
         static = {n: arguments.pop(n) for n in contract.static_argnames}
+        names = tuple(arguments)
         axis_name = static.get("axis_name")
         check_bound(axis_name)
 
@@ -206,7 +207,7 @@ def _compile(
             traced = vary_together(traced, axis_name)
             given = {"axis_name": axis_name} if "axis_name" in static else {}
             # in their order: JAX sorts the keys of a dict
-            return body(static | given, {name: traced[name] for name in arguments})
+            return body(static | given, {name: traced[name] for name in names})
 
         if remat:
             formula = jax.checkpoint(formula, static_argnums=1, prevent_cse=False)
