@@ -20,6 +20,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_contract import (
+    FIRST_ROWS,
     Case,
     differentiated,
     for_rows,
@@ -301,3 +302,63 @@ def test_labels_that_are_not_sharded_like_the_rows_are_refused() -> None:
     sentence = r"labels must be an integer array of shape \[n\] where embeddings is"
     with pytest.raises(TypeError, match=sentence):
         call(jnp.ones((16, 3)), jnp.zeros(16, int))
+
+
+COLLECTIVES = {"psum", "psum_invariant", "pmax", "all_gather", "all_to_all", "ppermute"}
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.vicreg_loss,
+        losses.barlow_twins_loss,
+        losses.load_balance_loss,
+        losses.dice_loss,
+        losses.generalized_dice_loss,
+        losses.tversky_loss,
+        losses.focal_tversky_loss,
+        losses.jaccard_loss,
+        losses.sensitivity_specificity_loss,
+        losses.matthews_loss,
+    ],
+    ids=lambda loss: loss.__name__,
+)
+def test_statistics_of_a_batch_take_one_round_of_sums(loss: Any) -> None:
+    """No device waits twice for the others, in value and gradient."""
+    (case,) = (c for c in FIRST_ROWS.values() if c.function is loss)
+    arrays, names = long_arrays(case, samples(case, DEVICES))
+    sharded, keywords, _ = SHARDED[loss]
+    keywords = {**case.static_args, **keywords, "axis_name": "data"}
+
+    def mean(*arrays: Array) -> Array:
+        return jnp.mean(loss(*arrays, **keywords))
+
+    program = jax.shard_map(
+        jax.value_and_grad(mean),
+        mesh=make_mesh((DEVICES,)),
+        in_specs=specs_of(names, **sharded),
+        out_specs=(P(), specs_of(names, **sharded)[0]),
+    )
+    jaxpr = jax.make_jaxpr(program)(*arrays).jaxpr
+    assert max(communication_rounds(jaxpr, [0] * len(arrays))) == 1
+
+
+def communication_rounds(jaxpr: Any, rounds: list[int]) -> list[int]:
+    """How many collectives each result waits for, one after the other."""
+    waits = dict(zip(jaxpr.invars, rounds))
+
+    def wait(variable: Any) -> int:
+        return 0 if hasattr(variable, "val") else waits.get(variable, 0)
+
+    for equation in jaxpr.eqns:
+        inputs = [wait(variable) for variable in equation.invars]
+        bodies = [getattr(p, "jaxpr", p) for p in equation.params.values()]
+        bodies = [body for body in bodies if hasattr(body, "eqns")]
+        if len(bodies) == 1 and len(bodies[0].invars) == len(inputs):
+            outputs = communication_rounds(bodies[0], inputs)
+        else:
+            assert not bodies, equation.primitive
+            total = max(inputs, default=0) + (equation.primitive.name in COLLECTIVES)
+            outputs = [total] * len(equation.outvars)
+        waits |= zip(equation.outvars, outputs)
+    return [wait(variable) for variable in jaxpr.outvars]
