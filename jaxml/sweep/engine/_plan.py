@@ -22,6 +22,7 @@ from jaxml.sweep.engine._blocks import (
 from jaxml.sweep.engine._compilation import compile_once
 from jaxml.sweep.engine._halving import Hyperband, SuccessiveHalving
 from jaxml.sweep.engine._population import PopulationBasedTraining
+from jaxml.sweep.engine._processes import allgather
 from jaxml.sweep.engine._programs import Programs, make_programs
 from jaxml.sweep.engine._task import Task, check_task
 from jaxml.sweep.engine._validation import (
@@ -43,6 +44,7 @@ class Plan(NamedTuple):
         steps: The steps after which curves are recorded.
         shape: Optimizers, groups and lanes of a block.
         devices: Each trains one block at a time.
+        device_counts: How many devices each process has.
         halving: When the worse models stop, if they do.
         programs: Compiled for one block on each device.
         bytes: Memory on all devices together: the data, the states, and the temporaries
@@ -58,6 +60,7 @@ class Plan(NamedTuple):
     steps: np.ndarray
     shape: tuple[int, int, int]
     devices: tuple[Any, ...]
+    device_counts: tuple[int, ...]
     halving: SuccessiveHalving | Hyperband | None
     programs: Programs
     bytes: int
@@ -120,7 +123,7 @@ class Plan(NamedTuple):
             self.branch_indices["optimizer"][ids],
             self.group_keys[ids],
             self.shape,
-            len(self.devices) * jax.process_count(),
+            sum(self.device_counts),
         )
         return np.where(positions < 0, -1, ids[positions])
 
@@ -195,7 +198,7 @@ def plan(
         halving: Stops the worse models early.
         population: Lets bad models copy good ones; not with `halving`.
         devices: All local devices by default.
-        memory: Bytes that may be used on all devices together.
+        memory: Bytes that may be used on all devices of all processes together.
 
     Raises:
         ValueError: If points or sizes are invalid, or `memory` is too small.
@@ -244,6 +247,7 @@ def plan(
         eval_steps[1:].astype(np.int32),
         (len(optimizers), 1, 1),
         devices,
+        tuple(int(count) for count in allgather(np.array(len(devices)))),
         halving,
         make_programs(spec, mesh),
         0,
@@ -289,30 +293,31 @@ def _place_data(task: Task, mesh: Mesh) -> Task:
 
 def _compile_within(memory: int | None, uncompiled: Plan) -> Plan:
     """The compiled plan with the widest groups that fit in the memory."""
-    num_devices, keys = len(uncompiled.devices), uncompiled.group_keys
+    num_devices, keys = sum(uncompiled.device_counts), uncompiled.group_keys
     is_wide, num_optimizers = uncompiled.spec.is_wide, uncompiled.shape[0]
     if is_wide:
         max_width = max(_layout.MIN_WIDTH, _layout.WIDE_MODELS // num_optimizers)
         width = _layout.wide_width(keys, num_devices, max_width)
         max_groups = max_width // width
-        limit = memory or _layout.WIDE_BYTES * num_devices
+        limit = memory / num_devices if memory else _layout.WIDE_BYTES
     else:
         width = _layout.vmap_width(_bytes_per_model(uncompiled), keys)
         max_groups = _layout.GROUPS_PER_BLOCK // num_optimizers
-        limit = memory or np.inf
+        limit = memory / num_devices if memory else np.inf
     while True:
         groups = _layout.groups_per_block(max_groups, keys, width, num_devices)
         shape = num_optimizers, groups, width
         compiled = _compile(uncompiled._replace(shape=shape))
         _check_metrics(compiled)
-        if compiled.bytes <= limit:
+        bytes_per_device = compiled.bytes / len(compiled.devices)
+        if bytes_per_device <= limit:
             return compiled
         if width == _layout.MIN_WIDTH:
             if memory is None:
                 return compiled
-            requirement = f"be at least {compiled.bytes} bytes"
+            requirement = f"be at least {bytes_per_device * num_devices:.0f} bytes"
             raise_invalid(ValueError, "memory", requirement, memory)
-        fitting = int(width * limit / compiled.bytes)
+        fitting = int(width * limit / bytes_per_device)
         fitting -= fitting % _layout.MIN_WIDTH
         width = max(_layout.MIN_WIDTH, fitting)
 

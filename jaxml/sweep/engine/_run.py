@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxml.sweep._record import ARRAY_FIELDS, Columns, Record
 from jaxml.sweep.engine._blocks import ConfigBlock, TrainState
@@ -16,6 +15,7 @@ from jaxml.sweep.engine._halving import survivors
 from jaxml.sweep.engine._layout import encode_group_keys
 from jaxml.sweep.engine._plan import Plan
 from jaxml.sweep.engine._population import PopulationBasedTraining
+from jaxml.sweep.engine._processes import allgather
 from jaxml.sweep.engine._states import StateStore
 
 Callback = Callable[[float, Record], None]
@@ -33,8 +33,8 @@ def run(
 
     The result of a model depends on its settings, its seed and the steps alone. A
     keyboard interrupt ends the run and returns the record of the finished models. With
-    several processes (`jax.distributed`) each trains a part on its own devices, and all
-    return the whole record.
+    several processes (`jax.distributed`) each trains a part on its own devices, however
+    many they are, and all return the whole record.
 
     Args:
         plan: The models to train.
@@ -46,8 +46,7 @@ def run(
             steps; a model in training counts as a fraction.
 
     Raises:
-        ValueError: If the directory holds a run of other settings, or if processes have
-            different numbers of devices.
+        ValueError: If the directory holds a run of other settings.
 
     Example:
         >>> loss = lambda x, data, point: jnp.mean((x - data) ** 2)
@@ -59,13 +58,6 @@ def run(
         >>> run(plan(task, points, optimizers={"sgd": sgd}, steps=3)).status.tolist()
         ['ok', 'diverged']
     """
-    num_processes = jax.process_count()
-    devices = np.bincount([device.process_index for device in jax.devices()]).tolist()
-    if len(set(devices)) > 1:
-        message = "run: every process must have as many devices as the others"
-        raise ValueError(f"{message}, got {devices}.")
-    if num_processes > 1:  # the first collective times out after half a minute
-        multihost_utils.sync_global_devices("jaxml.sweep.run")
     checkpoint = None
     if checkpoint_dir is not None:
         checkpoint = CheckpointDir(
@@ -74,7 +66,7 @@ def run(
     training = _Run(plan, checkpoint, keep_params, callback)
     with contextlib.suppress(KeyboardInterrupt):  # `status` marks unfinished models
         training.run_all()
-    return _allgather(training.record)
+    return _of_all_processes(training.record)
 
 
 class _Run:
@@ -103,11 +95,9 @@ class _Run:
         for ids, columns in self.checkpoint.load_done():
             self._restore(columns, ids)
             self.is_finished[ids] = True
-        if jax.process_count() > 1:
-            by_process = multihost_utils.process_allgather(self.is_finished)
-            not_in_all = ~np.all(np.asarray(by_process), 0)
-            self.record.status[self.is_finished & not_in_all] = "unfinished"
-            self.is_finished[not_in_all] = False
+        not_in_all = ~np.all(allgather(self.is_finished), 0)
+        self.record.status[self.is_finished & not_in_all] = "unfinished"
+        self.is_finished[not_in_all] = False
         if self.is_finished.any() and jax.process_index() == 0:
             self._report_progress(int(np.sum(self.is_finished)), len(self.plan.steps))
 
@@ -167,13 +157,19 @@ class _Run:
         rounds = self._rounds(model_ids)
         if last == len(self.plan.steps) - 1:
             rounds = self._unfinished(rounds)
-        for i in range(jax.process_index(), len(rounds), jax.process_count()):
-            self._train_blocks(rounds[i], first, last)
+        own = self._device_owners() == jax.process_index()
+        for blocks in rounds[:, own]:
+            self._train_blocks(blocks, first, last)
 
     def _rounds(self, model_ids: np.ndarray) -> np.ndarray:
-        """A block for each device, [rounds devices ...]; processes take turns."""
+        """A block for each device of all processes, [rounds devices ...]."""
         blocks = self.plan.blocks(model_ids)
-        return blocks.reshape(-1, len(self.plan.devices), *blocks.shape[1:])
+        return blocks.reshape(-1, sum(self.plan.device_counts), *blocks.shape[1:])
+
+    def _device_owners(self) -> np.ndarray:
+        """The process of each device."""
+        counts = self.plan.device_counts
+        return np.repeat(np.arange(len(counts)), counts)
 
     def _unfinished(self, rounds: np.ndarray) -> np.ndarray:
         """The rounds without those that an earlier run has finished.
@@ -193,12 +189,14 @@ class _Run:
         owners = np.zeros(self.plan.num_models, int)
         if jax.process_count() == 1:
             return owners
-        for i, ids in enumerate(self._rounds(model_ids)):
-            owners[ids[ids >= 0]] = i % jax.process_count()
+        blocks = self._rounds(model_ids).swapaxes(0, 1)
+        for process, ids in zip(self._device_owners(), blocks):
+            owners[ids[ids >= 0]] = process
         columns = self.record.curves | {"trained": self.record.final["trained"]}
-        for name in sorted(columns):  # the same order in every process
-            by_process = np.asarray(multihost_utils.process_allgather(columns[name]))
-            columns[name][model_ids] = by_process[owners[model_ids], model_ids]
+        for process, of_process in enumerate(allgather(columns)):
+            ids = model_ids[owners[model_ids] == process]
+            for name, values in of_process.items():
+                columns[name][ids] = values[ids]
         self.next_states.allgather(self.plan.num_models)
         return owners
 
@@ -343,20 +341,17 @@ def _flatten_results(record: Record) -> Columns:
     return columns
 
 
-def _allgather(record: Record) -> Record:
+def _of_all_processes(record: Record) -> Record:
     """The record of all processes; each has trained its own models."""
     if jax.process_count() == 1:
         return record
     names = sorted(set(record.status) | {"ok", "diverged", "stopped", "unfinished"})
     columns = _flatten_results(record)
     columns["status:"] = np.searchsorted(names, record.status)
-    trained = multihost_utils.process_allgather(record.status != "unfinished")
-    owner, model_ids = np.argmax(trained, 0), np.arange(len(record.status))
-    gathered = {}
-    for name in sorted(columns):  # the same order in every process
-        by_process = np.asarray(multihost_utils.process_allgather(columns[name]))
-        gathered[name] = by_process[owner, model_ids]
-    gathered = {name: gathered[name] for name in columns}
-    gathered["status:"] = np.array(names)[gathered["status:"]]
-    gathered |= {f"points:{name}": column for name, column in record.points.items()}
-    return Record.unflatten({**gathered, "steps:": record.steps})
+    trained = record.status != "unfinished"
+    for is_trained, of_process in allgather((trained, columns)):
+        for name, values in of_process.items():
+            columns[name][is_trained] = values[is_trained]
+    columns["status:"] = np.array(names)[columns["status:"]]
+    columns |= {f"points:{name}": column for name, column in record.points.items()}
+    return Record.unflatten({**columns, "steps:": record.steps})

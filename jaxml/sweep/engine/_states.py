@@ -2,9 +2,9 @@
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxml.sweep.engine._blocks import TrainState
+from jaxml.sweep.engine._processes import allgather
 
 
 class StateStore:
@@ -23,17 +23,21 @@ class StateStore:
         self.states.append(jax.tree.map(np.asarray, state))
 
     def allgather(self, num_models: int) -> None:
-        """Adds the states of the other processes, each of which stores as many."""
+        """Adds the states of the other processes."""
         lanes = np.full((num_models, 4), -1, np.int32)
-        lanes[list(self.lanes)] = list(self.lanes.values())
+        for i, lane in self.lanes.items():
+            lanes[i] = lane
         local_states = jax.tree.map(lambda *x: np.concatenate(x), *self.states)
-        num_devices = len(local_states.finite_steps)
-        all_lanes, states = multihost_utils.process_allgather((lanes, local_states))
-        for process, lanes in enumerate(np.asarray(all_lanes)):
-            for i in np.flatnonzero(lanes[:, 0] >= 0):
-                device, *rest = map(int, lanes[i])
-                self.lanes[int(i)] = (process * num_devices + device, *rest)
-        self.states = [jax.tree.map(lambda x: np.concatenate(np.asarray(x)), states)]
+        length = int(max(allgather(np.array(len(local_states.finite_steps)))))
+        padded = jax.tree.map(
+            lambda x: np.resize(x, (length, *x.shape[1:])), local_states
+        )
+        self.states = []
+        for process, (of_process, states) in enumerate(allgather((lanes, padded))):
+            self.states.append(states)
+            for i in np.flatnonzero(of_process[:, 0] >= 0):
+                device, *rest = map(int, of_process[i])
+                self.lanes[int(i)] = (process * length + device, *rest)
 
     def copy(self, sources: np.ndarray) -> None:
         """Gives every model the state of its source."""
