@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_batching import sequential_vmap
 
 from jaxml._core.collectives import vary_together
 from jaxml._core.matmul import matmul
 from jaxml._core.public import factory
+from jaxml._core.qr import q_factor
 from jaxml._core.types import Count, NonNegative, PyTree, Rate, UnitInterval
 from jaxml.optimizers._adam import adamw_scalars
 from jaxml.optimizers._muon import (
@@ -35,6 +37,12 @@ from jaxml.optimizers._per_leaf import (
     real_compute_dtype,
     upcast,
 )
+
+MAX_EIGH_DIM = 256
+"""XLA:TPU compiles `eigh` of more rows than these for minutes."""
+
+NUM_ITERATIONS = 32, 1, 0
+"""On a TPU: to the first basis, to a new one, to the same."""
 
 
 class Side(NamedTuple):
@@ -70,8 +78,10 @@ def soap(
         v of Qₗᵀ G Qᵣ        u = -η (Qₗ [Qₗᵀ m̂ Qᵣ / (√v̂ + ε)] Qᵣᵀ + λ x)
 
     The columns of Qₗ and Qᵣ are the eigenvectors of L and R: at the first step, whose
-    update is 0, by `eigh`, and then every few steps by one power iteration and QR. In
-    derivatives they are constants. Leaves with fewer than two axes get `adamw`.
+    update is 0, by `eigh`, and then every few steps by one power iteration and QR. (On
+    a TPU, whose compiler takes minutes for an `eigh` of more than 256 rows, by 32 power
+    iterations.) In derivatives they are constants. Leaves with fewer than two axes get
+    `adamw`.
 
     Args:
         learning_rate: η, a number or a schedule.
@@ -229,15 +239,39 @@ def _refresh(
         return None, None
     covariance, basis = side
     covariance = ema(weights, covariance, matmul(g, g.conj().T))
-    constants = lax.stop_gradient((covariance, basis))
-    basis, order = lax.switch(
-        index, (_eigenvectors, _power_iteration, _keep), *constants
+    is_long = len(covariance) > MAX_EIGH_DIM
+    basis, order = lax.platform_dependent(
+        index,
+        *lax.stop_gradient((covariance, basis)),
+        tpu=_iterate if is_long else _switch,
+        default=_switch,
     )
     return Side(covariance, basis), order
 
 
+def _switch(index: Array, covariance: Array, basis: Array) -> tuple[Array, Array]:
+    """The basis, in the order of decreasing eigenvalues, and how it was reordered."""
+    branches = _eigenvectors, _power_iteration, _keep
+    return lax.switch(index, branches, covariance, basis)
+
+
+@sequential_vmap  # one large matrix keeps a TPU busy, and all would fill its memory
+def _iterate(index: Array, covariance: Array, basis: Array) -> tuple[Array, Array]:
+    """`_switch` by power iterations alone, for a TPU."""
+    is_first = index == 0
+    basis = jnp.where(is_first, jnp.eye(len(basis), dtype=basis.dtype), basis)
+
+    def iterate(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        basis, order = state
+        basis, new_order = _power_iteration(covariance, basis)
+        return basis, order[new_order]
+
+    start = vary_together((basis, jnp.arange(len(basis)), covariance))[:2]
+    return lax.fori_loop(0, jnp.array(NUM_ITERATIONS)[index], iterate, start)
+
+
 def _eigenvectors(covariance: Array, _: Array) -> tuple[Array, Array]:
-    """In the order of decreasing eigenvalues; there is nothing to reorder yet."""
+    """There is nothing to reorder yet."""
     basis = jnp.linalg.eigh(covariance)[1][:, ::-1]
     return basis, jnp.arange(len(basis))
 
@@ -247,7 +281,7 @@ def _power_iteration(covariance: Array, basis: Array) -> tuple[Array, Array]:
     product = matmul(covariance, basis)
     eigenvalues = jnp.sum((basis.conj() * product).real, 0)
     order = jnp.argsort(-eigenvalues)
-    return jnp.linalg.qr(product[:, order])[0], order
+    return q_factor(product[:, order]), order
 
 
 def _keep(_: Array, basis: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from jaxml import optimizers
+from jaxml.optimizers._soap import _iterate
 
 OPTIMIZERS = {"muon": optimizers.muon, "soap": optimizers.soap}
 all_optimizers = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
@@ -186,3 +187,15 @@ def test_state_is_mapped_by_optax(make) -> None:
     doubled = optax.tree.map_params(make(0.1), functools.partial(jnp.add, 1.0), state)
     assert jax.tree.structure(doubled) == jax.tree.structure(state)
     np.testing.assert_array_equal(doubled.mu["w"], 1.0)
+
+
+@pytest.mark.parametrize("rank", [8, 64, 300])
+def test_the_first_basis_on_a_tpu_nearly_diagonalizes(rank: int) -> None:
+    rng = np.random.default_rng(rank)
+    gradient = rng.normal(size=(300, rank)) @ rng.normal(size=(rank, 400))
+    covariance = jnp.asarray(gradient @ gradient.T, jnp.float32)
+    basis, _ = jax.jit(_iterate)(0, covariance, jnp.zeros_like(covariance))
+    np.testing.assert_allclose(basis.T @ basis, np.eye(300), atol=1e-5)
+    diagonalized = basis.T @ covariance @ basis
+    off_diagonal = diagonalized - jnp.diag(jnp.diag(diagonalized))
+    assert jnp.linalg.norm(off_diagonal) < 0.03 * jnp.linalg.norm(covariance)
