@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from axes import Names, axis_names
+from cases.axes import Names, axis_names
 from compilation import jit_without_fusion_emitters
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding

@@ -28,7 +28,7 @@ def _q_factor_by_panels(x: Array) -> Array:
     T⁻¹ = striu(Vᴴ V) + diag(1/τ) (Joffrain et al., Accumulating Householder
     transformations, revisited, ACM Transactions on Mathematical Software 32(2), 2006).
     """
-    n, size = len(x), min(PANEL, len(x))
+    n, size = len(x), max(1, min(PANEL, len(x)))
     length = size * -(-n // size)
     added = jnp.arange(n, length)
     x = jnp.pad(x, (0, length - n)).at[added, added].set(1)

@@ -78,10 +78,8 @@ def soap(
         v of Qₗᵀ G Qᵣ        u = -η (Qₗ [Qₗᵀ m̂ Qᵣ / (√v̂ + ε)] Qᵣᵀ + λ x)
 
     The columns of Qₗ and Qᵣ are the eigenvectors of L and R: at the first step, whose
-    update is 0, by `eigh`, and then every few steps by one power iteration and QR. (On
-    a TPU, whose compiler takes minutes for an `eigh` of more than 256 rows, by 32 power
-    iterations.) In derivatives they are constants. Leaves with fewer than two axes get
-    `adamw`.
+    update is 0, by `eigh` (on a TPU 32 power iterations), then every few steps by one
+    power iteration. They are constants in derivatives. Other leaves get `adamw`.
 
     Args:
         learning_rate: η, a number or a schedule.

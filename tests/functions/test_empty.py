@@ -1,12 +1,14 @@
 """Arrays without rows, classes, features, pixels or samples, for every row."""
 
+import inspect
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from axes import axis_names
+from cases.axes import axis_names
 from compilation import jit_without_fusion_emitters
 from jax import Array
 from test_contract import (
@@ -17,7 +19,7 @@ from test_contract import (
     samples,
 )
 
-from jaxml import losses
+from jaxml import losses, optimizers
 
 REFUSED = {
     (losses.vicreg_loss, "n"): "a must have at least two rows, got ",
@@ -28,6 +30,12 @@ REFUSED = {
     (losses.in_batch, "m"): "out of bounds",  # in the row's own loss
 }
 """The axes that may not be empty, and the sentence that says so."""
+
+FIRST_ORDER = [
+    function
+    for function in filter(inspect.isfunction, vars(optimizers).values())
+    if next(iter(inspect.signature(function).parameters)) == "learning_rate"
+]
 
 
 def takes_arrays(case: Case) -> bool:
@@ -72,3 +80,12 @@ def value_and_gradients(case: Case, arrays: tuple) -> tuple[Array, Any]:
         return value, vjp(jnp.ones_like(value))
 
     return call(floats)
+
+
+@pytest.mark.parametrize("make", FIRST_ORDER, ids=lambda make: make.__name__)
+def test_parameters_without_elements(make) -> None:
+    optimizer, w = make(0.1), jnp.ones((2, 3))
+    params = {"w": w, "no_rows": w[:0], "no_columns": w[:, :0]}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    expected, _ = optimizer.update(w, optimizer.init(w), w)
+    chex.assert_trees_all_close(updates, params | {"w": expected})

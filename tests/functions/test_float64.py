@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
 
 from jaxml import activations, losses
-from jaxml._core.special.log1p import log1p_ratio
 
 
 @pytest.mark.parametrize(
@@ -39,16 +37,14 @@ def test_float64_to_4_ulp_where_log1p_and_differences_are_not(
     assert np.max(error / np.spacing(np.abs(expected))) <= 4
 
 
-def test_float64_logarithms_of_ratios_to_1_ulp() -> None:
+def test_float64_squared_log_error_to_4_ulp() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.uniform(-0.99, 2.0, (2, 500))
-    x = np.concatenate([x, np.exp(rng.uniform(-40, 700, 500)), y, [0.1, 1e300]])
-    y = np.concatenate([y, np.exp(rng.uniform(-40, 700, 500)), y * (1 + 1e-12)])
+    x = np.concatenate([x, np.exp(rng.uniform(-40, 300, 500)), y, [0.1, 1e300]])
+    y = np.concatenate([y, np.exp(rng.uniform(-40, 300, 500)), y * (1 + 1e-12)])
     y = np.append(y, [np.nextafter(0.1, 1), -1 + 2.0**-53])
     with mp.workdps(60):
-        ratio = [mp.log1p(mp.mpf(a)) - mp.log1p(mp.mpf(b)) for a, b in zip(x, y)]
-        log, square = np.array([[float(r), float(r * r)] for r in ratio]).T
-    log_error = np.abs(jax.jit(log1p_ratio)(jnp.asarray(x), jnp.asarray(y)) - log)
-    assert np.max(log_error / np.spacing(np.abs(log))) <= 1
-    square_error = np.abs(jax.jit(losses.squared_log_error)(x, y) - square)
-    assert np.max(square_error / np.spacing(square)) <= 4
+        logs = [mp.log1p(mp.mpf(a)) - mp.log1p(mp.mpf(b)) for a, b in zip(x, y)]
+        expected = np.array([float(log**2) for log in logs])
+    error = np.abs(losses.squared_log_error(x, y) - expected)
+    assert np.max(error / np.spacing(expected)) <= 4

@@ -108,15 +108,6 @@ def test_masked_and_partition_split_the_parameters(make) -> None:
 
 
 @all_first_order
-def test_parameters_without_elements(make) -> None:
-    optimizer, w = make(0.1), jnp.ones((2, 3))
-    params = {"w": w, "no_rows": w[:0], "no_columns": w[:, :0]}
-    updates, _ = optimizer.update(params, optimizer.init(params), params)
-    expected, _ = optimizer.update(w, optimizer.init(w), w)
-    assert_close(updates, params | {"w": expected})
-
-
-@all_first_order
 def test_a_parameter_without_a_gradient_stays(make) -> None:
     """Its gradient is None, as from `equinox.filter_grad`."""
     optimizer, w = make(0.1), jnp.ones((2, 3))

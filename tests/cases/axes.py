@@ -5,6 +5,7 @@ import typing
 from collections.abc import Iterator
 
 import numpy as np
+
 from cases import Case
 
 Names = list[list[str]]
