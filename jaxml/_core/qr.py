@@ -16,6 +16,8 @@ PANEL = 128
 
 def q_factor(x: Array) -> Array:
     """Q of a square matrix x = Q R, orthogonal even where x is singular."""
+    if x.size == 0:
+        return x
     return lax.platform_dependent(
         x, tpu=_q_factor_by_panels, default=lambda x: jnp.linalg.qr(x)[0]
     )
@@ -28,7 +30,7 @@ def _q_factor_by_panels(x: Array) -> Array:
     T⁻¹ = striu(Vᴴ V) + diag(1/τ) (Joffrain et al., Accumulating Householder
     transformations, revisited, ACM Transactions on Mathematical Software 32(2), 2006).
     """
-    n, size = len(x), max(1, min(PANEL, len(x)))
+    n, size = len(x), min(PANEL, len(x))
     length = size * -(-n // size)
     added = jnp.arange(n, length)
     x = jnp.pad(x, (0, length - n)).at[added, added].set(1)
