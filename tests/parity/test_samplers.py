@@ -1,8 +1,10 @@
-"""Optuna asks and is told in batches, as the README of the sweeps shows."""
+"""Optuna and Vizier ask and are told in batches, as the README of the sweeps shows."""
 
+import importlib.util
 import pathlib
 import re
 import time
+import uuid
 
 import jax
 import numpy as np
@@ -36,40 +38,63 @@ def make_plan() -> sweep.Plan:
     )
 
 
-def test_the_recipe_asks_and_tells_1000_trials() -> None:
-    optuna = pytest.importorskip("optuna")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+def run_recipe(module: str, *replacement: str) -> tuple[dict, sweep.Plan]:
+    """The names that a recipe of the README leaves, and the plan that it asked."""
     recipe = next(
         block
         for block in re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
-        if "import optuna" in block
+        if f"import {module}" in block
     )
-    recipe = recipe.replace(
-        "create_study(", "create_study(sampler=optuna.samplers.TPESampler(seed=0), "
-    )
+    recipe = recipe.replace(*replacement) if replacement else recipe
     with jax.enable_x64(False), jax.numpy_rank_promotion("allow"):
         plan = make_plan()
-        seconds, evaluate = [], plan.evaluate
+        seconds = []
 
         class TimedPlan:
             def evaluate(self, points):
                 start = time.perf_counter()
-                record = evaluate(points)
+                record = plan.evaluate(points)
                 seconds.append(time.perf_counter() - start)
                 return record
 
         names = {"plan": TimedPlan()}
         exec(compile(recipe, "README.md", "exec"), names)
+    print(f"{1000 / sum(seconds):,.0f} trials/s without the sampler")
+    return names, plan
+
+
+def assert_score_is_that_of_its_own_run(plan, params, score) -> None:
+    points = {n: np.array([v]) for n, v in {**params, "seed": 0}.items()}
+    with jax.enable_x64(False):
+        alone = plan.evaluate(points)
+    assert alone.final["valid_accuracy"][0] == score
+
+
+def test_the_recipe_for_optuna_asks_and_tells_1000_trials() -> None:
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = "create_study(sampler=optuna.samplers.TPESampler(seed=0), "
+    names, plan = run_recipe("optuna", "create_study(", sampler)
     study = names["study"]
     assert len(study.trials) == 1000
     assert study.best_value == max(t.value for t in study.trials)
     assert study.best_value > 0.9
-    print(f"{1000 / sum(seconds):,.0f} trials/s without the sampler")
-    for trial in study.trials[::99]:  # the score of a trial is that of its own run
-        points = {n: np.array([v]) for n, v in {**trial.params, "seed": 0}.items()}
-        with jax.enable_x64(False):
-            alone = evaluate(points)
-        assert alone.final["valid_accuracy"][0] == trial.value
+    for trial in study.trials[::99]:
+        assert_score_is_that_of_its_own_run(plan, trial.params, trial.value)
+
+
+if importlib.util.find_spec("vizier"):  # not in [parity]: it pins an older Equinox
+
+    def test_the_recipe_for_vizier_asks_and_tells_1000_trials() -> None:
+        unused = f'study_id="{uuid.uuid4()}"'  # Vizier keeps its studies
+        names, plan = run_recipe("clients", 'study_id="iris"', unused)
+        trials = [trial.materialize() for trial in names["study"].trials()]
+        scores = [t.final_measurement.metrics["accuracy"].value for t in trials]
+        assert len(trials) == 1000
+        assert max(scores) > 0.9
+        for trial, score in list(zip(trials, scores))[::99]:
+            params = trial.parameters.as_dict()
+            assert_score_is_that_of_its_own_run(plan, params, score)
 
 
 def test_the_table_loads_in_pandas(tmp_path) -> None:
