@@ -39,10 +39,10 @@ from jaxml.optimizers._per_leaf import (
 )
 
 MAX_EIGH_DIM = 256
-"""XLA:TPU compiles `eigh` of more rows than these for minutes."""
+"""XLA:TPU takes minutes to compile `eigh` for more rows than these."""
 
 NUM_ITERATIONS = 32, 1, 0
-"""On a TPU: to the first basis, to a new one, to the same."""
+"""Power iterations on a TPU: for the first basis, for a new one, to keep the old."""
 
 
 class Side(NamedTuple):
@@ -241,21 +241,24 @@ def _refresh(
     basis, order = lax.platform_dependent(
         index,
         *lax.stop_gradient((covariance, basis)),
-        tpu=_iterate if is_long else _switch,
-        default=_switch,
+        tpu=_next_basis_on_tpu if is_long else _next_basis,
+        default=_next_basis,
     )
     return Side(covariance, basis), order
 
 
-def _switch(index: Array, covariance: Array, basis: Array) -> tuple[Array, Array]:
+def _next_basis(index: Array, covariance: Array, basis: Array) -> tuple[Array, Array]:
     """The basis, in the order of decreasing eigenvalues, and how it was reordered."""
     branches = _eigenvectors, _power_iteration, _keep
-    return lax.switch(index, branches, covariance, basis)
+    result = lax.switch(index, branches, covariance, basis)
+    return vary_together((*result, covariance))[:2]
 
 
 @sequential_vmap  # one large matrix keeps a TPU busy, and all would fill its memory
-def _iterate(index: Array, covariance: Array, basis: Array) -> tuple[Array, Array]:
-    """`_switch` by power iterations alone, for a TPU."""
+def _next_basis_on_tpu(
+    index: Array, covariance: Array, basis: Array
+) -> tuple[Array, Array]:
+    """`_next_basis` by power iterations alone."""
     is_first = index == 0
     basis = jnp.where(is_first, jnp.eye(len(basis), dtype=basis.dtype), basis)
 

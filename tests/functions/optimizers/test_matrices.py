@@ -219,3 +219,17 @@ def test_the_bases_of_soap_on_a_tpu(name: str) -> None:
             off_diagonal = diagonalized - jnp.diag(jnp.diag(diagonalized))
             norm = jnp.linalg.norm(side.covariance)
             assert jnp.linalg.norm(off_diagonal) <= 0.03 * norm
+
+
+def test_soap_of_different_long_matrices_on_each_device() -> None:
+    mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
+    g = gradients((300, 3), num_steps=2)
+
+    def update(g: jax.Array) -> jax.Array:
+        optimizer = optimizers.soap(0.1)
+        _, state = optimizer.update(g, optimizer.init(g), g)
+        return optimizer.update(g, state, g)[0]
+
+    rows = jax.sharding.PartitionSpec("data")
+    each = jax.shard_map(update, mesh=mesh, in_specs=rows, out_specs=rows)
+    np.testing.assert_allclose(jax.jit(each)(g), jax.jit(jax.vmap(update))(g))
