@@ -1,7 +1,7 @@
 """The orthogonal factor of a square matrix, by a form for each platform.
 
-XLA:TPU unrolls `jnp.linalg.qr` over blocks of 128 columns, and compiles it for a minute
-for 1024 of them. The loop over panels here compiles in seconds for any number.
+XLA:TPU unrolls `jnp.linalg.qr` over blocks of 128 columns, and takes a minute to
+compile it for 1024 columns. The loop over panels here compiles in seconds for any size.
 """
 
 import jax.numpy as jnp

@@ -23,7 +23,7 @@ def wide_log1p(x: Array) -> Array:
 
 
 def log1p_ratio(x: Array, y: Array) -> Array:
-    """log((1 + x) / (1 + y)) for x, y >= -1, to its own digits where x is near y."""
+    """log((1 + x) / (1 + y)) for x, y >= -1, accurate where x is near y too."""
     if x.dtype == jnp.float64:
         return _float64_log1p_ratio(x, y)
     ratio = (x - y) / (1 + y)

@@ -119,7 +119,7 @@ class _Rows(NamedTuple):
         x = self.mask(x - self.origin(x))
         return self.mask(x - self.mean(x)[None])
 
-    def centers(self, x: Array) -> Array:
+    def exact_mean(self, x: Array) -> Array:
         """The mean of each feature of one device, exact for a constant feature."""
         origin = self.origin(x)
         return origin[0] + self.mean(self.mask(x - origin))
@@ -155,9 +155,9 @@ def _sum_over_rows(
 ) -> PyTree:
     """Sums of products of centered features, over the rows of all devices.
 
-    One round of communication adds what is within the devices, around their own means,
-    and collects these means (Chan, Golub and LeVeque, Algorithms for computing the
-    sample variance, The American Statistician 37(3), 1983).
+    In one round of communication, the devices add up the products around their own
+    means, and exchange these means (Chan, Golub and LeVeque, Algorithms for computing
+    the sample variance, The American Statistician 37(3), 1983).
     """
     rows = _Rows.of(a, where, None)
     within = sum_shards(products(rows.center(a), rows.center(b)), axis_name)
@@ -192,7 +192,7 @@ class _Devices(NamedTuple):
 
     @classmethod
     def of(cls, rows: _Rows, views: Sequence[Array], axis_name: AxisName) -> Self:
-        means = [rows.centers(x) for x in views]
+        means = [rows.exact_mean(x) for x in views]
         return cls(*stack_shards((rows.count, means), axis_name))
 
     def overall_means(self) -> list[Array]:
