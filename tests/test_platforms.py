@@ -75,7 +75,7 @@ PRODUCT = re.compile(r"stablehlo\.dot_general.*: \(tensor<(\S+)>, tensor<(\S+)>\
 
 COMPUTED_FACTORS = {
     *("angular_loss", "barlow_twins_loss", "vicreg_loss", "energy_score"),
-    *("muon", "soap"),
+    *("muon", "soap", "ctc_loss"),
 }
 """Their factors are float32 results: exponentials, differences, momentum."""
 

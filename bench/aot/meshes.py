@@ -46,6 +46,7 @@ def mesh_programs() -> list[Program]:
         in_shard_map("linear_log_prob", "classes", HEAD, *vocabulary),
         on_mesh("linear_kl_divergence", "rows", HEADS, (8, 1), *rows_of_heads),
         in_shard_map("linear_kl_divergence", "classes", HEADS, *classes_of_heads),
+        on_mesh("linear_js_divergence", "rows", HEADS, (8, 1), *rows_of_heads),
         in_shard_map("linear_js_divergence", "classes", HEADS, *classes_of_heads),
         *both_ways("info_nce"),
         *both_ways("clip_loss"),

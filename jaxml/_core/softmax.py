@@ -56,6 +56,13 @@ class LogSumExp(NamedTuple):
         """The sum of no terms for each element of `like`."""
         return cls(jnp.full_like(like, -jnp.inf), jnp.zeros_like(like))
 
+    @classmethod
+    def of(cls, x: Array, axis: int) -> "LogSumExp":
+        """The sum of the terms of x along this axis."""
+        x_max = jnp.max(x, axis, initial=-jnp.inf)
+        shift = jnp.expand_dims(zero_if_inf(x_max), axis)
+        return cls(x_max, jnp.sum(jnp.exp(x - shift), axis))
+
     def update(self, x: Array, axis: int) -> "LogSumExp":
         """The sum with the terms of x along this axis added (online softmax)."""
         x_max = jnp.maximum(self.max, jnp.max(x, axis, initial=-jnp.inf))

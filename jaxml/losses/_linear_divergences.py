@@ -5,8 +5,8 @@ width, and their distributions are
 
     q = softmax(c tanh((x W + b) / c) / T),    p = softmax(c tanh((X V + B) / c) / T)
 
-The logits are computed tile by tile: once for the KL divergence, twice for the other,
-and again in the backward pass. The teacher has no gradient.
+The logits are computed tile by tile, and again in the backward pass. The teacher has no
+gradient.
 """
 
 import jax.numpy as jnp

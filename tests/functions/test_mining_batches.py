@@ -76,8 +76,8 @@ def test_a_batch_of_no_labels_is_refused() -> None:
 # Memory banks
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.lists(st.integers(0, 9), max_size=6))
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.lists(st.integers(0, 6), max_size=6))
 def test_a_bank_is_a_queue(size: int, pushes: list[int]) -> None:
     bank = mining.memory_bank(size, 2)
     state, queue, row = bank.init(), deque(maxlen=size), 0

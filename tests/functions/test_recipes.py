@@ -193,6 +193,7 @@ def results() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.xdist_group("recipes")
 @pytest.mark.parametrize("recipe", TRUTHS)
 def test_the_recipe_computes_its_formula(recipe: str) -> None:
     truth = TRUTHS[recipe]
@@ -200,6 +201,7 @@ def test_the_recipe_computes_its_formula(recipe: str) -> None:
     np.testing.assert_allclose(results()[recipe], truth(**inputs), rtol=2e-5)
 
 
+@pytest.mark.xdist_group("recipes")
 def test_every_recipe_has_a_formula() -> None:
     scalars = {name for name, value in results().items() if value.ndim == 0}
     assert scalars <= set(TRUTHS)

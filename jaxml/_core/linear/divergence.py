@@ -1,8 +1,7 @@
 """Divergences of the distributions of two linear layers with the same classes.
 
 They are sums of non-negative terms, so no digits cancel where the distributions are
-close. The tiles of the logits are computed once for KL and twice for JS, and again in
-the backward pass.
+close. The tiles of the logits are computed again in the backward pass.
 """
 
 import functools
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxml._core.collectives import sum_shards, vary_together
 from jaxml._core.linear.running_kl import Outcomes, RunningKL, kl_of_shards
@@ -23,6 +22,7 @@ from jaxml._core.linear.tiles import (
     fold,
     for_platform,
     logits_dtype,
+    map_whole_rows,
     pull_back,
 )
 from jaxml._core.safe import multiply_no_nan
@@ -144,13 +144,53 @@ def _js_sums(
     transform: Transform,
     beta: Array,
 ) -> tuple[list[Normalizer], tuple[Array, Array]]:
-    """In two sweeps over the tiles, since the mixture takes both normalizers."""
+    """The mixture takes both normalizers, and so all logits of a row.
+
+    On an accelerator a block of whole rows fits the memory. On a CPU its products would
+    be slow, and a second sweep over the tiles is faster.
+    """
+    in_two_sweeps = functools.partial(_js_in_two_sweeps, block, axis_name)
+    if block:
+        normalizers, sums = in_two_sweeps(heads, transform, beta)
+    else:
+        normalizers, sums = lax.platform_dependent(
+            heads,
+            transform,
+            beta,
+            cpu=in_two_sweeps,
+            default=functools.partial(_js_of_whole_rows, axis_name),
+        )
+    return normalizers, sum_shards(sums, axis_name)
+
+
+def _js_of_whole_rows(
+    axis_name: AxisName | None, heads: Heads, transform: Transform, beta: Array
+) -> tuple[list[Normalizer], tuple[Array, Array]]:
+    def normalizers_and_sums(logits: list[Array]) -> tuple:
+        normalizers = [
+            normalizer_of_shards(LogSumExp.of(z, 1).normalizer(), axis_name)
+            for z in logits
+        ]
+        from_p, from_q = _js_terms(Outcomes.of(logits, normalizers), beta)
+        return normalizers, (jnp.sum(from_p, 1), jnp.sum(from_q, 1))
+
+    return map_whole_rows(normalizers_and_sums, heads, transform)
+
+
+def _js_in_two_sweeps(
+    block: int | None,
+    axis_name: AxisName | None,
+    heads: Heads,
+    transform: Transform,
+    beta: Array,
+) -> tuple[list[Normalizer], tuple[Array, Array]]:
     normalizers = [
         normalizer_of_shards(normalizer, axis_name)
         for normalizer in for_platform(_fold_normalizers, block, heads, transform)
     ]
-    sums = for_platform(_fold_js, block, heads, transform, normalizers, beta)
-    return normalizers, sum_shards(sums, axis_name)
+    return normalizers, for_platform(
+        _fold_js, block, heads, transform, normalizers, beta
+    )
 
 
 def _fold_normalizers(

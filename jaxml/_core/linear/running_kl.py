@@ -77,8 +77,7 @@ class RunningKL(NamedTuple):
         Σ q and Σ p are 1, but for an error of Δ: Σ q - Σ p, which is the sum of
         p log(p/q) - p + q minus the one of p log(p/q), is e^error - 1.
         """
-        like = jnp.sum(logits[0][:, :0], 1)
-        student_sum, teacher_sum = (LogSumExp.empty(like).update(z, 1) for z in logits)
+        student_sum, teacher_sum = (LogSumExp.of(z, 1) for z in logits)
         student, teacher = student_sum.normalizer(), teacher_sum.normalizer()
         outcomes = Outcomes.of(logits, (student, teacher))
         kl = jnp.sum(bregman_term(*outcomes), 1)

@@ -13,18 +13,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxml._core.blocks import Tile, tiles
+from jaxml._core.blocks import Tile, map_blocks, tiles
 from jaxml._core.collectives import may_shard_classes
 from jaxml._core.matmul import cotangent_dtype, factor_dtype, matmul
 from jaxml._core.safe import is_known_zero, safe_divide
 from jaxml._core.special.logistic import tanh
 from jaxml._core.types import PyTree, Scalar, compute_dtype
 
-CPU_TILE = 512
-"""Rows and classes of a tile on a CPU: 1 MiB of float32."""
+CPU_TILE = 512, 1024
+"""Rows and classes of a tile on a CPU: 2 MiB of float32."""
 
-ACCELERATOR_TILE_ELEMENTS = 42 * 2**20
-"""Logits of the tiles on a GPU or TPU: 168 MiB of float32."""
+ACCELERATOR_TILE_BYTES = 336 * 2**20
+"""Of the logits of all heads in a tile on a GPU or TPU, and of one's cotangents."""
 
 MIN_TILE_CLASSES = 1024
 VECTOR_CLASSES = 128
@@ -115,6 +115,16 @@ def _logits(
     return transform(a)
 
 
+def _tile_logits(
+    rows: Sequence[Rows], classes: Sequence[Classes], transform: Transform
+) -> list[Array]:
+    dtype = logits_dtype([*map(Head, rows, classes)])
+    return [
+        _logits(r, c, transform, matmul(r.x, c.w).astype(dtype))
+        for r, c in zip(rows, classes)
+    ]
+
+
 class Tiling(NamedTuple):
     """The rows and the classes of a tile."""
 
@@ -187,22 +197,39 @@ def for_platform(
     if block:
         return function(Tiling(block, block), *args)
     num_rows, num_classes = len(heads[0].rows.x), heads[0].classes.w.shape[1]
-    # for one head there is one more tile, of cotangents
-    num_elements = 2 * ACCELERATOR_TILE_ELEMENTS // (len(heads) + 1)
-    at_most = max(MIN_TILE_CLASSES, num_elements // max(1, num_rows))
-    num_tiles = max(1, math.ceil(num_classes / at_most))
-    num_vectors = math.ceil(num_classes / num_tiles / VECTOR_CLASSES)
-    tile_classes = max(1, num_vectors) * VECTOR_CLASSES
+    tile_classes = _tile_classes(heads)
     segments = math.gcd(num_classes, SEGMENTS)
     segmented = Tiling(num_rows, tile_classes, segments)
     # a TPU copies w to divide it into segments, so it does if classes may be sharded
     on_tpu = segmented if may_shard_classes() else Tiling(num_rows, tile_classes)
     return lax.platform_dependent(
         *args,
-        cpu=functools.partial(function, Tiling(CPU_TILE, CPU_TILE)),
+        cpu=functools.partial(function, Tiling(*CPU_TILE)),
         tpu=functools.partial(function, on_tpu),
         default=functools.partial(function, segmented),
     )
+
+
+def _tile_classes(heads: Sequence[Head]) -> int:
+    """The classes of a tile with all rows, which fits the memory of an accelerator.
+
+    They are a multiple of `VECTOR_CLASSES`, for which the last tile lacks few classes.
+    """
+    (x, _), (w, *_) = heads[0]
+    logits_bytes = len(heads) * logits_dtype(heads).itemsize
+    cotangent_bytes = cotangent_dtype(factor_dtype(x.dtype, w.dtype)).itemsize
+    row_bytes = max(1, len(x)) * (logits_bytes + cotangent_bytes)
+    at_most = max(MIN_TILE_CLASSES, ACCELERATOR_TILE_BYTES // row_bytes)
+    num_tiles = max(1, math.ceil(w.shape[1] / at_most))
+
+    def computed(tile_classes: int) -> int:
+        return tile_classes * math.ceil(w.shape[1] / tile_classes)
+
+    sizes = (
+        VECTOR_CLASSES * max(1, math.ceil(w.shape[1] / (VECTOR_CLASSES * count)))
+        for count in range(num_tiles, num_tiles + 4)
+    )
+    return min(sizes, key=computed)
 
 
 def fold(
@@ -228,8 +255,7 @@ def fold(
     classes = [tiling.split(head.classes) for head in heads]
     num_row_tiles, row_tile = tiling.row_tiles(row_inputs[0])
     num_class_tiles, class_tile = tiling.class_tiles(classes[0])
-    dtype = logits_dtype(heads)
-    zeros = jnp.sum(jnp.zeros_like(row_inputs[0].x, dtype), 1)
+    zeros = jnp.sum(jnp.zeros_like(row_inputs[0].x, logits_dtype(heads)), 1)
 
     def fold_rows(i: Array, result: PyTree) -> PyTree:
         tile = row_tile(i)
@@ -237,12 +263,7 @@ def fold(
 
         def fold_classes(j: Array, total: PyTree) -> PyTree:
             tile = class_tile(j)
-            logits = [
-                _logits(
-                    part, weights, transform, matmul(part.x, weights.w).astype(dtype)
-                )
-                for part, weights in zip(parts, _slice(tile, classes))
-            ]
+            logits = _tile_logits(parts, _slice(tile, classes), transform)
             return update(total, logits, values, tile)
 
         start = init(tile.slice(zeros))
@@ -250,6 +271,31 @@ def fold(
         return jax.tree.map(tile.update, result, total)
 
     return lax.fori_loop(0, num_row_tiles, fold_rows, init(zeros))
+
+
+def map_whole_rows(
+    formula: Callable[[list[Array]], PyTree],
+    heads: Sequence[Head],
+    transform: Transform,
+) -> PyTree:
+    """Numbers per row, from the logits that each head has for all classes of a row.
+
+    For accelerators: one block of rows at a time exists. It has hundreds of rows, so
+    that products run at full speed although each block reads all weights.
+
+    Args:
+        formula: The logits of a block of rows, for each head -> numbers per row.
+        heads: The layers.
+        transform: Of the logits of all heads.
+    """
+    classes = [head.classes for head in heads]
+
+    def of_block(rows: list[Rows]) -> PyTree:
+        return formula(_tile_logits(rows, classes, transform))
+
+    num_logits = len(heads) * classes[0].w.shape[1]
+    rows = [head.rows for head in heads]
+    return map_blocks(of_block, rows, num_logits, gpu_row_size=2 * num_logits)
 
 
 def pull_back(
