@@ -281,14 +281,19 @@ def shapes(width: int) -> list[tuple[int, int]]:
 
 def matrix_row(name: str) -> dict[str, Any]:
     known = MATRICES[name]
-    libraries = {"ours": known.ours} | ({"optax": known.optax} if known.optax else {})
     small = [jnp.ones(shape) for shape in shapes(64)]
     keys = jax.random.split(jax.random.key(0), NUM_MATRICES)
     params = [jax.random.normal(*pair) for pair in zip(keys, shapes(256))]
     size = sum(x.size for x in params)
     result: dict[str, Any] = {"optimizer": name, "parameters": size}
     runs = {}
-    for library, make in libraries.items():
+    for library, make in (("ours", known.ours), ("optax", known.optax)):
+        columns = [
+            f"{library} {c}" for c in ("compile s", "state_bytes", "temporaries")
+        ]
+        if make is None:
+            result |= dict.fromkeys(columns, "-")
+            continue
         optimizer = make(LEARNING_RATE)
         seconds = min(sum(phases(optimizer, small)) for _ in range(3))
         carry = params, optimizer.init(params)
@@ -296,17 +301,16 @@ def matrix_row(name: str) -> dict[str, Any]:
         compiled = jit_in_place(train_step(optimizer)).lower(carry, params).compile()
         memory = compiled.memory_analysis()
         assert memory is not None
-        result |= {
-            f"{library} compile s": seconds,
-            f"{library} state_bytes": state_bytes / size,
-            f"{library} temporaries": memory.temp_size_in_bytes,
-        }
+        values = seconds, state_bytes / size, memory.temp_size_in_bytes
+        result |= dict(zip(columns, values))
         step = jax.jit(train_step(optimizer))
         for _ in range(2):  # the first makes the bases of SOAP, most others keep them
             carry = step(carry, params)
         runs[library] = lambda step=step, carry=carry: step(carry, params)
     times = measure.interleaved_medians(runs, repeats=5, warmup=1)
-    return result | {f"{library} ms": 1e3 * t for library, t in times.items()}
+    for library in ("ours", "optax"):
+        result[f"{library} ms"] = 1e3 * times[library] if library in times else "-"
+    return result
 
 
 if __name__ == "__main__":

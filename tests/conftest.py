@@ -1,6 +1,7 @@
 """The strictest JAX: 64 bits, no promotion of dtypes or ranks, eight devices."""
 
 import gc
+import itertools
 from collections.abc import Iterator
 
 import chex
@@ -35,3 +36,16 @@ def compilations() -> Iterator[list[str]]:
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield events
     jax.monitoring.clear_event_listeners()
+
+
+TESTS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_programs() -> Iterator[None]:
+    """Among thousands of programs, which JAX keeps, each test takes longer."""
+    yield
+    if next(TESTS) % 100 == 0:
+        jax.clear_caches()
+        gc.collect()
+        gc.freeze()

@@ -119,10 +119,15 @@ def test_equals_the_truth_of_the_unmasked_entries(case: Case) -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
 @for_rows(lambda case: case.dtypes)
-def test_result_dtype_and_one_rounding(case: Case, dtype: Any) -> None:
-    check_result_dtype_and_one_rounding(case, dtype)
+def test_result_dtype_and_one_rounding(case: Case) -> None:
+    check_result_dtype_and_one_rounding(case, jnp.float32)
+
+
+@pytest.mark.slow
+@for_rows(lambda case: case.dtypes)
+def test_result_dtype_and_one_rounding_of_float64(case: Case) -> None:
+    check_result_dtype_and_one_rounding(case, jnp.float64)
 
 
 @pytest.mark.slow
@@ -333,6 +338,7 @@ def invalid_values(case: Case, arrays: list, i: int) -> list[Any]:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_xla_optimizations")
 @for_rows()
 def test_vmap_equals_the_loop(case: Case) -> None:

@@ -80,6 +80,7 @@ COMPUTED_FACTORS = {
 """Their factors are float32 results: exponentials, differences, momentum."""
 
 
+@pytest.mark.slow
 @for_rows(
     lambda case: (
         jnp.bfloat16 in case.dtypes and case.function.__name__ not in COMPUTED_FACTORS

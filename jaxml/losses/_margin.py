@@ -5,11 +5,12 @@ have the last axis, the classes, as their event; an integer label out of range g
 for its own example. Derivatives at a kink are 0.
 """
 
+import functools
 from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from jaxml._core.masking import apply_mask
@@ -184,26 +185,35 @@ def multiclass_hinge_loss(
     """
     index = label_index(labels, scores.shape[-1])
     scores = apply_mask(scores, where, -jnp.inf)
-    other_scores = jnp.where(label_mask(index, scores), -jnp.inf, scores)
-    max_other = _max(other_scores)
-    loss = jax.nn.relu(margin + max_other - take_label(index, scores))
+    loss = jax.nn.relu(margin + _best_other_minus_label(scores, index))
     return finalize(loss, index, where)
 
 
 @jax.custom_jvp
-def _max(x: Array) -> Array:
-    """The maximum along the last axis. Equal maxima share the derivative."""
-    return jnp.max(x, -1, initial=-jnp.inf)
+def _best_other_minus_label(x: Array, index: Array) -> Array:
+    return _best_other(x, index) - take_label(index, x)
 
 
-@_max.defjvp
-def _max_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x,), (x_dot,) = primals, tangents
-    x_max = _max(x)
-    num_maxima = jnp.sum(x == x_max[..., None], -1, dtype=x.dtype)
-    # compared again: a GPU would keep the mask between the passes over x
-    is_max = x == lax.optimization_barrier(x_max)[..., None]
-    return x_max, jnp.sum(apply_mask(x_dot, is_max), -1) / num_maxima
+@_best_other_minus_label.defjvp
+def _best_other_minus_label_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """Equal maxima share the derivative, which is computed in one pass."""
+    (x, index), (x_dot, _) = primals, tangents
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def gradient_dot(x: Array, x_dot: Array) -> Array:
+        is_label = label_mask(index, x)
+        is_best = ~is_label & (x == _best_other(x, index)[..., None])
+        share = 1 / jnp.sum(is_best, -1, keepdims=True, dtype=x.dtype)
+        gradient = jnp.where(is_label, -1.0, jnp.where(is_best, share, 0.0))
+        return jnp.sum(gradient * x_dot, -1)
+
+    return _best_other_minus_label(x, index), gradient_dot(x, x_dot)
+
+
+def _best_other(x: Array, index: Array) -> Array:
+    """The largest score of another class than the label, -∞ if there is none."""
+    others = jnp.where(label_mask(index, x), -jnp.inf, x)
+    return jnp.max(others, -1, initial=-jnp.inf)
 
 
 @public

@@ -88,6 +88,7 @@ def check(
     np.testing.assert_allclose(got, np.asarray(theirs), rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peer", "ours"), rows("optax"))
 def test_optax(peer: str, ours: str) -> None:
     import optax

@@ -63,6 +63,7 @@ def compare(ours: str, theirs: Callable[[], np.ndarray], rtol: float = 1e-9) -> 
         np.testing.assert_allclose(got, theirs(), rtol=rtol, atol=rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peer", "ours"), rows(optimizers, "optax"))
 def test_optax(peer: str, ours: str) -> None:
     theirs = eval(peer, {**vars(optax), "r": rate})
@@ -119,6 +120,7 @@ def compare_schedules(ours: str, expected: list[float]) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peer", "ours"), rows(schedules, "optax"))
 def test_schedules_of_optax(peer: str, ours: str) -> None:
     with jax.numpy_dtype_promotion("standard"):

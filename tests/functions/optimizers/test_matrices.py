@@ -45,6 +45,7 @@ def all_updates(optimizer: Any, grads: Any) -> Any:
     return run(grads)
 
 
+@pytest.mark.slow
 @all_optimizers
 def test_each_matrix_is_updated_as_if_it_were_the_only_leaf(make) -> None:
     grads = {name: gradients(shape) for name, shape in SHAPES.items()}
