@@ -22,6 +22,7 @@ from rich.table import Table
 RESULTS = pathlib.Path(__file__).parent / "results"
 MAX_REPEATS = int(os.environ.get("BENCH_REPEATS", "0"))
 """An upper bound on repeats, without warm-up; 0 means each bench's own number."""
+PAUSE_S = 0.02
 WARM_BELOW_S = 1.0
 """A run shorter than this is timed right after itself."""
 TIME_BUDGET_S = 10.0
@@ -43,8 +44,8 @@ def interleaved_medians(
 ) -> dict[str, float]:
     """Median seconds of each run; all of them run in turn, `repeats` times.
 
-    A short run is timed right after itself, because the threads of another library keep
-    spinning for a while on the cores of the next run.
+    Before each run the threads of another library may spin on the cores for a while. A
+    short run is timed right after itself.
     """
     for run in runs.values():
         jax.block_until_ready(run())  # compiles
@@ -54,6 +55,7 @@ def interleaved_medians(
     start = time.perf_counter()
     for _ in range(warmup + repeats):
         for name, run in runs.items():
+            time.sleep(PAUSE_S)
             first = seconds(run)
             times[name].append(seconds(run) if first < WARM_BELOW_S else first)
         if MAX_REPEATS and time.perf_counter() - start > TIME_BUDGET_S:

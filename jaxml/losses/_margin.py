@@ -201,10 +201,10 @@ def _best_other_minus_label_jvp(primals: tuple, tangents: tuple) -> tuple[Array,
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def gradient_dot(x: Array, x_dot: Array) -> Array:
-        is_label = label_mask(index, x)
-        is_best = ~is_label & (x == _best_other(x, index)[..., None])
-        share = 1 / jnp.sum(is_best, -1, keepdims=True, dtype=x.dtype)
-        gradient = jnp.where(is_label, -1.0, jnp.where(is_best, share, 0.0))
+        is_label, best = label_mask(index, x), _best_other(x, index)[..., None]
+        is_best = apply_mask((x == best).astype(x.dtype), ~is_label)
+        share = 1 / jnp.sum(is_best, -1, keepdims=True)
+        gradient = jnp.where(is_label, -1.0, jnp.where(x == best, share, 0.0))
         return jnp.sum(gradient * x_dot, -1)
 
     return _best_other_minus_label(x, index), gradient_dot(x, x_dot)
