@@ -233,6 +233,7 @@ def test_hyperparameters_have_derivatives(case: Case) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_xla_optimizations")
 @for_rows(lambda case: case.extremes)
 def test_extremes_have_values_and_finite_derivatives(case: Case) -> None:
@@ -377,6 +378,7 @@ def test_all_hyperparameters_may_be_swept_at_once(case: Case) -> None:
     np.testing.assert_allclose(sweep(columns), looped, rtol=case.rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_xla_optimizations")
 @for_rows()
 def test_the_second_call_does_not_compile(case: Case, compilations: list) -> None:

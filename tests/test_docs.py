@@ -19,6 +19,7 @@ FUNCTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chapter", "name"), FUNCTIONS)
 def test_the_example_runs(chapter: str, name: str) -> None:
     function = getattr(CHAPTERS[chapter], name)
