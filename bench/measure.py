@@ -23,6 +23,7 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 MAX_REPEATS = int(os.environ.get("BENCH_REPEATS", "0"))
 """An upper bound on repeats, without warm-up; 0 means each bench's own number."""
 PAUSE_S = 0.02
+"""Before each run: after a while, idle threads of another library stop spinning."""
 WARM_BELOW_S = 1.0
 """A run shorter than this is timed right after itself."""
 TIME_BUDGET_S = 10.0
@@ -44,7 +45,7 @@ def interleaved_medians(
 ) -> dict[str, float]:
     """Median seconds of each run; all of them run in turn, `repeats` times.
 
-    Before each run the threads of another library may spin on the cores for a while. A
+    A pause before each run lets the idle threads of another library stop spinning. A
     short run is timed right after itself.
     """
     for run in runs.values():

@@ -43,7 +43,7 @@ TESTS = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def few_programs() -> Iterator[None]:
-    """Among thousands of programs, which JAX keeps, each test takes longer."""
+    """JAX keeps every program, and tests slow down as they accumulate."""
     yield
     if next(TESTS) % 100 == 0:
         jax.clear_caches()

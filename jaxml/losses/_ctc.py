@@ -30,7 +30,7 @@ from jaxml._core.types import compute_dtype
 from jaxml.losses._labels import label_index
 
 BLOCK = 56
-"""Frames per block. In one frame m grows at most 4.3 times: 4.3⁵⁶ < 2¹²⁷."""
+"""Frames per block. A frame multiplies m by at most 4.3, and 4.3⁵⁶ < 2¹²⁷."""
 
 
 @public(upcast=False, masked=True)

@@ -144,10 +144,10 @@ def _js_sums(
     transform: Transform,
     beta: Array,
 ) -> tuple[list[Normalizer], tuple[Array, Array]]:
-    """The mixture takes both normalizers, and so all logits of a row.
+    """The mixture needs both normalizers, which take all logits of a row.
 
-    On an accelerator a block of whole rows fits the memory. On a CPU its products would
-    be slow, and a second sweep over the tiles is faster.
+    On an accelerator, all logits of a block of rows fit in memory. On a CPU a block
+    would have too few rows for fast products, so a second sweep recomputes the tiles.
     """
     in_two_sweeps = functools.partial(_js_in_two_sweeps, block, axis_name)
     if block:

@@ -24,7 +24,7 @@ CPU_TILE = 512, 1024
 """Rows and classes of a tile on a CPU: 2 MiB of float32."""
 
 ACCELERATOR_TILE_BYTES = 336 * 2**20
-"""Of the logits of all heads in a tile on a GPU or TPU, and of one's cotangents."""
+"""The size of a tile on a GPU or TPU: all logits, and the cotangents of one head."""
 
 MIN_TILE_CLASSES = 1024
 VECTOR_CLASSES = 128
@@ -211,9 +211,9 @@ def for_platform(
 
 
 def _tile_classes(heads: Sequence[Head]) -> int:
-    """The classes of a tile with all rows, which fits the memory of an accelerator.
+    """How many classes a tile of all rows has on an accelerator.
 
-    They are a multiple of `VECTOR_CLASSES`, for which the last tile lacks few classes.
+    A multiple of `VECTOR_CLASSES`, chosen so that the last tile is almost full.
     """
     (x, _), (w, *_) = heads[0]
     logits_bytes = len(heads) * logits_dtype(heads).itemsize
