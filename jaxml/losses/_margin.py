@@ -196,15 +196,15 @@ def _best_other_minus_label(x: Array, index: Array) -> Array:
 
 @_best_other_minus_label.defjvp
 def _best_other_minus_label_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """Equal maxima share the derivative, which is computed in one pass."""
+    """Equal maxima divide the derivative, which is computed in one pass."""
     (x, index), (x_dot, _) = primals, tangents
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def gradient_dot(x: Array, x_dot: Array) -> Array:
         is_label, best = label_mask(index, x), _best_other(x, index)[..., None]
         is_best = apply_mask((x == best).astype(x.dtype), ~is_label)
-        share = 1 / jnp.sum(is_best, -1, keepdims=True)
-        gradient = jnp.where(is_label, -1.0, jnp.where(x == best, share, 0.0))
+        weight = 1 / jnp.sum(is_best, -1, keepdims=True)
+        gradient = jnp.where(is_label, -1.0, jnp.where(x == best, weight, 0.0))
         return jnp.sum(gradient * x_dot, -1)
 
     return _best_other_minus_label(x, index), gradient_dot(x, x_dot)
