@@ -255,11 +255,14 @@ class Tile(NamedTuple):
 def tiles(length: int, size: int) -> tuple[int, Callable[[Array], Tile]]:
     """The number of tiles of an axis, and a function that gives the i-th."""
     size = min(size, length)
+    count = -(-length // max(size, 1))
 
     def tile(i: Array) -> Tile:
         i = jnp.asarray(i, jnp.int32)
         start = jnp.minimum(i * size, length - size)
         index = start + jnp.arange(size, dtype=jnp.int32)
-        return Tile(start, index, index >= i * size)
+        # a constant, if no tile overlaps: XLA then removes what depends on it
+        is_new = index >= i * size if count * size > length else jnp.ones(size, bool)
+        return Tile(start, index, is_new)
 
-    return -(-length // max(size, 1)), tile
+    return count, tile

@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxml._core.collectives import sum_shards, vary_together
-from jaxml._core.linear.running_kl import Outcomes, RunningKL, kl_of_shards
+from jaxml._core.linear.running_kl import (
+    Outcomes,
+    RunningKL,
+    Shifts,
+    kl_of_shards,
+)
 from jaxml._core.linear.tiles import (
     ClassTile,
     Head,
@@ -171,7 +176,8 @@ def _js_of_whole_rows(
             normalizer_of_shards(LogSumExp.of(z, 1).normalizer(), axis_name)
             for z in logits
         ]
-        from_p, from_q = _js_terms(Outcomes.of(logits, normalizers), beta)
+        outcomes = Outcomes.of(logits, Shifts.of(normalizers))
+        from_p, from_q = _js_terms(outcomes, beta)
         return normalizers, (jnp.sum(from_p, 1), jnp.sum(from_q, 1))
 
     return map_whole_rows(normalizers_and_sums, heads, transform)
@@ -220,18 +226,17 @@ def _fold_js(
     beta: Array,
 ) -> tuple[Array, Array]:
     def update(
-        sums: tuple, logits: list[Array], normalizers: list, tile: ClassTile
+        sums: tuple, logits: list[Array], shifts: Shifts, tile: ClassTile
     ) -> tuple[Array, Array]:
-        from_p, from_q = _js_terms(Outcomes.of(logits, normalizers), beta)
+        from_p, from_q = _js_terms(Outcomes.of(logits, shifts), beta)
         is_new = tile.is_new[None]
         return (
             sums[0] + jnp.sum(jnp.where(is_new, from_p, 0.0), 1),
             sums[1] + jnp.sum(jnp.where(is_new, from_q, 0.0), 1),
         )
 
-    return fold(
-        tiling, heads, transform, normalizers, lambda zeros: (zeros, zeros), update
-    )
+    shifts = Shifts.of(normalizers)
+    return fold(tiling, heads, transform, shifts, lambda zeros: (zeros, zeros), update)
 
 
 def _divergence_bwd(
@@ -247,7 +252,7 @@ def _divergence_bwd(
         block,
         heads,
         transform,
-        (normalizers, sums, ct),
+        (Shifts.of(normalizers), sums, ct),
         beta,
     )
     # a minimum over m is 0 to first order in m
@@ -266,8 +271,8 @@ def _pull_back_divergence(
     def logits_cts(
         logits: list[Array], row_values: tuple, tile: ClassTile
     ) -> list[Array]:
-        normalizers, sums, ct = row_values
-        outcomes = Outcomes.of(logits, normalizers)
+        shifts, sums, ct = row_values
+        outcomes = Outcomes.of(logits, shifts)
         sums = tuple(total[:, None] for total in sums)
         return [
             ct[:, None] * derivative(outcomes, sums, beta)

@@ -26,6 +26,28 @@ from jaxml._core.special.logistic import sigmoid, softplus
 from jaxml._core.types import AxisName
 
 
+class Shifts(NamedTuple):
+    """What makes log-probabilities of the logits of a row, the student's first."""
+
+    max: tuple[Array, Array]
+    """[rows 1], 0 if it is infinite."""
+    log_sum: tuple[Array, Array]
+    log_sum_ratio: Array
+    """The student's `log_sum` minus the teacher's."""
+
+    @classmethod
+    def of(cls, normalizers: Sequence[Normalizer]) -> "Shifts":
+        student, teacher = (
+            Normalizer(zero_if_inf(n.max)[:, None], n.log_sum[:, None])
+            for n in normalizers
+        )
+        return cls(
+            (student.max, teacher.max),
+            (student.log_sum, teacher.log_sum),
+            student.log_sum - teacher.log_sum,
+        )
+
+
 class Outcomes(NamedTuple):
     """Probabilities of a tile of classes, [rows classes]."""
 
@@ -37,16 +59,11 @@ class Outcomes(NamedTuple):
     """log(q/p)"""
 
     @classmethod
-    def of(
-        cls, logits: Sequence[Array], normalizers: Sequence[Normalizer]
-    ) -> "Outcomes":
+    def of(cls, logits: Sequence[Array], shifts: Shifts) -> "Outcomes":
         """The difference of two shifted logits is exact if they are close."""
-        (s, log_sum_s), (t, log_sum_t) = (
-            (z - zero_if_inf(n.max)[:, None], n.log_sum[:, None])
-            for z, n in zip(logits, normalizers)
-        )
-        u = safe_subtract(s, t) - (log_sum_s - log_sum_t)
-        return cls(jnp.exp(t - log_sum_t), jnp.exp(s - log_sum_s), u)
+        s, t = (z - z_max for z, z_max in zip(logits, shifts.max))
+        q, p = (jnp.exp(z - log_sum) for z, log_sum in zip((s, t), shifts.log_sum))
+        return cls(p, q, safe_subtract(s, t) - shifts.log_sum_ratio)
 
 
 class RunningKL(NamedTuple):
@@ -79,7 +96,7 @@ class RunningKL(NamedTuple):
         """
         student_sum, teacher_sum = (LogSumExp.of(z, 1) for z in logits)
         student, teacher = student_sum.normalizer(), teacher_sum.normalizer()
-        outcomes = Outcomes.of(logits, (student, teacher))
+        outcomes = Outcomes.of(logits, Shifts.of((student, teacher)))
         kl = jnp.sum(bregman_term(*outcomes), 1)
         excess = kl + jnp.sum(multiply_no_nan(outcomes.p, outcomes.u), 1)
         excess = jnp.where(jnp.abs(excess) < 0.5, excess, 0.0)
