@@ -21,7 +21,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +48,18 @@ CTC = [
     {"batch": 8, "frames": 2000, "classes": 32, "labels": 200},
 ]
 
-Loss = Callable[[jax.Array], jax.Array]
-Comparison = tuple[Loss, Loss | None, tuple[str, np.ndarray] | None]
+Loss = Callable[..., jax.Array]
+
+
+class Comparison(NamedTuple):
+    """A loss of logits and a target, and its peers."""
+
+    name: str
+    target: np.ndarray
+    ours: Loss
+    optax: Loss | None = None
+    torch: str | None = None
+    """A function of `torch.nn.functional`."""
 
 
 def main() -> None:
@@ -59,14 +69,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     rows = []
     _warm_up(rng)
-    for shape in SHAPES:
-        z = rng.normal(size=(shape[0] // shrink, shape[1])).astype(np.float32)
-        for name, comparison in _comparisons(rng, z).items():
-            if shape == SHAPES[0]:
-                rows.append(_measure_loss(name, *comparison, z))
-            elif name in OF_CLASSES:
-                label = f"{name}, {shape[0]} × {shape[1]}"
-                rows.append(_measure_loss(label, *comparison, z))
+    for dtype in jnp.float32, jnp.bfloat16:
+        for shape in SHAPES:
+            rows += _measure_losses(rng, (shape[0] // shrink, shape[1]), dtype)
     measure.record("losses", rows)
     rows = [_measure_ctc(rng, size, shrink) for size in CTC]
     rows += [_measure_ctc(rng, CTC[0], shrink, confidence=20.0)]
@@ -79,8 +84,23 @@ def main() -> None:
 def _warm_up(rng: np.random.Generator) -> None:
     """Measures the first loss for nothing: in a new process it would seem slow."""
     z = rng.normal(size=SHAPES[0]).astype(np.float32)
-    name, comparison = next(iter(_comparisons(rng, z).items()))
-    _measure_loss(name, *comparison, z)
+    _measure_loss(_comparisons(rng, z.shape)[0], "", z)
+
+
+def _measure_losses(
+    rng: np.random.Generator, shape: tuple[int, int], dtype: Any
+) -> list[dict[str, Any]]:
+    """All losses of float32 logits in the first shape, otherwise those `OF_CLASSES`."""
+    z = rng.normal(size=shape).astype(dtype)
+    is_first = shape[1] == SHAPES[0][1]
+    rows = []
+    for loss in _comparisons(rng, shape):
+        if (is_first and dtype == jnp.float32) or loss.name in OF_CLASSES:
+            label = [loss.name]
+            label += [] if is_first else [f"{shape[0]} × {shape[1]}"]
+            label += [] if dtype == jnp.float32 else ["bfloat16"]
+            rows.append(_measure_loss(loss, ", ".join(label), z))
+    return rows
 
 
 def _measure_first_trace(repeats: int = 15) -> dict[str, Any]:
@@ -101,146 +121,128 @@ def _measure_first_trace(repeats: int = 15) -> dict[str, Any]:
     return {"ours_ms": ours, "optax_ms": peer, "ratio": ours / peer}
 
 
-def _comparisons(rng: np.random.Generator, z: np.ndarray) -> dict[str, Comparison]:
-    num_classes = z.shape[-1]
-    y = rng.integers(0, num_classes, len(z)).astype(np.int32)
-    t = rng.dirichlet(np.ones(num_classes), len(z)).astype(np.float32)
+def _comparisons(rng: np.random.Generator, shape: tuple[int, int]) -> list[Comparison]:
+    num_examples, num_classes = shape
+    y = rng.integers(0, num_classes, num_examples).astype(np.int32)
+    t = rng.dirichlet(np.ones(num_classes), num_examples).astype(np.float32)
     multi_hot = (t > 1 / num_classes).astype(np.float32)
-    log_t, zeros, signs = np.log(t + 1e-9), np.zeros_like(z), 2 * multi_hot - 1
+    log_t, zeros, signs = np.log(t + 1e-9), np.zeros_like(t), 2 * multi_hot - 1
+    with_labels = optax.losses.softmax_cross_entropy_with_integer_labels
 
-    def optax_smooth_cross_entropy(z: jax.Array) -> jax.Array:
+    def optax_smooth_cross_entropy(z: jax.Array, y: jax.Array) -> jax.Array:
         onehot = jax.nn.one_hot(y, num_classes)
         smoothed = optax.losses.smooth_labels(onehot, SMOOTHING)
         return optax.losses.softmax_cross_entropy(z, smoothed)
 
-    # name: (our loss, optax's, the name and target of PyTorch's)
-    return {
-        "cross_entropy": (
-            lambda z: losses.cross_entropy(z, y),
-            lambda z: optax.losses.softmax_cross_entropy_with_integer_labels(z, y),
-            ("cross_entropy", y.astype(np.int64)),
+    def optax_poly_loss(z: jax.Array, y: jax.Array) -> jax.Array:
+        return optax.losses.poly_loss_cross_entropy(z, jax.nn.one_hot(y, num_classes))
+
+    return [
+        Comparison(
+            "cross_entropy", y, losses.cross_entropy, with_labels, "cross_entropy"
         ),
-        "cross_entropy, smoothing": (
-            lambda z: losses.cross_entropy(z, y, label_smoothing=SMOOTHING),
+        Comparison(
+            "cross_entropy, smoothing",
+            y,
+            partial(losses.cross_entropy, label_smoothing=SMOOTHING),
             optax_smooth_cross_entropy,
-            None,
         ),
-        "cross_entropy, where": (
-            lambda z: losses.cross_entropy(z, y, where=z > -2),
-            lambda z: optax.losses.softmax_cross_entropy_with_integer_labels(
-                z, y, where=z > -2
-            ),
-            None,
+        Comparison(
+            "cross_entropy, where",
+            y,
+            lambda z, y: losses.cross_entropy(z, y, where=z > -2),
+            lambda z, y: with_labels(z, y, where=z > -2),
         ),
-        "soft_cross_entropy": (
-            lambda z: losses.soft_cross_entropy(z, t),
-            lambda z: optax.losses.softmax_cross_entropy(z, t),
-            ("cross_entropy", t),
+        Comparison(
+            "soft_cross_entropy",
+            t,
+            losses.soft_cross_entropy,
+            optax.losses.softmax_cross_entropy,
+            "cross_entropy",
         ),
-        "kl_divergence": (
-            lambda z: losses.kl_divergence(jax.nn.log_softmax(z), log_t),
-            lambda z: optax.losses.kl_divergence_with_log_targets(
+        Comparison(
+            "kl_divergence",
+            log_t,
+            lambda z, log_t: losses.kl_divergence(jax.nn.log_softmax(z), log_t),
+            lambda z, log_t: optax.losses.kl_divergence_with_log_targets(
                 jax.nn.log_softmax(z), log_t
             ),
-            None,
         ),
-        "js_divergence": (
-            lambda z: losses.js_divergence(jax.nn.log_softmax(z), log_t),
-            lambda z: _optax_js_divergence(jax.nn.log_softmax(z), log_t),
-            None,
+        Comparison(
+            "js_divergence",
+            log_t,
+            lambda z, log_t: losses.js_divergence(jax.nn.log_softmax(z), log_t),
+            lambda z, log_t: _optax_js_divergence(jax.nn.log_softmax(z), log_t),
         ),
-        "focal_loss": (
-            lambda z: losses.focal_loss(z, y),
-            lambda z: optax.losses.softmax_cross_entropy_with_integer_labels(z, y),
-            None,
+        Comparison("focal_loss", y, losses.focal_loss, with_labels),
+        Comparison("poly_loss", y, losses.poly_loss, optax_poly_loss),
+        Comparison(
+            "binary_cross_entropy_with_logits",
+            multi_hot,
+            losses.binary_cross_entropy_with_logits,
+            optax.losses.sigmoid_binary_cross_entropy,
+            "binary_cross_entropy_with_logits",
         ),
-        "poly_loss": (
-            lambda z: losses.poly_loss(z, y),
-            lambda z: optax.losses.poly_loss_cross_entropy(
-                z, jax.nn.one_hot(y, num_classes)
-            ),
-            None,
+        Comparison(
+            "binary_focal_loss",
+            multi_hot,
+            losses.binary_focal_loss,
+            optax.losses.sigmoid_focal_loss,
         ),
-        "binary_cross_entropy_with_logits": (
-            lambda z: losses.binary_cross_entropy_with_logits(z, multi_hot),
-            lambda z: optax.losses.sigmoid_binary_cross_entropy(z, multi_hot),
-            ("binary_cross_entropy_with_logits", multi_hot),
+        Comparison("hinge_loss", signs, losses.hinge_loss, optax.losses.hinge_loss),
+        Comparison(
+            "multiclass_hinge_loss",
+            y,
+            losses.multiclass_hinge_loss,
+            optax.losses.multiclass_hinge_loss,
         ),
-        "binary_focal_loss": (
-            lambda z: losses.binary_focal_loss(z, multi_hot),
-            lambda z: optax.losses.sigmoid_focal_loss(z, multi_hot),
-            None,
+        Comparison(
+            "multi_margin_loss", y, losses.multi_margin_loss, None, "multi_margin_loss"
         ),
-        "hinge_loss": (
-            lambda z: losses.hinge_loss(z, signs),
-            lambda z: optax.losses.hinge_loss(z, signs),
-            None,
+        Comparison("multilabel_margin_loss", multi_hot, losses.multilabel_margin_loss),
+        Comparison(
+            "squared_error",
+            zeros,
+            losses.squared_error,
+            optax.losses.squared_error,
+            "mse_loss",
         ),
-        "multiclass_hinge_loss": (
-            lambda z: losses.multiclass_hinge_loss(z, y),
-            lambda z: optax.losses.multiclass_hinge_loss(z, y),
-            None,
+        Comparison(
+            "huber_loss",
+            zeros,
+            losses.huber_loss,
+            optax.losses.huber_loss,
+            "huber_loss",
         ),
-        "multi_margin_loss": (
-            lambda z: losses.multi_margin_loss(z, y),
-            None,
-            ("multi_margin_loss", y.astype(np.int64)),
+        Comparison(
+            "smooth_l1_loss", zeros, losses.smooth_l1_loss, None, "smooth_l1_loss"
         ),
-        "multilabel_margin_loss": (
-            lambda z: losses.multilabel_margin_loss(z, multi_hot),
-            None,
-            None,
+        Comparison("log_cosh_loss", zeros, losses.log_cosh_loss, optax.losses.log_cosh),
+        Comparison(
+            "cosine_distance",
+            t,
+            losses.cosine_distance,
+            optax.losses.cosine_distance,
         ),
-        "squared_error": (
-            lambda z: losses.squared_error(z, zeros),
-            lambda z: optax.losses.squared_error(z, zeros),
-            ("mse_loss", zeros),
-        ),
-        "huber_loss": (
-            lambda z: losses.huber_loss(z, zeros),
-            lambda z: optax.losses.huber_loss(z, zeros),
-            ("huber_loss", zeros),
-        ),
-        "smooth_l1_loss": (
-            lambda z: losses.smooth_l1_loss(z, zeros),
-            None,
-            ("smooth_l1_loss", zeros),
-        ),
-        "log_cosh_loss": (
-            lambda z: losses.log_cosh_loss(z, zeros),
-            lambda z: optax.losses.log_cosh(z, zeros),
-            None,
-        ),
-        "cosine_distance": (
-            lambda z: losses.cosine_distance(z, t),
-            lambda z: optax.losses.cosine_distance(z, t),
-            None,
-        ),
-    }
+    ]
 
 
-def _optax_js_divergence(log_q: jax.Array, log_p: np.ndarray) -> jax.Array:
+def _optax_js_divergence(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
     kl = optax.losses.kl_divergence_with_log_targets
     log_m = jnp.logaddexp(log_q, log_p) - np.log(2).astype(log_p.dtype)
     return (kl(log_m, log_p) + kl(log_m, log_q)) / 2
 
 
-def _measure_loss(
-    name: str,
-    ours: Loss,
-    optax_loss: Loss | None,
-    torch_loss: tuple[str, np.ndarray] | None,
-    z: np.ndarray,
-) -> dict[str, Any]:
-    logits = jnp.asarray(z)
-    programs = {"ours": _value_and_grad(ours)}
-    if optax_loss:
-        programs["optax"] = _value_and_grad(optax_loss)
-    runs = {library: partial(f, logits) for library, f in programs.items()}
-    if torch_loss:
-        runs |= _torch_run(*torch_loss, z)
+def _measure_loss(loss: Comparison, label: str, z: np.ndarray) -> dict[str, Any]:
+    arguments = jnp.asarray(z), jnp.asarray(loss.target)
+    programs = {"ours": _value_and_grad(loss.ours)}
+    if loss.optax:
+        programs["optax"] = _value_and_grad(loss.optax)
+    runs = {library: partial(f, *arguments) for library, f in programs.items()}
+    if loss.torch:
+        runs |= _torch_run(loss.torch, z, loss.target)
     seconds = measure.interleaved_medians(runs, repeats=25)
-    row: dict[str, Any] = {"loss": name}
+    row: dict[str, Any] = {"loss": label}
     for library in ("ours", "optax", "torch"):
         row[f"{library}_ms"] = 1e3 * seconds[library] if library in seconds else "-"
     for library in ("optax", "torch"):
@@ -251,18 +253,22 @@ def _measure_loss(
     for library in ("ours", "optax"):
         program = programs.get(library)
         row[f"{library}_MiB"] = (
-            measure.temporaries(program, logits) / 2**20 if program else "-"
+            measure.temporaries(program, *arguments) / 2**20 if program else "-"
         )
     return row
 
 
-def _torch_run(name: str, target: np.ndarray, z: np.ndarray) -> dict[str, Callable]:
+def _torch_run(name: str, z: np.ndarray, target: np.ndarray) -> dict[str, Callable]:
     try:
         import torch
     except ModuleNotFoundError:
         return {}
     loss = getattr(torch.nn.functional, name)
-    logits, target_ = torch.from_numpy(z.copy()), torch.from_numpy(target)
+    # as torch wants them: bfloat16 comes from float32, and labels are 64-bit
+    dtype = torch.float32 if z.dtype == np.float32 else torch.bfloat16
+    logits = torch.from_numpy(z.astype(np.float32)).to(dtype)
+    is_label = target.dtype == np.int32
+    target_ = torch.from_numpy(target).to(torch.int64 if is_label else dtype)
     logits.requires_grad_()
 
     def run() -> None:
@@ -273,7 +279,7 @@ def _torch_run(name: str, target: np.ndarray, z: np.ndarray) -> dict[str, Callab
 
 
 def _value_and_grad(loss: Loss) -> Callable[..., Any]:
-    return jax.jit(jax.value_and_grad(lambda z: jnp.mean(loss(z))))
+    return jax.jit(jax.value_and_grad(lambda *args: jnp.mean(loss(*args))))
 
 
 def _measure_ctc(
