@@ -20,7 +20,8 @@ A second table has the seconds to trace, lower and compile a step of 1024 leaves
 medians: for Adam, or with `--leaves` for all optimizers and nothing else.
 
 A third table, alone with `--matrices`, has the optimizers of matrices: 100 leaves, the
-weights of a transformer of width 256, or of width 64 for the seconds to compile.
+weights of a transformer of width 256, or of width 64 for the seconds to compile. Gflop
+are those of the matrix products of a step.
 """
 
 import argparse
@@ -35,6 +36,7 @@ import jax.numpy as jnp
 import optax
 
 from bench import measure
+from bench.aot.cost import read_cost
 from jaxml import optimizers
 
 LEARNING_RATE = 1e-3
@@ -289,7 +291,8 @@ def matrix_row(name: str) -> dict[str, Any]:
     runs = {}
     for library, make in (("ours", known.ours), ("optax", known.optax)):
         columns = [
-            f"{library} {c}" for c in ("compile s", "state_bytes", "temporaries")
+            f"{library} {c}"
+            for c in ("compile s", "state_bytes", "temporaries", "Gflop")
         ]
         if make is None:
             result |= dict.fromkeys(columns, "-")
@@ -301,7 +304,13 @@ def matrix_row(name: str) -> dict[str, Any]:
         compiled = jit_in_place(train_step(optimizer)).lower(carry, params).compile()
         memory = compiled.memory_analysis()
         assert memory is not None
-        values = seconds, state_bytes / size, memory.temp_size_in_bytes
+        products = sum(read_cost(compiled.as_text()).flops.values())
+        values = (
+            seconds,
+            state_bytes / size,
+            memory.temp_size_in_bytes,
+            products / 1e9,
+        )
         result |= dict(zip(columns, values))
         step = jax.jit(train_step(optimizer))
         for _ in range(2):  # the first makes the bases of SOAP, most others keep them
