@@ -2,24 +2,24 @@
 
 Inputs are 4096 examples of 1024 classes, or 65536 of 10 and 512 of 50257. A ratio below
 1 means that ours is faster. PyTorch, if it is installed, runs on the CPU, interleaved
-with ours in the same process. The peer of focal_loss is the cross entropy. Logits in
-bfloat16 are computed in float32 by ours, and in bfloat16 by optax.
+with ours in the same process. focal_loss is compared with optax's cross entropy. For
+bfloat16 logits, ours computes in float32, and optax computes the softmax in bfloat16.
 
-Where ours is slower, digits are the price. kl_divergence adds p (eᵘ - 1 - u) with u =
+Where ours is slower, the time buys accuracy. kl_divergence adds p (eᵘ - 1 - u) with u =
 log q - log p, and its derivative is q - p: two exponentials and a series, where the
 naive p log(p/q) has one exponential and no correct digit for p ≈ q. The gradient q - p
 alone costs a third more than the naive -p. log_cosh_loss has a series near 0 instead of
 a difference of logarithms. soft_cross_entropy sums the exponentials twice, with and
-without the largest, because 1 + 1e-9 has no digits of a small loss. focal_loss has a
-power and two logarithms per example more than the cross entropy, which counts if there
-are 10 classes. multilabel_margin_loss has no peer: two thirds of its time is the one
-sort of its scores, for which XLA:CPU takes 0.1 s on one core. ctc_loss of a model that
-is sure of its labels takes another pass over the frames, because 1 - p needs the paths
-that leave the labels: optax's loss may be negative there.
+without the largest, because 1 + 1e-9 has no digits of a small loss. focal_loss also
+computes a power and a softplus for each example, which is noticeable with 10 classes.
+multilabel_margin_loss has no peer: it spends most of its time in one sort of the
+scores, which XLA:CPU runs on one core. ctc_loss makes another pass over the frames if
+the model is confident, because 1 - p needs the paths that leave the labels: optax's
+loss may be negative there.
 
-Arrays of 512 x 50257 are new memory in each call, and Linux takes about as long to
-provide it as the losses take to compute. Huge pages make all libraries faster: set
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment. The figures are without them.
+Arrays of 512 x 50257 are allocated anew in each call, and page faults take a large part
+of the time of every library. Huge pages avoid most of them on Linux: set
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment. These figures are without it.
 """
 
 import argparse

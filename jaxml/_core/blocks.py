@@ -261,7 +261,7 @@ def tiles(length: int, size: int) -> tuple[int, Callable[[Array], Tile]]:
         i = jnp.asarray(i, jnp.int32)
         start = jnp.minimum(i * size, length - size)
         index = start + jnp.arange(size, dtype=jnp.int32)
-        # a constant, if no tile overlaps: XLA then removes what depends on it
+        # if no tiles overlap it is a constant, and XLA removes the masking
         is_new = index >= i * size if count * size > length else jnp.ones(size, bool)
         return Tile(start, index, is_new)
 

@@ -27,12 +27,12 @@ from jaxml._core.types import AxisName
 
 
 class Shifts(NamedTuple):
-    """What makes log-probabilities of the logits of a row, the student's first."""
+    """log p = (logit - max) - log_sum in each row. The student comes first."""
 
     max: tuple[Array, Array]
-    """[rows 1], 0 if it is infinite."""
+    """[rows 1], like all arrays here; 0 in place of ±∞."""
     log_sum: tuple[Array, Array]
-    log_sum_ratio: Array
+    log_sum_difference: Array
     """The student's `log_sum` minus the teacher's."""
 
     @classmethod
@@ -63,7 +63,7 @@ class Outcomes(NamedTuple):
         """The difference of two shifted logits is exact if they are close."""
         s, t = (z - z_max for z, z_max in zip(logits, shifts.max))
         q, p = (jnp.exp(z - log_sum) for z, log_sum in zip((s, t), shifts.log_sum))
-        return cls(p, q, safe_subtract(s, t) - shifts.log_sum_ratio)
+        return cls(p, q, safe_subtract(s, t) - shifts.log_sum_difference)
 
 
 class RunningKL(NamedTuple):
