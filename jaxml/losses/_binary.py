@@ -209,8 +209,8 @@ def _shifted_focal_dx(x: Array, gamma: Array, m: Array) -> Array:
     is_hard, q, _, factor, nll = _shifted_terms(x, gamma, m)
     rest = jnp.where(m == 0, 1.0, m + sigmoid(-x))
     wrong = jnp.where(m == 0, 1.0, sigmoid(-x) / rest)
-    slope = gamma * multiply_no_nan(sigmoid(-x), nll) / q + wrong
-    return jnp.where(is_hard, factor * sigmoid(x) * slope, 0.0)
+    scaled_dx = gamma * multiply_no_nan(sigmoid(-x), nll) / q + wrong
+    return jnp.where(is_hard, factor * sigmoid(x) * scaled_dx, 0.0)
 
 
 def _shifted_focal_dgamma(x: Array, gamma: Array, m: Array) -> Array:
@@ -220,8 +220,8 @@ def _shifted_focal_dgamma(x: Array, gamma: Array, m: Array) -> Array:
 
 def _shifted_focal_dm(x: Array, gamma: Array, m: Array) -> Array:
     is_hard, q, _, factor, nll = _shifted_terms(x, gamma, m)
-    slope = gamma * nll / q + 1 / (m + sigmoid(-x))
-    return jnp.where(is_hard, -factor * slope, 0.0)
+    scaled_dm = gamma * nll / q + 1 / (m + sigmoid(-x))
+    return jnp.where(is_hard, -factor * scaled_dm, 0.0)
 
 
 @with_partials(_shifted_focal_dx, _shifted_focal_dgamma, _shifted_focal_dm)

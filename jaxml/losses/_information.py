@@ -184,7 +184,7 @@ def _js_term_dp(log_q: Array, log_p: Array) -> Array:
 
 @with_partials(_js_term_dq, _js_term_dp)
 def _js_term(log_q: Array, log_p: Array) -> Array:
-    """½ [p log(p/m) + q log(q/m)], where each summand is a Bregman term of its own."""
+    """½ [p log(p/m) + q log(q/m)], where both summands are Bregman terms."""
     p, q, u = _exp(log_p), _exp(log_q), safe_subtract(log_q, log_p)
     m = (p + q) / 2
     p_term = bregman_term(p, m, _log_mean_ratio(u))

@@ -57,12 +57,12 @@ def coupled_loss(weights, embeddings, x):
 def true_gradient(x, weights):
     """By the chain rule, one pair of examples at a time."""
     gradient = np.ones_like(weights)
-    e, slope = np.sin(x @ weights), np.cos(x @ weights)
+    e, derivative = np.sin(x @ weights), np.cos(x @ weights)
     for i in range(len(x)):
         for j in range(len(x)):
             factor = np.exp(e[i] @ e[j])
-            gradient += factor * np.outer(x[i], slope[i] * e[j])
-            gradient += factor * np.outer(x[j], slope[j] * e[i])
+            gradient += factor * np.outer(x[i], derivative[i] * e[j])
+            gradient += factor * np.outer(x[j], derivative[j] * e[i])
     return gradient
 
 

@@ -23,8 +23,8 @@ def encode(params: Any, batch: Any, key: Any = None) -> jax.Array:
     x, _ = batch
     hidden = jnp.tanh(x @ params["first"])
     if key is not None:
-        kept = jax.random.bernoulli(key, 0.5, hidden.shape)
-        hidden = jnp.where(kept, 2 * hidden, 0)
+        mask = jax.random.bernoulli(key, 0.5, hidden.shape)
+        hidden = jnp.where(mask, 2 * hidden, 0)
     return hidden @ params["second"]
 
 
@@ -89,7 +89,7 @@ def test_both_passes_have_the_same_dropout(chunk: int) -> None:
 
 
 def two_passes(params: Any, batch: Any, key: Any, second_key: Any, chunk: int) -> Any:
-    """The published algorithm, whose second pass has keys of its own."""
+    """The published algorithm, whose second pass has different keys."""
     n = len(batch[0])
     parts = [
         encode(params, jax.tree.map(lambda x, at=at: x[at], batch), chunk_key)

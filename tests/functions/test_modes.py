@@ -86,8 +86,8 @@ def test_any_random_number_generator(implementation: str, is_default: bool) -> N
         with jax.default_prng_impl(implementation):
             key = jax.random.key(0)
     x, labels = jnp.full(4096, -1.0), jnp.array([0, 1, 1])
-    slope = -activations.rrelu(key, x)
-    assert 1 / 8 <= slope.min() < 0.13 and 0.33 < slope.max() <= 1 / 3
+    slopes = -activations.rrelu(key, x)
+    assert 1 / 8 <= slopes.min() < 0.13 and 0.33 < slopes.max() <= 1 / 3
     is_zero = activations.stochastic_gelu(key, x) == 0
     np.testing.assert_allclose(np.mean(is_zero), 0.841, atol=0.03)  # 1 - Φ(-1)
     distances = jnp.array([[0.1, 1.0, 1.2]])

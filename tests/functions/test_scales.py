@@ -94,8 +94,10 @@ def test_a_variance_of_each_feature_broadcasts_and_others_are_refused() -> None:
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_absolute_percentage_error_by_the_truth(scale: float) -> None:
-    slope = jax.grad(lambda y: losses.absolute_percentage_error(f32(3 * scale), y)[0])
-    np.testing.assert_allclose(slope(f32(scale)), [-3 / scale], rtol=1e-6)
+    derivative = jax.grad(
+        lambda y: losses.absolute_percentage_error(f32(3 * scale), y)[0]
+    )
+    np.testing.assert_allclose(derivative(f32(scale)), [-3 / scale], rtol=1e-6)
 
 
 @pytest.mark.parametrize("offset", [-1e6, -1e4, 0.0, 1e4, 1e6])

@@ -111,11 +111,11 @@ def test_wide_blocks_train_the_same_models(
     for name, column in columns.items():
         if column.dtype.kind == "f":
             is_huge = np.abs(expected[name]) > 1e6  # on the way to infinity
-            kept = (
+            finite = (
                 np.where(is_huge, np.nan, column),
                 np.where(is_huge, np.nan, expected[name]),
             )
-            np.testing.assert_allclose(*kept, rtol=1e-5, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(*finite, rtol=1e-5, atol=1e-6, err_msg=name)
         else:
             np.testing.assert_array_equal(column, expected[name], err_msg=name)
 

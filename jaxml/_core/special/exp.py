@@ -1,4 +1,4 @@
-"""Exponentials to the last bits: XLA's own are off by up to 6 ulp in float32.
+"""Exponentials to the last bits: those of XLA are off by up to 6 ulp in float32.
 
 An error of 2⁻²⁴ in an exponent of 80 is an error of 80 ulp in the result. So an
 exponent comes in two parts, hi + lo, where hi has few enough bits to be exact. A result

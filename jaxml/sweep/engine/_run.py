@@ -157,8 +157,8 @@ class _Run:
         rounds = self._rounds(model_ids)
         if last == len(self.plan.steps) - 1:
             rounds = self._unfinished(rounds)
-        own = self._device_owners() == jax.process_index()
-        for blocks in rounds[:, own]:
+        is_local = self._device_owners() == jax.process_index()
+        for blocks in rounds[:, is_local]:
             self._train_blocks(blocks, first, last)
 
     def _rounds(self, model_ids: np.ndarray) -> np.ndarray:

@@ -51,12 +51,12 @@ def load_balance_loss(z, top_k, axis=-2, where=None):
     if z.ndim > 2:
         return np.array([load_balance_loss(layer, top_k) for layer in z])
     tokens = [x for i, x in enumerate(z) if where is None or where[i]]
-    share, mean = np.zeros(z.shape[1]), np.zeros(z.shape[1])
+    fraction, mean = np.zeros(z.shape[1]), np.zeros(z.shape[1])
     for x in tokens:
         mean += np.exp(x) / np.sum(np.exp(x)) / len(tokens)
         for expert in sorted(range(len(x)), key=lambda e: -x[e])[:top_k]:
-            share[expert] += 1 / (top_k * len(tokens))
-    return z.shape[1] * sum(share * mean)
+            fraction[expert] += 1 / (top_k * len(tokens))
+    return z.shape[1] * sum(fraction * mean)
 
 
 def members_and_target(rng):

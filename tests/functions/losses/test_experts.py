@@ -64,15 +64,17 @@ def test_the_loss_of_the_global_batch_is_not_the_mean_of_its_parts() -> None:
     assert np.mean(parts) > 1.2 * expected
 
 
-def test_the_share_of_tokens_carries_no_gradient() -> None:
+def test_the_fraction_of_tokens_carries_no_gradient() -> None:
     z = router_logits(6, 4)
-    share = jnp.sum(jax.nn.one_hot(jax.lax.top_k(z, 2)[1], 4), (0, 1)) / 12
+    fraction = jnp.sum(jax.nn.one_hot(jax.lax.top_k(z, 2)[1], 4), (0, 1)) / 12
 
-    def with_constant_share(z: jax.Array) -> jax.Array:
-        return 4 * jnp.sum(share * jnp.mean(jax.nn.softmax(z), 0))
+    def with_constant_fraction(z: jax.Array) -> jax.Array:
+        return 4 * jnp.sum(fraction * jnp.mean(jax.nn.softmax(z), 0))
 
     gradient = jax.grad(lambda z: losses.load_balance_loss(z, top_k=2))(z)
-    np.testing.assert_allclose(gradient, jax.grad(with_constant_share)(z), atol=1e-15)
+    np.testing.assert_allclose(
+        gradient, jax.grad(with_constant_fraction)(z), atol=1e-15
+    )
 
 
 def test_more_experts_per_token_than_experts_are_refused() -> None:

@@ -74,14 +74,17 @@ def test_second_derivatives_of_ctc_over_2000_frames() -> None:
 
 def test_masked_frames_and_labels_of_ctc_are_left_out_anywhere() -> None:
     z, labels = random_sequences()
-    frames, kept = jnp.arange(70) % 3 > 0, jnp.array([True, False, True, True, False])
+    frames, is_label = (
+        jnp.arange(70) % 3 > 0,
+        jnp.array([True, False, True, True, False]),
+    )
     loss, gradient = value_and_gradient(
         jnp.where(frames[:, None], z, jnp.nan),
-        jnp.where(kept, labels, -100),
+        jnp.where(is_label, labels, -100),
         logit_mask=jnp.broadcast_to(frames, (3, 70)),
-        label_mask=jnp.broadcast_to(kept, (3, 5)),
+        label_mask=jnp.broadcast_to(is_label, (3, 5)),
     )
-    expected, expected_gradient = value_and_gradient(z[:, frames], labels[:, kept])
+    expected, expected_gradient = value_and_gradient(z[:, frames], labels[:, is_label])
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
     np.testing.assert_allclose(gradient[:, frames], expected_gradient, atol=1e-12)
     assert not np.any(gradient[:, ~frames])
